@@ -1,0 +1,72 @@
+# Flags for our own code, and one static library per folder.
+add_library(caravan_flags INTERFACE)
+target_include_directories(caravan_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
+target_compile_options(caravan_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror)
+if(CARAVAN_SANITIZE)
+  # The sanitizers' instrumentation makes GCC 12 see uninitialised values where there are none.
+  target_compile_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE} -fno-sanitize-recover=all
+                         -fno-omit-frame-pointer -Wno-maybe-uninitialized)
+  target_link_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE})
+endif()
+
+# caravan_library(<folder> LINK ... PRIVATE_LINK ...): every src/<folder>/*.cpp.
+function(caravan_library folder)
+  cmake_parse_arguments(ARG "" "" "LINK;PRIVATE_LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${folder}/*.cpp)
+  if(sources)
+    add_library(caravan_${folder} STATIC ${sources})
+    target_link_libraries(caravan_${folder} PUBLIC caravan_flags ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
+  else()
+    add_library(caravan_${folder} INTERFACE)
+    target_link_libraries(caravan_${folder} INTERFACE caravan_flags ${ARG_LINK})
+  endif()
+endfunction()
+
+# kernels/reference is headers; kernels/cpu is compiled once per instruction set under kernels/cpu/simd/ and the
+# best one the machine has is chosen at run time (kernels/cpu/dispatch.h).
+function(caravan_kernels)
+  add_library(caravan_kernels_reference INTERFACE)
+  target_link_libraries(caravan_kernels_reference INTERFACE caravan_core caravan_backend)
+  target_include_directories(caravan_kernels_reference INTERFACE ${CMAKE_SOURCE_DIR})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cpu/*.cpp
+       ${CMAKE_SOURCE_DIR}/kernels/reference/*.cpp)
+  file(GLOB simd_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cpu/simd/*.cpp)
+  if(NOT sources)
+    add_library(caravan_kernels_cpu INTERFACE)
+    target_link_libraries(caravan_kernels_cpu INTERFACE caravan_kernels_reference)
+    return()
+  endif()
+  add_library(caravan_kernels_cpu STATIC ${sources})
+  target_link_libraries(caravan_kernels_cpu PUBLIC caravan_flags caravan_kernels_reference
+                        PRIVATE caravan_openblas)
+  set(levels baseline)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND levels avx2 avx512)
+  endif()
+  set(flags_baseline "")
+  set(flags_avx2 -mavx2 -mfma -mf16c)
+  set(flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
+  foreach(level IN LISTS levels)
+    if(simd_sources)
+      add_library(caravan_simd_${level} OBJECT ${simd_sources})
+      target_link_libraries(caravan_simd_${level} PUBLIC caravan_flags caravan_core caravan_backend)
+      target_include_directories(caravan_simd_${level} PRIVATE ${CMAKE_SOURCE_DIR})
+      target_compile_options(caravan_simd_${level} PRIVATE ${flags_${level}} -O3 -fopenmp-simd -fno-math-errno
+                             -fno-trapping-math)
+      target_compile_definitions(caravan_simd_${level} PRIVATE CARAVAN_SIMD_LEVEL=${level})
+      target_sources(caravan_kernels_cpu PRIVATE $<TARGET_OBJECTS:caravan_simd_${level}>)
+      string(TOUPPER ${level} upper)
+      target_compile_definitions(caravan_kernels_cpu PRIVATE CARAVAN_HAS_SIMD_${upper})
+    endif()
+  endforeach()
+endfunction()
+
+function(caravan_program)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/app/*.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(caravan ${sources})
+  target_link_libraries(caravan PRIVATE caravan_flags caravan_federated caravan_train caravan_kernels_cpu
+                        caravan_build_info CLI11::CLI11 nlohmann_json::nlohmann_json)
+endfunction()

@@ -1,0 +1,79 @@
+# Tests found by their place in the tree; their first lines say how to run them.
+add_library(caravan_test_support STATIC ${CMAKE_SOURCE_DIR}/tests/support/main.cpp)
+file(GLOB support_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/support/*.cpp)
+target_sources(caravan_test_support PRIVATE ${support_sources})
+target_include_directories(caravan_test_support PUBLIC ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR})
+target_link_libraries(caravan_test_support PUBLIC caravan_flags caravan_federated caravan_kernels_cpu
+                      caravan_build_info nlohmann_json::nlohmann_json Catch2::Catch2 MPI::MPI_CXX)
+
+# Several ranks on few cores: yield instead of spinning, one BLAS thread each. No output of mpirun's own.
+set(caravan_test_environment
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+    OPENBLAS_NUM_THREADS=1
+    "ASAN_OPTIONS=fast_unwind_on_malloc=0"
+    "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0"
+    CARAVAN_SOURCE_DIR=${CMAKE_SOURCE_DIR} CARAVAN_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/caravan)
+
+function(caravan_test_header file comment)
+  file(STRINGS ${file} head LIMIT_COUNT 6)
+  set(ranks "" PARENT_SCOPE)
+  set(labels cpu)
+  set(timeout 300 PARENT_SCOPE)
+  foreach(line IN LISTS head)
+    if(line MATCHES "^${comment} RANKS (.*)$")
+      separate_arguments(found UNIX_COMMAND "${CMAKE_MATCH_1}")
+      set(ranks ${found} PARENT_SCOPE)
+    elseif(line MATCHES "^${comment} LABELS (.*)$")
+      separate_arguments(found UNIX_COMMAND "${CMAKE_MATCH_1}")
+      list(APPEND labels ${found})
+    elseif(line MATCHES "^${comment} TIMEOUT ([0-9]+)$")
+      set(timeout ${CMAKE_MATCH_1} PARENT_SCOPE)
+    endif()
+  endforeach()
+  set(labels ${labels} PARENT_SCOPE)
+endfunction()
+
+function(caravan_test_properties name)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${caravan_test_environment}" LABELS "${labels}"
+                       TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
+endfunction()
+
+function(caravan_add_test file)
+  file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR}/tests ${file})
+  string(REGEX REPLACE "\\.cpp$" "" stem ${relative})
+  string(REPLACE "/" "." name ${stem})
+  string(REPLACE "test_" "" name ${name})
+  string(REPLACE "." "_" program test_${name})
+  caravan_test_header(${file} "//")
+  add_executable(${program} ${file})
+  target_link_libraries(${program} PRIVATE caravan_test_support)
+  if(ranks)
+    foreach(n IN LISTS ranks)
+      add_test(NAME ${name}.np${n} COMMAND ${MPIEXEC_EXECUTABLE} --quiet -n ${n} $<TARGET_FILE:${program}>)
+      set(saved ${labels})
+      list(APPEND labels mpi)
+      caravan_test_properties(${name}.np${n})
+      set_tests_properties(${name}.np${n} PROPERTIES PROCESSORS ${n})
+      set(labels ${saved})
+    endforeach()
+  else()
+    add_test(NAME ${name} COMMAND ${program})
+    caravan_test_properties(${name})
+  endif()
+endfunction()
+
+function(caravan_add_script_test file)
+  get_filename_component(stem ${file} NAME_WE)
+  string(REPLACE "test_" "" stem ${stem})
+  caravan_test_header(${file} "#")
+  get_filename_component(extension ${file} EXT)
+  if(extension STREQUAL ".py")
+    add_test(NAME integration.${stem} COMMAND ${CMAKE_SOURCE_DIR}/scripts/test_python.sh ${file})
+  else()
+    add_test(NAME integration.${stem} COMMAND bash ${file})
+  endif()
+  list(APPEND labels integration)
+  caravan_test_properties(integration.${stem})
+  set_tests_properties(integration.${stem} PROPERTIES PROCESSORS 2)
+endfunction()

@@ -1,0 +1,107 @@
+// What the user wrote: the whole configuration of a run as plain structs. One visitor per struct is the only
+// list of its keys: reading, writing, checking, `--set` and the documentation all walk it. Knows no YAML and
+// no files.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "caravan/core/dtype.h"
+
+namespace caravan {
+
+enum class TrainMode : std::uint8_t { kFederated, kSynchronous };
+enum class Tie : std::uint8_t { kAuto, kTied, kUntied };     // auto | true | false
+enum class OptimizerState : std::uint8_t { kFresh, kKeep };  // fresh | keep
+enum class Resume : std::uint8_t { kNever, kLatest };        // never | latest
+
+struct ModelSection {
+  std::optional<std::string> checkpoint;  // folder with a Meta or Hugging Face layout
+  std::optional<std::string> preset;      // random weights of this shape; exactly one of the two
+  std::optional<std::string>
+      config;  // with preset: null; a params.json or config.json whose shape gets random weights
+  std::optional<std::int64_t>
+      vocab_size;  // with a preset: replaces the preset's (null: the tokenizer's, where given)
+  Tie tie_embeddings = Tie::kAuto;
+  std::optional<double> rope_scaling_factor;
+};
+
+struct DataSection {
+  std::vector<std::string> train;  // path, list of paths, or globs
+  std::vector<std::string> eval;
+  std::optional<std::string> name;  // data set name in results; default: stem of the first train path
+  std::int64_t max_seq_len = 512;
+  std::optional<std::int64_t> pad_id;
+  bool shuffle = true;
+  std::int64_t shuffle_buffer = 8192;  // samples
+  bool pack = false;
+};
+
+struct OptimizerSection {
+  std::string name = "adamw";
+  double lr = 1e-5;
+  double weight_decay = 0.01;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  std::vector<std::string> no_decay;  // name patterns with * and ?
+};
+
+struct OuterSection {
+  double momentum = 0.0;
+  bool nesterov = false;
+  double lr = 1.0;
+};
+
+struct FederatedSection {
+  std::optional<std::int64_t> world_size;
+  std::int64_t rounds = 5;
+  std::int64_t local_epochs = 1;
+  std::int64_t batch_size = 4;
+  bool enable_swapping = false;
+  bool rescale = false;
+  OptimizerState optimizer_state = OptimizerState::kFresh;
+  double delta_scale = 1.0;
+  OuterSection outer;
+  bool save_every_round = true;  // false: only the last round's checkpoint is kept
+};
+
+struct TrainingSection {
+  std::int64_t steps = 100;
+  std::int64_t batch_size = 4;
+  std::int64_t eval_every = 0;  // 0: before the first and after the last step only
+  std::optional<double> clip_norm;
+};
+
+struct OutputSection {
+  std::string dir = "runs/default";
+  std::optional<std::string> name;
+};
+
+struct RunConfig {
+  TrainMode mode = TrainMode::kFederated;
+  DType dtype = DType::kFloat32;
+  std::int64_t seed = 42;
+  std::optional<std::int64_t> threads;  // per rank; null: cores of the machine / ranks on it
+  std::optional<std::string> tokenizer;
+  Resume resume = Resume::kNever;
+  ModelSection model;
+  DataSection data;
+  OptimizerSection optimizer;
+  FederatedSection federated;
+  TrainingSection training;
+  OutputSection output;
+};
+
+/// One problem with a configuration value: the dotted key and a sentence that gives the value and what is
+/// right.
+struct ConfigProblem {
+  std::string key;
+  std::string message;
+};
+
+/// Everything wrong with the values taken alone and together; files and ranks are not looked at.
+std::vector<ConfigProblem> find_problems(const RunConfig& config);
+
+}  // namespace caravan

@@ -1,0 +1,24 @@
+// One batch of token rows as training and evaluation see it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace caravan {
+
+/// T = batch · seq_len tokens, row-major. Rows are padded on the right; a padded place has target weight 0
+/// and id 0, and because attention is causal it changes nothing for the real places before it.
+struct Batch {
+  std::int64_t batch = 0;                    // B rows
+  std::int64_t seq_len = 0;                  // S, the longest row of this batch (at most max_seq_len - 1)
+  std::vector<std::int32_t> ids;             // [T]
+  std::vector<std::int32_t> targets;         // [T]
+  std::vector<float> target_weights;         // [T] 1: counts in the loss, 0: does not
+  std::vector<std::int32_t> index;           // [T] place of the token in its row
+  std::vector<std::int32_t> document_start;  // [T] place in the row where the token's document begins
+  std::int64_t valid_tokens = 0;             // sum of target_weights > 0
+
+  std::int64_t n_tokens() const { return batch * seq_len; }
+};
+
+}  // namespace caravan

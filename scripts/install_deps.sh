@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The one place that lists Debian packages. Installs what is missing and nothing else; asks apt only when
+# something is missing, so a second run costs nothing and works offline.
+#   scripts/install_deps.sh            what building, running and testing on CPUs needs
+#   scripts/install_deps.sh --dev      also clang-format, clang-tidy, gcovr, clang for fuzzing
+set -euo pipefail
+
+packages=(
+  build-essential cmake ninja-build ccache git pkg-config
+  openmpi-bin libopenmpi-dev
+  libhdf5-openmpi-dev hdf5-tools
+  libopenblas-pthread-dev
+  libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev
+  libpcre2-dev zlib1g-dev libzip-dev zipcmp zipmerge ziptool
+  catch2
+)
+dev_packages=(clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev gcovr)
+
+[ "${1:-}" = "--dev" ] && packages+=("${dev_packages[@]}")
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "install_deps: not root and no sudo; ask an administrator to install: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "install_deps: installing ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds everything and runs the CPU tests:  scripts/test.sh [--all] [--preset release|debug|asan] [ctest options]
+#   --all     also the tests labelled slow
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+preset=release
+slow=(-LE slow)
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --all) slow=() ;;
+    --preset) preset=$2; shift ;;
+    -h | --help) sed -n '2,3p' "$0"; exit 0 ;;
+    *) break ;;
+  esac
+  shift
+done
+
+scripts/install_deps.sh
+cmake --preset "$preset" >/dev/null
+cmake --build --preset "$preset"
+ctest --test-dir "build/$preset" --output-on-failure -j "$(nproc)" "${slow[@]}" "$@"
