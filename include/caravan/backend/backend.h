@@ -1,0 +1,58 @@
+// The table of coarse ops a device offers. Implementations: kernels/reference (definition, tests),
+// kernels/cpu, and CountingBackend (computes nothing, adds up work). An op is enqueued on `stream`; on CPUs
+// it is done on return.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "caravan/backend/buffer.h"
+#include "caravan/backend/op_args.h"
+#include "caravan/backend/stream.h"
+
+namespace caravan {
+
+/// Callers go through ops/, which checks shapes and dtypes; a backend may assume its arguments are
+/// consistent.
+class Backend {
+ public:
+  Backend() = default;
+  virtual ~Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  Backend(Backend&&) = delete;
+  Backend& operator=(Backend&&) = delete;
+
+  /// For the plan printout: "cpu (OpenBLAS, avx2)".
+  virtual std::string_view name() const = 0;
+  virtual Device device() const = 0;
+  /// True when ops can compute in `dtype`.
+  virtual bool supports(DType dtype) const = 0;
+  /// Zeroed memory on this device; throws DeviceError when there is not enough.
+  virtual Buffer allocate(std::int64_t bytes) = 0;
+
+  virtual void matmul_nt(const MatmulNtArgs& args, Stream& stream) = 0;
+  virtual void matmul_nn(const MatmulNnArgs& args, Stream& stream) = 0;
+  virtual void matmul_tn(const MatmulTnArgs& args, Stream& stream) = 0;
+  virtual void embedding_forward(const EmbeddingForwardArgs& args, Stream& stream) = 0;
+  virtual void embedding_backward(const EmbeddingBackwardArgs& args, Stream& stream) = 0;
+  virtual void rmsnorm_forward(const RmsNormForwardArgs& args, Stream& stream) = 0;
+  virtual void rmsnorm_backward(const RmsNormBackwardArgs& args, Stream& stream) = 0;
+  virtual void rope(const RopeArgs& args, Stream& stream) = 0;
+  virtual void attention_forward(const AttentionForwardArgs& args, Stream& stream) = 0;
+  virtual void attention_backward(const AttentionBackwardArgs& args, Stream& stream) = 0;
+  virtual void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) = 0;
+  virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) = 0;
+  virtual void add(const AddArgs& args, Stream& stream) = 0;
+  virtual void scale(const ScaleArgs& args, Stream& stream) = 0;
+  virtual void zero(const ZeroArgs& args, Stream& stream) = 0;
+  virtual void copy(const CopyArgs& args, Stream& stream) = 0;
+  virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
+  virtual void sum_squares(const SumSquaresArgs& args, Stream& stream) = 0;
+  virtual void random_normal(const RandomNormalArgs& args, Stream& stream) = 0;
+};
+
+}  // namespace caravan

@@ -1,0 +1,30 @@
+// What one call needs: the only road from a segment to the backend, scratch memory and step scalars.
+#pragma once
+
+#include "caravan/backend/arena.h"
+#include "caravan/backend/backend.h"
+#include "caravan/backend/step_scalars.h"
+#include "caravan/core/trace.h"
+
+namespace caravan {
+
+/// Nothing here is owned; all of it outlives the call.
+struct Context {
+  Backend& backend;
+  Stream& stream;
+  Arena& scratch;  // LIFO inside one segment call
+  StepScalars& scalars;
+  DType dtype;             // of activations
+  Trace* trace = nullptr;  // usually null
+
+  TensorView allocate(const char* what, const Shape& shape) const {
+    return scratch.allocate(what, dtype, shape);
+  }
+  void observe(std::string_view name, const TensorView& value) const {
+    if (trace != nullptr) {
+      trace->observe(name, value);
+    }
+  }
+};
+
+}  // namespace caravan
