@@ -1,0 +1,11 @@
+// Grouped-query attention, checked; contracts in backend/op_args.h.
+#pragma once
+
+#include "caravan/backend/context.h"
+
+namespace caravan {
+
+void attention_forward(const Context& ctx, const AttentionForwardArgs& args);
+void attention_backward(const Context& ctx, const AttentionBackwardArgs& args);
+
+}  // namespace caravan

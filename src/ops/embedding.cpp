@@ -1,0 +1,27 @@
+#include "caravan/ops/embedding.h"
+
+#include "check.h"
+
+namespace caravan {
+
+using namespace ops_detail;
+
+void embedding_forward(const Context& ctx, const EmbeddingForwardArgs& args) {
+  const Shape weight = matrix_shape("embedding_forward", "weight", args.weight);
+  const Shape y = matrix_shape("embedding_forward", "y", args.y);
+  expect_real(ctx, "embedding_forward", "weight", args.weight, weight);
+  expect_real(ctx, "embedding_forward", "y", args.y, {y[0], weight[1]});
+  expect_int(ctx, "embedding_forward", "ids", args.ids, {y[0]});
+  ctx.backend.embedding_forward(args, ctx.stream);
+}
+
+void embedding_backward(const Context& ctx, const EmbeddingBackwardArgs& args) {
+  const Shape dweight = matrix_shape("embedding_backward", "dweight", args.dweight);
+  const Shape dy = matrix_shape("embedding_backward", "dy", args.dy);
+  expect_real(ctx, "embedding_backward", "dweight", args.dweight, dweight);
+  expect_real(ctx, "embedding_backward", "dy", args.dy, {dy[0], dweight[1]});
+  expect_int(ctx, "embedding_backward", "ids", args.ids, {dy[0]});
+  ctx.backend.embedding_backward(args, ctx.stream);
+}
+
+}  // namespace caravan
