@@ -68,5 +68,14 @@ function(caravan_program)
   endif()
   add_executable(caravan ${sources})
   target_link_libraries(caravan PRIVATE caravan_flags caravan_federated caravan_train caravan_kernels_cpu
-                        caravan_build_info CLI11::CLI11 nlohmann_json::nlohmann_json)
+                        caravan_build_info caravan_openblas CLI11::CLI11 nlohmann_json::nlohmann_json
+                        MPI::MPI_CXX)
+  target_compile_definitions(caravan PRIVATE CARAVAN_HDF5_VERSION="${HDF5_VERSION}")
+  # A command is registered when its file src/app/<command>.cpp is there.
+  foreach(command train eval generate convert tokenizer inspect)
+    if("${CMAKE_SOURCE_DIR}/src/app/${command}.cpp" IN_LIST sources)
+      string(TOUPPER ${command} upper)
+      target_compile_definitions(caravan PRIVATE CARAVAN_HAS_COMMAND_${upper})
+    endif()
+  endforeach()
 endfunction()

@@ -1,0 +1,37 @@
+// How the program ends when something goes wrong: one clear message, never one per rank, and no rank left
+// waiting.
+#pragma once
+
+#include <exception>
+#include <functional>
+#include <string>
+
+#include "caravan/core/error.h"
+
+namespace caravan::app {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;  // the command line or the configuration is wrong
+
+/// A failure all ranks know of: rank 0 prints it, the others stay silent, every rank leaves with `exit_code`.
+class AgreedError : public Error {
+ public:
+  AgreedError(const std::string& message, int exit_code) : Error(message), exit_code_(exit_code) {}
+  int exit_code() const { return exit_code_; }
+
+ private:
+  int exit_code_;
+};
+
+/// Runs `work` on every rank and lets all of them go on or none. Collective over all ranks; `work` itself
+/// must not communicate. For everything that can fail before the ranks depend on each other: reading the
+/// configuration, opening files, checking sizes. When any rank failed, every rank throws AgreedError with the
+/// message of the lowest failing rank (named unless all failed). With one rank, or without MPI, an exception
+/// passes through unchanged.
+void agree(const std::function<void()>& work);
+
+/// Says on standard error what ended the program and returns the exit code. With several ranks and an error
+/// that the others do not know of, ends all of them by MPI_Abort and does not return.
+int report_failure(const std::exception& error);
+
+}  // namespace caravan::app

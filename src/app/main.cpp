@@ -1,0 +1,96 @@
+// The program: one binary, one subcommand per file of this folder. main starts MPI where a command needs it,
+// catches what commands throw, says it once and ends all ranks.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <set>
+#include <string>
+
+#include "caravan/core/log.h"
+#include "commands.h"
+#include "failure.h"
+#include "mpi_session.h"
+#include "versions.h"
+
+namespace {
+
+using namespace caravan;
+using namespace caravan::app;
+
+/// Commands that run on many ranks; every other one works on files alone.
+const std::set<std::string> kParallelCommands = {"train", "eval", "generate"};
+
+void add_commands([[maybe_unused]] CLI::App& program) {
+#ifdef CARAVAN_HAS_COMMAND_TRAIN
+  add_train_command(program);
+#endif
+#ifdef CARAVAN_HAS_COMMAND_EVAL
+  add_eval_command(program);
+#endif
+#ifdef CARAVAN_HAS_COMMAND_GENERATE
+  add_generate_command(program);
+#endif
+#ifdef CARAVAN_HAS_COMMAND_CONVERT
+  add_convert_command(program);
+#endif
+#ifdef CARAVAN_HAS_COMMAND_TOKENIZER
+  add_tokenizer_command(program);
+#endif
+#ifdef CARAVAN_HAS_COMMAND_INSPECT
+  add_inspect_command(program);
+#endif
+}
+
+/// Runs after the whole command line is read and before the command's callback.
+void prepare_command(const CLI::App& program, const std::string& log_ranks, MpiSession& mpi) {
+  const std::string name = program.get_subcommands().front()->get_name();
+  if (kParallelCommands.contains(name)) {
+    mpi.start();
+  } else if (launch_place().size > 1) {
+    fail<ConfigError>(
+        "caravan {} works on files and runs in one process; it was started on {} ranks: leave "
+        "out mpirun or srun",
+        name, launch_place().size);
+  }
+  agree([&] { log::configure(current_place().rank, log_ranks); });
+}
+
+int run(CLI::App& program, int argc, char** argv, MpiSession& mpi) {
+  std::string log_ranks;
+  program.fallthrough();
+  program.require_subcommand(1);
+  program.set_version_flag("--version", version_text, "Print version, commit, build options and libraries");
+  program.add_option("--log-ranks", log_ranks, "Ranks that print progress besides errors: all, or like 0,2")
+      ->envname("LOG_RANK");
+  program.footer(
+      "Examples:\n"
+      "  mpirun -n 4 caravan train configs/train/llama3.2-3b-federated.yaml --set model.checkpoint=DIR\n"
+      "  caravan COMMAND --help\n");
+  add_commands(program);
+  program.parse_complete_callback([&] { prepare_command(program, log_ranks, mpi); });
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help, --version or a wrong command line: every rank finds the same, one prints.
+    if (launch_place().rank != 0) {
+      return error.get_exit_code() == 0 ? 0 : kExitUsage;
+    }
+    return program.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  MpiSession mpi;
+  try {
+    CLI::App program(
+        "Caravan trains Llama-3-family models on MPI ranks: federated tensor-parallel rounds or "
+        "plain training.",
+        "caravan");
+    return run(program, argc, argv, mpi);
+  } catch (const std::exception& error) {
+    return report_failure(error);
+  }
+}
