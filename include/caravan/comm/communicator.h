@@ -1,0 +1,98 @@
+// One group of ranks and the collectives on it. Implementations: SelfCommunicator (one rank),
+// MpiCommunicator (host memory). A group of one rank is valid everywhere and moves nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "caravan/comm/traffic.h"
+#include "caravan/core/tensor_view.h"
+
+namespace caravan {
+
+enum class ReduceOp : std::uint8_t { kSum, kMax, kMin };
+
+/// All views are contiguous host tensors (InternalError otherwise) that stay the caller's. Every function
+/// blocks until this rank's result is in place and its input may be overwritten. "Collective" means every
+/// rank of the group calls it, in the same order, with the same root and operation. A failure of the library
+/// or a disagreement between ranks is a CommError; after one the group is unusable and the job must end
+/// (MpiSession::abort), since other ranks may still wait. One thread at a time.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  /// This rank in the group, 0 <= rank() < size().
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// values <- reduction over all ranks, element by element, in place; all ranks end with the same bits.
+  /// Same shape and dtype on every rank: float32, float64 or int64, else CommError. Collective.
+  void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum);
+  /// values <- root's values. Same shape and dtype on every rank, any dtype. Collective.
+  void broadcast(const TensorView& values, int root);
+  /// Rank r's `mine` goes to parts_on_root[r] on `root`; the other ranks' parts_on_root is not looked at.
+  /// Parts may have any sizes (also none), any order in memory and any gaps, but must not overlap
+  /// (InternalError). Root's own `mine` may be its own part: then nothing is copied. Only elements and dtype
+  /// must agree between `mine` and its part, not the shape; where they do not, every rank throws CommError.
+  /// Parts within one tensor travel in one library call. Collective.
+  void gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root);
+  /// The way back: parts_on_root[r] goes to rank r's `mine`. As gatherv, but parts may overlap. Collective.
+  void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root);
+
+  /// `tag` in [0, kMaxTag] matches sends with receives. Both sides give the same number of elements and
+  /// dtype; a message of another size is a CommError on the receiver. `peer` is another rank.
+  void send(const TensorView& values, int peer, int tag);
+  void receive(const TensorView& values, int peer, int tag);
+  /// Sends to `to` and receives from `from` at once, so a ring cannot lock up. Either may be this rank, then
+  /// both must be. `outgoing` and `incoming` must not overlap.
+  void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from);
+  static constexpr int kMaxTag = 32766;
+
+  /// Returns when every rank has called it. Collective.
+  void barrier();
+
+  /// Groups of the ranks that gave the same colour (>= 0), ordered by key, then by rank here. Collective.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  /// bytes <- root's bytes, whatever length the others had. Collective.
+  void broadcast_bytes(std::string& bytes, int root);
+  /// On root one string per rank, in rank order; empty on the others. Collective.
+  std::vector<std::string> gather_bytes(const std::string& bytes, int root);
+  /// The reduction of one number per rank, on every rank. Collective.
+  double all_reduce_value(double value, ReduceOp op = ReduceOp::kSum);
+  std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum);
+
+  /// Everything moved since construction or reset_traffic().
+  const Traffic& traffic() const { return traffic_; }
+  void reset_traffic() { traffic_ = {}; }
+
+ protected:
+  Communicator() = default;
+
+  // What an implementation supplies. Views, roots and peers have been checked; an implementation adds only
+  // library_calls to the traffic.
+  virtual void do_all_reduce(const TensorView& values, ReduceOp op) = 0;
+  virtual void do_broadcast(const TensorView& values, int root) = 0;
+  virtual void do_gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root) = 0;
+  virtual void do_scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root) = 0;
+  virtual void do_send(const TensorView& values, int peer, int tag) = 0;
+  virtual void do_receive(const TensorView& values, int peer, int tag) = 0;
+  virtual void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) = 0;
+  virtual void do_barrier() = 0;
+
+  void count_library_call(Collective collective) { ++traffic_[collective].library_calls; }
+
+ private:
+  void check_rank(const char* function, int rank) const;
+  void check_parts(const char* function, std::span<const TensorView> parts, const TensorView& mine) const;
+  void count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes);
+
+  Traffic traffic_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,28 @@
+// The group of one rank: needs no library, moves nothing.
+#pragma once
+
+#include "caravan/comm/communicator.h"
+
+namespace caravan {
+
+/// Reductions and broadcasts leave their tensor as it is; gatherv, scatterv and send_receive copy this rank's
+/// part unless source and destination are the same memory.
+class SelfCommunicator final : public Communicator {
+ public:
+  SelfCommunicator() = default;
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  std::unique_ptr<Communicator> split(int color, int key) override;
+
+ protected:
+  void do_all_reduce(const TensorView& values, ReduceOp op) override;
+  void do_broadcast(const TensorView& values, int root) override;
+  void do_gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root) override;
+  void do_scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root) override;
+  void do_send(const TensorView& values, int peer, int tag) override;
+  void do_receive(const TensorView& values, int peer, int tag) override;
+  void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) override;
+  void do_barrier() override;
+};
+
+}  // namespace caravan

@@ -1,0 +1,17 @@
+// What a rank hands to itself.
+#pragma once
+
+#include <cstring>
+
+#include "caravan/core/tensor_view.h"
+
+namespace caravan::detail {
+
+/// Contiguous tensors of the same size; nothing when both are the same memory, and overlap is allowed.
+inline void copy_elements(const TensorView& from, const TensorView& to) {
+  if (from.raw() != to.raw() && from.numel() > 0) {
+    std::memmove(to.raw(), from.raw(), static_cast<std::size_t>(from.bytes()));
+  }
+}
+
+}  // namespace caravan::detail
