@@ -28,9 +28,9 @@ struct ModelConfig {
   std::int64_t head_dim = 0;           // E
   double rms_norm_eps = 1e-5;
   double rope_theta = 500000.0;
-  std::optional<RopeScaling> rope_scaling;  // absent: plain frequencies
-  bool tie_embeddings = false;              // the output layer is the token embedding
-  std::int64_t max_position = 131072;       // recorded in files; the trainer's limit is data.max_seq_len
+  std::optional<RopeScaling> rope_scaling = {};  // absent: plain frequencies
+  bool tie_embeddings = false;                   // the output layer is the token embedding
+  std::int64_t max_position = 131072;            // recorded in files; the trainer's limit is data.max_seq_len
 
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
