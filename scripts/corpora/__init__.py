@@ -1,0 +1,1 @@
+"""The texts in configs/quickstart/data, generated: see scripts/make_corpora.py."""
