@@ -1,0 +1,72 @@
+// Cross entropy over a chunk of logits in three steps, so that a vocabulary split over ranks can combine the
+// statistics between the first and the second.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "caravan/backend/op_args.h"
+#include "kernels/reference/scalar.h"
+
+namespace caravan::reference {
+
+/// row_max = max logit;  row_sum = Σ exp(logit − row_max);  target_logit = logit of the target, 0 if
+/// elsewhere
+template <class T>
+void cross_entropy_stats(const CrossEntropyStatsArgs& args) {
+  const auto width = static_cast<std::size_t>(args.logits.dim(1));
+  const auto logits = elements<T>(args.logits);
+  const auto targets = elements<std::int32_t>(args.targets);
+  const auto row_max = elements<T>(args.row_max);
+  const auto row_sum = elements<T>(args.row_sum);
+  const auto target_logit = elements<T>(args.target_logit);
+  for (std::size_t c = 0; c < targets.size(); ++c) {
+    const auto row = logits.subspan(c * width, width);
+    row_max[c] = static_cast<T>(-std::numeric_limits<double>::infinity());
+    for (const T& logit : row) {
+      row_max[c] = real_part(logit) > real_part(row_max[c]) ? logit : row_max[c];
+    }
+    row_sum[c] = T{};
+    for (const T& logit : row) {
+      row_sum[c] += std::exp(logit - row_max[c]);
+    }
+    const std::int64_t column = targets[c] - args.vocab_begin;
+    const bool is_here = column >= 0 && column < args.logits.dim(1);
+    target_logit[c] = is_here ? row[static_cast<std::size_t>(column)] : T{};
+  }
+}
+
+/// lse = row_max + log(row_sum);  losses = target_weights · (lse − target_logit)
+template <class T>
+void cross_entropy_loss(const CrossEntropyLossArgs& args) {
+  const auto row_max = elements<T>(args.row_max);
+  const auto row_sum = elements<T>(args.row_sum);
+  const auto target_logit = elements<T>(args.target_logit);
+  const auto weights = elements<float>(args.target_weights);
+  const auto lse = elements<T>(args.lse);
+  const auto losses = elements<T>(args.losses);
+  for (std::size_t c = 0; c < losses.size(); ++c) {
+    lse[c] = row_max[c] + std::log(row_sum[c]);
+    losses[c] = weights[c] == 0.0F ? T{} : static_cast<T>(weights[c]) * (lse[c] - target_logit[c]);
+  }
+}
+
+/// dlogits = (exp(logit − lse) − [column is the target]) · target_weight · inv_valid_tokens
+template <class T>
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args) {
+  const auto width = static_cast<std::size_t>(args.logits.dim(1));
+  const auto logits = elements<T>(args.logits);
+  const auto targets = elements<std::int32_t>(args.targets);
+  const auto weights = elements<float>(args.target_weights);
+  const auto lse = elements<T>(args.lse);
+  for (std::size_t c = 0; c < targets.size(); ++c) {
+    const T factor = static_cast<T>(static_cast<double>(weights[c]) * args.scalars->inv_valid_tokens);
+    for (std::size_t v = 0; v < width; ++v) {
+      T& logit = logits[c * width + v];
+      const bool is_target = args.vocab_begin + static_cast<std::int64_t>(v) == targets[c];
+      logit = weights[c] == 0.0F ? T{} : (std::exp(logit - lse[c]) - T(is_target ? 1 : 0)) * factor;
+    }
+  }
+}
+
+}  // namespace caravan::reference
