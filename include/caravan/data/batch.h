@@ -7,7 +7,8 @@
 namespace caravan {
 
 /// T = batch · seq_len tokens, row-major. Rows are padded on the right; a padded place has target weight 0
-/// and id 0, and because attention is causal it changes nothing for the real places before it.
+/// and the loader's pad_id, and because attention is causal it changes nothing for the real places before it.
+/// A batch may have no valid token at all.
 struct Batch {
   std::int64_t batch = 0;                    // B rows
   std::int64_t seq_len = 0;                  // S, the longest row of this batch (at most max_seq_len - 1)
