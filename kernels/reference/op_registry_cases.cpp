@@ -1,0 +1,212 @@
+#include "kernels/reference/op_registry_cases.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <memory>
+
+namespace caravan::reference {
+
+std::vector<std::int32_t> repeated_ids(std::int64_t count, std::int32_t bound) {
+  constexpr std::int64_t kStride = 7;
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<std::int32_t>((i * i + kStride * i) % bound));
+  }
+  return ids;
+}
+
+// ---- attention masks
+
+std::string AttentionCase::label() const {
+  return fmt::format("{} B={} Sq={} Sk={} H={} G={} E={}", name, shape.batch, shape.query_len, shape.key_len,
+                     shape.n_heads, shape.n_kv_heads, shape.head_dim);
+}
+
+namespace {
+
+struct Sizes {
+  std::int64_t batch, query_len, key_len, n_heads, n_kv_heads, head_dim;
+};
+
+/// Queries are the last query_len of key_len tokens; one document per row.
+AttentionCase causal(std::string name, const Sizes& sizes) {
+  AttentionCase at{.name = std::move(name)};
+  at.shape = {sizes.batch,
+              sizes.query_len,
+              sizes.key_len,
+              sizes.n_heads,
+              sizes.n_kv_heads,
+              sizes.head_dim,
+              1.0 / std::sqrt(static_cast<double>(sizes.head_dim))};
+  for (std::int64_t row = 0; row < sizes.batch; ++row) {
+    for (std::int64_t i = 0; i < sizes.query_len; ++i) {
+      at.query_index.push_back(static_cast<std::int32_t>(sizes.key_len - sizes.query_len + i));
+      at.document_start.push_back(0);
+    }
+    for (std::int64_t j = 0; j < sizes.key_len; ++j) {
+      at.key_index.push_back(static_cast<std::int32_t>(j));
+    }
+  }
+  return at;
+}
+
+/// Documents of irregular lengths, other ones in each row.
+AttentionCase packed(const Sizes& sizes, std::int64_t document_length) {
+  AttentionCase at = causal("packed", sizes);
+  for (std::int64_t row = 0; row < sizes.batch; ++row) {
+    std::int64_t start = 0;
+    for (std::int64_t i = 0; i < sizes.query_len; ++i) {
+      if (i - start >= document_length + row + start % 3) {
+        start = i;
+      }
+      at.document_start[static_cast<std::size_t>(row * sizes.query_len + i)] =
+          static_cast<std::int32_t>(start);
+    }
+  }
+  return at;
+}
+
+/// Every third query sees nothing.
+AttentionCase with_blind_queries(const Sizes& sizes) {
+  AttentionCase at = causal("blind queries", sizes);
+  for (std::size_t i = 0; i < at.document_start.size(); i += 3) {
+    at.document_start[i] = at.query_index[i] + 1;
+  }
+  return at;
+}
+
+/// A cache: only `used` of the keys are at or before the last query.
+AttentionCase cached(const Sizes& sizes, std::int64_t used) {
+  AttentionCase at = causal("cached", sizes);
+  for (std::size_t i = 0; i < at.query_index.size(); ++i) {
+    at.query_index[i] -= static_cast<std::int32_t>(sizes.key_len - used);
+  }
+  return at;
+}
+
+/// Queries from both ends of the row, as a load-balanced context split hands them out.
+AttentionCase zigzag(const Sizes& sizes) {
+  AttentionCase at = causal("zigzag", sizes);
+  for (std::size_t i = 0; i < at.query_index.size(); ++i) {
+    const auto in_row = static_cast<std::int64_t>(i) % sizes.query_len;
+    const bool is_late = in_row >= sizes.query_len / 2;
+    at.query_index[i] =
+        static_cast<std::int32_t>(is_late ? sizes.key_len - sizes.query_len + in_row : in_row);
+  }
+  return at;
+}
+
+}  // namespace
+
+std::vector<AttentionCase> attention_cases() {
+  return {
+      causal("causal", {1, 5, 5, 2, 2, 3}),
+      causal("causal", {2, 4, 4, 2, 1, 4}),
+      causal("causal", {1, 4, 4, 6, 2, 2}),
+      causal("causal", {2, 3, 3, 4, 1, 5}),
+      packed({2, 9, 9, 2, 1, 2}, 2),
+      with_blind_queries({2, 5, 5, 2, 2, 2}),
+      causal("suffix", {1, 3, 8, 2, 1, 4}),
+      cached({2, 1, 7, 4, 2, 3}, 4),
+      zigzag({1, 4, 8, 3, 1, 4}),
+      causal("no tokens", {2, 0, 3, 2, 1, 2}),
+      causal("causal", {2, 200, 200, 4, 2, 64}),
+      causal("causal", {1, 97, 97, 3, 1, 37}),
+      causal("causal", {1, 161, 161, 2, 2, 128}),
+      packed({2, 190, 190, 4, 1, 32}, 17),
+      with_blind_queries({1, 150, 150, 2, 1, 24}),
+      causal("suffix", {1, 70, 300, 3, 1, 48}),
+      cached({2, 1, 500, 8, 2, 64}, 333),
+      cached({1, 3, 129, 2, 1, 40}, 77),
+      zigzag({2, 128, 256, 2, 1, 16}),
+      causal("wide heads", {1, 67, 67, 1, 1, 256}),
+  };
+}
+
+// ---- ops without derivative
+
+namespace {
+
+OpCase adamw_case(std::int64_t count) {
+  const auto scalars = std::make_shared<StepScalars>();
+  *scalars = {.lr = 1e-2,
+              .bias_correction1 = 0.271,
+              .bias_correction2_sqrt = 0.0547,
+              .clip_factor = 0.7,
+              .inv_valid_tokens = 1.0,
+              .step = 3};
+  const Shape shape{count};
+  OpCase op{.op = "adamw", .label = fmt::format("{}", count), .size = CaseSize::kLarge};
+  op.inputs = {{"param", shape, InputGradient::kNone},
+               {"grad", shape, InputGradient::kNone},
+               {"m", shape, InputGradient::kNone},
+               {"v", shape, InputGradient::kNone, 0.0, 1.0}};
+  op.outputs = {{"param", shape}, {"m", shape}, {"v", shape}};
+  op.forward = [scalars](Backend& backend, const OpViews& v) {
+    Stream stream;
+    backend.copy({v.inputs[0], v.outputs[0]}, stream);
+    backend.copy({v.inputs[2], v.outputs[1]}, stream);
+    backend.copy({v.inputs[3], v.outputs[2]}, stream);
+    AdamwArgs args{.param = v.outputs[0], .grad = v.inputs[1], .m = v.outputs[1], .v = v.outputs[2]};
+    args.weight_decay = 0.1;
+    args.scalars = scalars.get();
+    backend.adamw(args, stream);
+  };
+  return op;
+}
+
+OpCase sum_squares_case(std::int64_t count) {
+  OpCase op{.op = "sum of squares", .label = fmt::format("{}", count), .size = CaseSize::kLarge};
+  op.inputs = {{"x", {count}, InputGradient::kNone}};
+  op.outputs = {{"sum", {1}}};
+  op.forward = [](Backend& backend, const OpViews& v) {
+    Stream stream;
+    double sum = 1.0;
+    backend.sum_squares({.x = v.inputs[0], .result = &sum}, stream);
+    backend.copy({TensorView(&sum, DType::kFloat64, {1}), v.outputs[0]}, stream);
+  };
+  return op;
+}
+
+/// y = x rounded to bfloat16.
+OpCase bfloat16_case(std::int64_t rows, std::int64_t width) {
+  OpCase op{.op = "bfloat16 copy", .label = fmt::format("{}x{}", rows, width), .size = CaseSize::kLarge};
+  op.inputs = {{"x", {rows, width}, InputGradient::kNone}};
+  op.outputs = {{"y", {rows, width}}};
+  op.forward = [](Backend& backend, const OpViews& v) {
+    Stream stream;
+    const Buffer buffer = backend.allocate(v.inputs[0].bytes());
+    const TensorView rounded = buffer.view(0, DType::kBFloat16, v.inputs[0].shape());
+    backend.copy({v.inputs[0], rounded}, stream);
+    backend.copy({rounded, v.outputs[0]}, stream);
+  };
+  return op;
+}
+
+OpCase random_normal_case(std::int64_t rows, std::int64_t cols) {
+  OpCase op{.op = "random normal", .label = fmt::format("{}x{}", rows, cols), .size = CaseSize::kLarge};
+  op.outputs = {{"y", {rows, cols}}};
+  op.forward = [cols](Backend& backend, const OpViews& v) {
+    Stream stream;
+    RandomNormalArgs args{.y = v.outputs[0], .row_begin = 3, .col_begin = 2, .global_cols = cols + 5};
+    args.standard_deviation = 0.02;
+    args.seed = 42;
+    args.stream = 7;
+    backend.random_normal(args, stream);
+  };
+  return op;
+}
+
+}  // namespace
+
+void add_cases_without_derivative(std::vector<OpCase>& cases) {
+  cases.push_back(adamw_case(7));
+  cases.push_back(adamw_case(70001));
+  cases.push_back(sum_squares_case(5));
+  cases.push_back(sum_squares_case(100003));
+  cases.push_back(bfloat16_case(5, 67));
+  cases.push_back(random_normal_case(5, 33));
+}
+
+}  // namespace caravan::reference
