@@ -8,18 +8,30 @@
 
 namespace caravan {
 
+/// This process's place in the job as the launcher tells it in the environment; rank 0 of 1 without one.
+/// Usable before and without MPI, for messages and for refusing several ranks.
+struct LaunchPlace {
+  int rank = 0;
+  int size = 1;
+};
+LaunchPlace launch_place();
+
 /// Exactly one per process, living in main around everything that communicates; every Communicator must be
 /// gone before it. Initialises MPI when under_mpirun(), for calls from the main thread only. Destroyed while
 /// an exception passes through it, it ends the job (others may be waiting and would hang in the
 /// finalisation).
 class MpiSession {
  public:
-  /// Removes what belongs to MPI from the arguments. CommError when MPI cannot give what is needed.
-  /// Collective.
+  /// Removes what belongs to MPI from the arguments. CommError when MPI cannot give what is needed; then
+  /// abort() still ends the other ranks. Collective.
   MpiSession(int& argc, char**& argv);
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
+
+  /// The one session of this process. InternalError when there is none.
+  static MpiSession& current();
+  static bool exists();
 
   /// All ranks of the job; a SelfCommunicator outside mpirun.
   Communicator& world() { return *world_; }
@@ -29,8 +41,8 @@ class MpiSession {
 
   /// True when a launcher started this process as one of a group (mpirun, srun with PMIx, hydra).
   static bool under_mpirun();
-  /// Ends all ranks of the job with exit status `code`, at once. May be called without a session and when the
-  /// other ranks wait in a collective. Standard output and error are flushed first.
+  /// Ends all ranks of the job with exit status `code`, at once, also when the others wait in a collective.
+  /// Without MPI it ends this process. Flushes standard output and error; runs no destructors.
   [[noreturn]] static void abort(int code);
 
  private:
