@@ -37,7 +37,7 @@ struct IndexedFile {
 };
 
 struct DatasetOptions {
-  std::optional<std::int64_t> vocab_size;  // given: ids must be below it
+  std::optional<std::int64_t> vocab_size = std::nullopt;  // given: ids must be below it
   std::int64_t max_line_bytes = kMaxLineBytes;
   std::int64_t index_stride = 256;  // K of IndexedFile::every_kth
 };
