@@ -1,6 +1,6 @@
-// What the user wrote: the whole configuration of a run as plain structs. One visitor per struct is the only
-// list of its keys: reading, writing, checking, `--set` and the documentation all walk it. Knows no YAML and
-// no files.
+// What the user wrote: the whole configuration of a run as plain structs. One visitor per struct
+// (run_config_fields.h) is the only list of its keys: reading, writing, checking, `--set` and the
+// documentation all walk it. Knows no YAML and no files.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +19,14 @@ enum class Resume : std::uint8_t { kNever, kLatest };        // never | latest
 
 struct ModelSection {
   std::optional<std::string> checkpoint;  // folder with a Meta or Hugging Face layout
-  std::optional<std::string> preset;      // random weights of this shape; exactly one of the two
   std::optional<std::string>
-      config;  // with preset: null; a params.json or config.json whose shape gets random weights
-  std::optional<std::int64_t>
-      vocab_size;  // with a preset: replaces the preset's (null: the tokenizer's, where given)
+      preset;  // random weights of this shape; exactly one of checkpoint, preset, config
+  std::optional<std::string> config;       // random weights of the shape in this params.json or config.json
+  std::optional<std::int64_t> vocab_size;  // of random weights; null: the tokenizer's, else the shape's
   Tie tie_embeddings = Tie::kAuto;
   std::optional<double> rope_scaling_factor;
+
+  friend bool operator==(const ModelSection&, const ModelSection&) = default;
 };
 
 struct DataSection {
@@ -37,6 +38,8 @@ struct DataSection {
   bool shuffle = true;
   std::int64_t shuffle_buffer = 8192;  // samples
   bool pack = false;
+
+  friend bool operator==(const DataSection&, const DataSection&) = default;
 };
 
 struct OptimizerSection {
@@ -46,12 +49,16 @@ struct OptimizerSection {
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-8;
   std::vector<std::string> no_decay;  // name patterns with * and ?
+
+  friend bool operator==(const OptimizerSection&, const OptimizerSection&) = default;
 };
 
 struct OuterSection {
   double momentum = 0.0;
   bool nesterov = false;
   double lr = 1.0;
+
+  friend bool operator==(const OuterSection&, const OuterSection&) = default;
 };
 
 struct FederatedSection {
@@ -65,6 +72,8 @@ struct FederatedSection {
   double delta_scale = 1.0;
   OuterSection outer;
   bool save_every_round = true;  // false: only the last round's checkpoint is kept
+
+  friend bool operator==(const FederatedSection&, const FederatedSection&) = default;
 };
 
 struct TrainingSection {
@@ -72,11 +81,15 @@ struct TrainingSection {
   std::int64_t batch_size = 4;
   std::int64_t eval_every = 0;  // 0: before the first and after the last step only
   std::optional<double> clip_norm;
+
+  friend bool operator==(const TrainingSection&, const TrainingSection&) = default;
 };
 
 struct OutputSection {
   std::string dir = "runs/default";
   std::optional<std::string> name;
+
+  friend bool operator==(const OutputSection&, const OutputSection&) = default;
 };
 
 struct RunConfig {
@@ -92,10 +105,12 @@ struct RunConfig {
   FederatedSection federated;
   TrainingSection training;
   OutputSection output;
+
+  friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
-/// One problem with a configuration value: the dotted key and a sentence that gives the value and what is
-/// right.
+/// One problem with a configuration value: the dotted key (a section's where several keys are at fault
+/// together) and what to say after "key: ", with the value and what is right.
 struct ConfigProblem {
   std::string key;
   std::string message;

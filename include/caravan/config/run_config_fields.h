@@ -1,0 +1,225 @@
+// Every key of a run's configuration: name, one line of help, bounds. See visit.h.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "caravan/config/model_config.h"
+#include "caravan/config/run_config.h"
+#include "caravan/config/visit.h"
+
+namespace caravan {
+
+template <>
+struct EnumNames<TrainMode> {
+  static constexpr std::array kNames = {std::pair{std::string_view("federated"), TrainMode::kFederated},
+                                        std::pair{std::string_view("synchronous"), TrainMode::kSynchronous}};
+};
+template <>
+struct EnumNames<DType> {
+  static constexpr std::array kNames = {std::pair{std::string_view("float64"), DType::kFloat64},
+                                        std::pair{std::string_view("float32"), DType::kFloat32},
+                                        std::pair{std::string_view("bfloat16"), DType::kBFloat16}};
+};
+template <>
+struct EnumNames<Tie> {
+  static constexpr std::array kNames = {std::pair{std::string_view("auto"), Tie::kAuto},
+                                        std::pair{std::string_view("true"), Tie::kTied},
+                                        std::pair{std::string_view("false"), Tie::kUntied}};
+};
+template <>
+struct EnumNames<OptimizerState> {
+  static constexpr std::array kNames = {std::pair{std::string_view("fresh"), OptimizerState::kFresh},
+                                        std::pair{std::string_view("keep"), OptimizerState::kKeep}};
+};
+template <>
+struct EnumNames<Resume> {
+  static constexpr std::array kNames = {std::pair{std::string_view("never"), Resume::kNever},
+                                        std::pair{std::string_view("latest"), Resume::kLatest}};
+};
+
+// Upper limits keep products of sizes (batch · sequence) far inside int64; nothing real comes near them.
+constexpr double kMaxSequence = 1 << 24;
+constexpr double kMaxBatch = 1 << 20;
+
+template <class Visitor, MaybeConst<ModelSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(
+      Field{.key = "checkpoint",
+            .help = "Folder with the weights to start from, Meta or Hugging Face layout. Give exactly one of "
+                    "checkpoint, preset and config.",
+            .text = TextKind::kPath},
+      s.checkpoint);
+  visit(Field{.key = "preset", .help = "Random weights of a known shape.", .names = model_preset_names()},
+        s.preset);
+  visit(Field{.key = "config",
+              .help = "Random weights of the shape in this params.json or config.json.",
+              .text = TextKind::kPath},
+        s.config);
+  visit(Field{.key = "vocab_size",
+              .help = "Vocabulary of random weights; null takes the tokenizer's, else the shape's.",
+              .bounds = at_least(1)},
+        s.vocab_size);
+  visit(Field{.key = "tie_embeddings",
+              .help = "Output layer and token embedding are one parameter; auto looks at the weights or the "
+                      "preset."},
+        s.tie_embeddings);
+  visit(Field{.key = "rope_scaling_factor",
+              .help = "Rotary frequency scaling; null takes the checkpoint's (params.json has none: 32 for "
+                      "Llama 3.2 1B and 3B, else 8).",
+              .bounds = at_least(1)},
+        s.rope_scaling_factor);
+}
+
+template <class Visitor, MaybeConst<DataSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "train",
+              .help =
+                  "Training samples: a file, a list of files or a pattern with * and ?; .jsonl with text or "
+                  "ids, or plain text with one sample per line, each also as .gz.",
+              .text = TextKind::kPath},
+        s.train);
+  visit(Field{.key = "eval", .help = "Held-out samples, same forms.", .text = TextKind::kPath}, s.eval);
+  visit(Field{.key = "name", .help = "Name of the data in the results; null: stem of the first train file."},
+        s.name);
+  visit(Field{.key = "max_seq_len",
+              .help = "Tokens per sample: longer ones are cut, shorter ones padded.",
+              .bounds = from_to(2, kMaxSequence)},
+        s.max_seq_len);
+  visit(
+      Field{.key = "pad_id",
+            .help = "Token id that fills short samples, known by length and never by value; null: 128004 for "
+                    "Llama 3.1 and later, else end of text.",
+            .bounds = at_least(0)},
+      s.pad_id);
+  visit(Field{.key = "shuffle", .help = "Another order in every epoch, from the seed."}, s.shuffle);
+  visit(Field{.key = "shuffle_buffer",
+              .help = "Samples held in memory for shuffling.",
+              .bounds = from_to(1, 1e9)},
+        s.shuffle_buffer);
+  visit(Field{.key = "pack", .help = "Several short samples in one row, none sees the other."}, s.pack);
+}
+
+template <class Visitor, MaybeConst<OptimizerSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "name", .help = "AdamW as PyTorch's: decoupled decay.", .names = {"adamw"}}, s.name);
+  visit(Field{.key = "lr", .help = "Learning rate.", .bounds = greater_than(0)}, s.lr);
+  visit(Field{.key = "weight_decay",
+              .help = "Decoupled decay of every parameter that no_decay does not name.",
+              .bounds = at_least(0)},
+        s.weight_decay);
+  visit(
+      Field{.key = "betas", .help = "Decay of the first and the second moment.", .bounds = from_below(0, 1)},
+      s.betas);
+  visit(Field{.key = "eps", .help = "Added to the root of the second moment.", .bounds = greater_than(0)},
+        s.eps);
+  visit(
+      Field{.key = "no_decay",
+            .help = "Parameters without decay: names like layers.0.attention_norm.weight, or patterns with * "
+                    "and ?."},
+      s.no_decay);
+}
+
+template <class Visitor, MaybeConst<OuterSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "momentum",
+              .help = "Momentum on the rounds' changes; 0 for none.",
+              .bounds = from_below(0, 1)},
+        s.momentum);
+  visit(Field{.key = "nesterov", .help = "Nesterov's form of the momentum."}, s.nesterov);
+  visit(Field{.key = "lr", .help = "Part of the change that is taken over.", .bounds = greater_than(0)},
+        s.lr);
+}
+
+template <class Visitor, MaybeConst<FederatedSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "world_size",
+              .help = "Number of slices; null: the number of ranks. A dry run plans for the number given.",
+              .bounds = from_to(1, kMaxBatch)},
+        s.world_size);
+  visit(Field{.key = "rounds", .help = "Rounds; 0 evaluates only.", .bounds = from_to(0, 1e9)}, s.rounds);
+  visit(Field{.key = "local_epochs",
+              .help = "Passes of every rank over its own samples in a round.",
+              .bounds = from_to(1, 1e9)},
+        s.local_epochs);
+  visit(
+      Field{.key = "batch_size", .help = "Samples per local step and rank.", .bounds = from_to(1, kMaxBatch)},
+      s.batch_size);
+  visit(Field{.key = "enable_swapping", .help = "Before every even round each rank moves to the next slice."},
+        s.enable_swapping);
+  visit(Field{.key = "rescale",
+              .help = "Not in the reference: the partial sums of wo and w2 are multiplied by the number of "
+                      "slices in local training."},
+        s.rescale);
+  visit(Field{.key = "optimizer_state",
+              .help =
+                  "fresh: every round starts a new AdamW. keep (not in the reference): its state stays with "
+                  "the slice."},
+        s.optimizer_state);
+  visit(Field{.key = "delta_scale",
+              .help = "Not in the reference: factor on the change of the split parameters.",
+              .bounds = greater_than(0)},
+        s.delta_scale);
+  visit(Field{.key = "outer", .help = "Not in the reference: an outer optimizer on the change of a round."},
+        s.outer);
+  visit(
+      Field{.key = "save_every_round", .help = "A checkpoint per round; false keeps the last round's only."},
+      s.save_every_round);
+}
+
+template <class Visitor, MaybeConst<TrainingSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "steps", .help = "Optimizer steps.", .bounds = from_to(1, 1e12)}, s.steps);
+  visit(Field{.key = "batch_size", .help = "Samples per step.", .bounds = from_to(1, kMaxBatch)},
+        s.batch_size);
+  visit(Field{.key = "eval_every",
+              .help = "Steps between evaluations; 0: before the first and after the last step.",
+              .bounds = at_least(0)},
+        s.eval_every);
+  visit(Field{.key = "clip_norm",
+              .help = "Largest norm of the whole gradient; null: no clipping.",
+              .bounds = greater_than(0)},
+        s.clip_norm);
+}
+
+template <class Visitor, MaybeConst<OutputSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "dir",
+              .help = "Folder of this run alone: results.h5, checkpoints, logs.",
+              .text = TextKind::kPath},
+        s.dir);
+  visit(Field{.key = "name", .help = "Name of the checkpoints; null: last part of dir."}, s.name);
+}
+
+template <class Visitor, MaybeConst<RunConfig> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "mode",
+              .help =
+                  "federated: every rank trains its slice alone, rounds put the model together. synchronous: "
+                  "plain training."},
+        s.mode);
+  visit(Field{.key = "dtype", .help = "Arithmetic and weights; bfloat16 comes with the CUDA backend."},
+        s.dtype);
+  visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
+        s.seed);
+  visit(Field{.key = "threads",
+              .help = "Threads per rank; null: cores of the machine divided by the ranks on it.",
+              .bounds = from_to(1, 4096)},
+        s.threads);
+  visit(
+      Field{.key = "tokenizer",
+            .help = "tokenizer.model or tokenizer.json; null: the one in the checkpoint's folder. Not needed "
+                    "when the samples are ids.",
+            .text = TextKind::kPath},
+      s.tokenizer);
+  visit(Field{.key = "resume", .help = "latest goes on after the last finished round in output.dir."},
+        s.resume);
+  visit(Field{.key = "model", .help = "What is trained."}, s.model);
+  visit(Field{.key = "data", .help = "What it is trained on."}, s.data);
+  visit(Field{.key = "optimizer", .help = "How a step changes the weights."}, s.optimizer);
+  visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
+  visit(Field{.key = "training", .help = "Steps; used in mode synchronous."}, s.training);
+  visit(Field{.key = "output", .help = "Where results go."}, s.output);
+}
+
+}  // namespace caravan

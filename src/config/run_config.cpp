@@ -1,0 +1,155 @@
+#include "caravan/config/run_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <utility>
+
+#include "caravan/config/run_config_fields.h"
+#include "caravan/core/nearest_name.h"
+
+namespace caravan {
+namespace {
+
+/// Everything that can be said of one value alone: bounds, finite numbers, texts that are not empty.
+class ValueCheck {
+ public:
+  ValueCheck(std::string prefix, std::vector<ConfigProblem>& problems)
+      : prefix_(std::move(prefix)), problems_(problems) {}
+
+  template <Section T>
+  void operator()(const Field& field, const T& section) {
+    ValueCheck inner(prefix_ + std::string(field.key) + ".", problems_);
+    visit_fields(inner, section);
+  }
+  template <class E>
+  requires std::is_enum_v<E>
+  void operator()(const Field&, const E&) {}
+  void operator()(const Field&, const bool&) {}
+  void operator()(const Field& field, const std::int64_t& value) {
+    if (!field.bounds.contain(static_cast<double>(value))) {
+      report(field, fmt::format("is {}; it must be {}", value, field.bounds.str()));
+    }
+  }
+  void operator()(const Field& field, const double& value) {
+    if (!std::isfinite(value)) {
+      report(field, fmt::format("is {}; it must be a finite number", value));
+    } else if (!field.bounds.contain(value)) {
+      report(field, fmt::format("is {}; it must be {}", value, field.bounds.str()));
+    }
+  }
+  void operator()(const Field& field, const std::string& value) {
+    if (value.empty()) {
+      report(field, "is empty; leave the key out or give a text");
+    } else if (value.find('\0') != std::string::npos) {
+      report(field, "holds a zero byte; no file or name can");
+    }
+  }
+  template <class T>
+  void operator()(const Field& field, const std::optional<T>& value) {
+    if (value) {
+      (*this)(field, *value);
+    }
+  }
+  template <class T>
+  void operator()(const Field& field, const std::vector<T>& values) {
+    for (const T& value : values) {
+      (*this)(field, value);
+    }
+  }
+
+ private:
+  void report(const Field& field, std::string message) {
+    problems_.push_back({prefix_ + std::string(field.key), std::move(message)});
+  }
+
+  std::string prefix_;
+  std::vector<ConfigProblem>& problems_;
+};
+
+void check_model(const ModelSection& model, std::vector<ConfigProblem>& problems) {
+  std::vector<std::string> given;
+  for (const auto& [name, value] : {std::pair{"checkpoint", &model.checkpoint},
+                                    std::pair{"preset", &model.preset}, std::pair{"config", &model.config}}) {
+    if (value->has_value()) {
+      given.push_back(fmt::format("model.{}", name));
+    }
+  }
+  if (given.empty()) {
+    problems.push_back({"model",
+                        "no weights: give model.checkpoint (a folder), or for random weights model.preset or "
+                        "model.config"});
+  } else if (given.size() > 1) {
+    problems.push_back({"model", fmt::format("{} are given; keep one and set the others to null",
+                                             fmt::join(given, " and "))});
+  }
+  if (model.preset && !model.preset->empty() && !model_preset(*model.preset)) {
+    const auto near = nearest_name(*model.preset, model_preset_names());
+    problems.push_back({"model.preset", fmt::format("is '{}', which is none of {}{}", *model.preset,
+                                                    fmt::join(model_preset_names(), ", "),
+                                                    near ? fmt::format("; did you mean {}?", *near) : "")});
+  }
+  if (model.vocab_size && model.checkpoint) {
+    problems.push_back(
+        {"model.vocab_size",
+         fmt::format("is {}, but a checkpoint brings its own; leave it out", *model.vocab_size)});
+  }
+}
+
+void check_data(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  if (config.data.train.empty()) {
+    problems.push_back({"data.train", "is missing; give a file, a list of files or a pattern"});
+  }
+  if (config.data.eval.empty() && config.mode == TrainMode::kFederated) {
+    problems.push_back({"data.eval", "is missing; every round is evaluated on held-out samples"});
+  }
+  if (config.data.eval.empty() && config.mode == TrainMode::kSynchronous && config.training.eval_every > 0) {
+    problems.push_back(
+        {"data.eval", fmt::format("is missing, but training.eval_every is {}", config.training.eval_every)});
+  }
+}
+
+void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
+    problems.push_back(
+        {"optimizer.name", fmt::format("is '{}'; adamw is the only one", config.optimizer.name)});
+  }
+  if (config.optimizer.betas.size() != 2) {
+    problems.push_back({"optimizer.betas", fmt::format("has {} numbers; it must have two, like [0.9, 0.999]",
+                                                       config.optimizer.betas.size())});
+  }
+  const OuterSection& outer = config.federated.outer;
+  if (outer.nesterov && outer.momentum == 0.0) {
+    problems.push_back(
+        {"federated.outer.nesterov", "is true without momentum; set federated.outer.momentum, like 0.9"});
+  }
+}
+
+}  // namespace
+
+std::vector<ConfigProblem> find_problems(const RunConfig& config) {
+  std::vector<ConfigProblem> problems;
+  ValueCheck check("", problems);
+  visit_fields(check, config);
+  if (config.dtype == DType::kBFloat16) {
+    problems.push_back({"dtype", "is bfloat16, which comes with the CUDA backend; use float32 or float64"});
+  } else if (config.dtype != DType::kFloat32 && config.dtype != DType::kFloat64) {
+    problems.push_back({"dtype", fmt::format("is {}; use float32 or float64", dtype_name(config.dtype))});
+  }
+  check_model(config.model, problems);
+  check_data(config, problems);
+  check_optimizer(config, problems);
+  if (config.resume == Resume::kLatest && config.mode == TrainMode::kSynchronous) {
+    problems.push_back({"resume", "is latest, which goes on with a federated round; mode is synchronous"});
+  }
+  if (config.output.name && config.output.name->find('/') != std::string::npos) {
+    problems.push_back(
+        {"output.name", fmt::format("is '{}'; it becomes part of a folder's name and may hold no "
+                                    "slash",
+                                    *config.output.name)});
+  }
+  return problems;
+}
+
+}  // namespace caravan
