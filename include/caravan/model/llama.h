@@ -1,0 +1,61 @@
+// A Llama 3 model, or one rank's part of it: parameters, segments and head, built from a configuration, this
+// rank's coordinates and the ports to the world outside.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "caravan/model/attention_segment.h"
+#include "caravan/model/embedding_segment.h"
+#include "caravan/model/lm_head.h"
+#include "caravan/model/mlp_segment.h"
+
+namespace caravan {
+
+/// The ports a model is built with; all outlive it.
+struct Ports {
+  const Boundary& boundary;
+  const AttentionCore& attention;
+  const VocabReduce& vocab;
+};
+
+class Llama {
+ public:
+  struct Layout {
+    ShardTable table = ShardTable::kWhole;
+    Coordinates at = {};
+    DType dtype = DType::kFloat32;
+    Gradients gradients = Gradients::kAllocated;
+    std::int64_t positions = 0;  // rows of the rotary tables: the longest row
+  };
+  /// Throws ConfigError when the configuration is impossible. Memory comes from `backend`.
+  Llama(const ModelConfig& config, const Layout& layout, Backend& backend, const Ports& ports);
+  Llama(const Llama&) = delete;
+  Llama& operator=(const Llama&) = delete;
+  Llama(Llama&&) = delete;
+  Llama& operator=(Llama&&) = delete;
+  ~Llama() = default;
+
+  const ModelConfig& config() const { return config_; }
+  DType dtype() const { return layout_.dtype; }
+  const Layout& layout() const { return layout_; }
+  const Ports& ports() const { return ports_; }
+  ParameterSet& parameters() { return parameters_; }
+  const ParameterSet& parameters() const { return parameters_; }
+  std::int64_t rope_bytes() const { return rope_.bytes(); }
+
+  /// Embedding, then attention and MLP of each layer.
+  const std::vector<std::unique_ptr<Segment>>& segments() const { return segments_; }
+  const LmHead& head() const { return *head_; }
+
+ private:
+  ModelConfig config_;
+  Layout layout_;
+  Ports ports_;
+  ParameterSet parameters_;
+  RopeTable rope_;
+  std::vector<std::unique_ptr<Segment>> segments_;
+  std::unique_ptr<LmHead> head_;
+};
+
+}  // namespace caravan

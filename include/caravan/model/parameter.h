@@ -1,0 +1,104 @@
+// Parameters: what each tensor of a Llama model is called, how it is cut, and where this rank's part lives.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "caravan/backend/context.h"
+#include "caravan/config/model_config.h"
+#include "caravan/core/error.h"
+#include "caravan/core/shard_spec.h"
+
+namespace caravan {
+
+/// Which cuts apply: none (one rank, or the aggregator's full model), or federated slices over axis "slot",
+/// where heads and MLP rows are cut and everything else is a full copy.
+enum class ShardTable : std::uint8_t { kWhole, kFederated };
+
+/// One tensor of the model, independent of ranks. Names and shapes are Meta's (docs/tour.md lists them).
+struct ParameterSpec {
+  std::string name;
+  Shape shape;  // global
+  ShardSpec shard;
+  int group = 0;                    // tensors of one group are leased together
+  double initial_deviation = 0.02;  // of N(0, σ²); 0: filled with ones (norm weights)
+};
+
+/// All parameters in forward order; a tied model has no "output.weight". Groups: 0 the embedding, 1 + 2i and
+/// 2 + 2i attention and MLP of layer i, 1 + 2L the head.
+std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable table);
+
+/// This rank's part of one parameter. `value` and `grad` may be used while the parameter's group is leased.
+class Parameter {
+ public:
+  Parameter(ParameterSpec spec, const Coordinates& at)
+      : spec_(std::move(spec)),
+        region_(spec_.shard.resolve(spec_.shape, at)),
+        shape_(region_shape(region_)) {}
+
+  const ParameterSpec& spec() const { return spec_; }
+  const std::string& name() const { return spec_.name; }
+  const Region& region() const { return region_; }  // global index ranges held here
+  const Shape& shape() const { return shape_; }     // sizes of the region
+  bool is_trainable() const { return trainable_; }
+
+  /// Checked in debug builds: the group must be leased.
+  TensorView value() const {
+    CARAVAN_DCHECK(leases_ > 0, "{} is used without a lease", spec_.name);
+    return value_;
+  }
+  WeightView weight() const { return DenseWeight{value()}; }
+  TensorView grad() const {
+    CARAVAN_DCHECK(leases_ > 0, "gradient of {} is used without a lease", spec_.name);
+    return grad_;
+  }
+
+  /// For stores, optimizers and file transfer, which handle parameters outside leases.
+  TensorView stored_value() const { return value_; }
+  TensorView stored_grad() const { return grad_; }
+
+ private:
+  friend class ParameterSet;
+  friend class ReplicatedStore;
+  ParameterSpec spec_;
+  Region region_;
+  Shape shape_;
+  TensorView value_;
+  TensorView grad_;
+  bool trainable_ = true;
+  int leases_ = 0;
+};
+
+enum class Gradients : std::uint8_t { kNone, kAllocated };
+
+/// The parameters of one model on one rank and the memory behind them: one buffer of values, one of
+/// gradients.
+class ParameterSet {
+ public:
+  ParameterSet(std::vector<ParameterSpec> specs, const Coordinates& at, DType dtype, Backend& backend,
+               Gradients gradients);
+
+  std::deque<Parameter>& all() { return parameters_; }
+  const std::deque<Parameter>& all() const { return parameters_; }
+  /// Null when the model has no such tensor.
+  Parameter* find(const std::string& name);
+  /// Throws InternalError when absent.
+  Parameter& at(const std::string& name);
+  /// Other coordinates with the same local sizes: the memory now stands for another part of the global
+  /// tensors.
+  void relocate(const Coordinates& at);
+  std::int64_t value_bytes() const { return values_.bytes(); }
+  std::int64_t grad_bytes() const { return grads_.bytes(); }
+  std::int64_t numel() const;
+
+ private:
+  std::deque<Parameter> parameters_;  // deque: addresses stay when it grows
+  Buffer values_;
+  Buffer grads_;
+};
+
+/// Fills every parameter from (seed, name, global index): the same global tensors for any cut.
+void initialise(const Context& ctx, ParameterSet& parameters, std::uint64_t seed);
+
+}  // namespace caravan

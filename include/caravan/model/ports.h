@@ -1,0 +1,104 @@
+// The four places where the world outside this rank is visible to the model. The one-rank implementations are
+// in model/local_ports.h; parallel layouts implement them elsewhere.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "caravan/backend/context.h"
+#include "caravan/backend/pending.h"
+#include "caravan/model/token_batch.h"
+
+namespace caravan {
+
+/// Where a port puts a tensor that needs memory of its own: scratch, or a saved slot.
+using Allocate = std::function<TensorView(const Shape&)>;
+
+/// Entry and exit of a segment's parallel region. Three levels of tokens: the residual stream's [T_stream, D]
+/// and the region's full [T, D]. enter and enter_backward are mutually adjoint, and so are leave and
+/// leave_backward.
+class Boundary {
+ public:
+  virtual ~Boundary() = default;
+  /// Stream to full. May return `x_stream` itself (alias); else memory from `allocate`.
+  virtual TensorView enter(Context& ctx, const TensorView& x_stream, const Allocate& allocate) const = 0;
+  /// Where a partial sum that will be reduced into `stream` is written; may be `stream` itself.
+  virtual TensorView partial_buffer(Context& ctx, const TensorView& stream) const = 0;
+  /// Reduces the ranks' partial input gradients into the stream's. Started here, complete after wait().
+  virtual Pending enter_backward(Context& ctx, const TensorView& dx_partial,
+                                 const TensorView& dx_stream) const = 0;
+  /// Reduces the ranks' partial outputs into the stream's.
+  virtual Pending leave(Context& ctx, const TensorView& y_partial, const TensorView& y_stream) const = 0;
+  /// Gradient of the stream's output to the full one. `dy_stream` is not changed; may be returned (alias).
+  virtual TensorView leave_backward(Context& ctx, const TensorView& dy_stream,
+                                    const Allocate& allocate) const = 0;
+};
+
+/// One attention call: all tensors local, shapes as in backend/op_args.h.
+struct AttentionCall {
+  const TokenBatch& batch;
+  int layer = 0;
+  std::int64_t n_heads = 0;     // local
+  std::int64_t n_kv_heads = 0;  // local
+  std::int64_t head_dim = 0;
+};
+
+/// What attention must see beyond the local tokens. Its memory is fixed: (q, k, v, o, lse).
+class AttentionCore {
+ public:
+  virtual ~AttentionCore() = default;
+  virtual void forward(Context& ctx, const AttentionCall& call, const TensorView& q, const TensorView& k,
+                       const TensorView& v, const TensorView& o, const TensorView& lse) const = 0;
+  struct BackwardArgs {
+    TensorView q, k, v, o, lse, d_o;  // read
+    TensorView dq, dk, dv;            // written
+  };
+  virtual void backward(Context& ctx, const AttentionCall& call, const BackwardArgs& args) const = 0;
+};
+
+/// Maximum and sum over the vocabulary when its columns are divided over ranks.
+class VocabReduce {
+ public:
+  virtual ~VocabReduce() = default;
+  /// First global column of the logits held here.
+  virtual std::int64_t vocab_begin() const = 0;
+  /// Combines the per-rank statistics of a chunk in place (row_sum is rescaled to the common maximum). Each
+  /// [C].
+  virtual void reduce(Context& ctx, const TensorView& row_max, const TensorView& row_sum,
+                      const TensorView& target_logit) const = 0;
+};
+
+/// How long a weight exists here. A group's parameters may be used between acquire and release; acquisitions
+/// are counted, so a tied weight may be leased by two users.
+class ParamStore {
+ public:
+  virtual ~ParamStore() = default;
+  virtual void acquire(int group) = 0;
+  virtual void release(int group) = 0;
+};
+
+/// Holds groups for a scope.
+class Lease {
+ public:
+  /// `groups` must outlive the lease.
+  Lease(ParamStore& store, const std::vector<int>& groups) : store_(store), groups_(groups) {
+    for (const int group : groups_) {
+      store_.acquire(group);
+    }
+  }
+  ~Lease() {
+    for (const int group : groups_) {
+      store_.release(group);
+    }
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Lease(Lease&&) = delete;
+  Lease& operator=(Lease&&) = delete;
+
+ private:
+  ParamStore& store_;
+  const std::vector<int>& groups_;
+};
+
+}  // namespace caravan

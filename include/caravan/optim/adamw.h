@@ -1,0 +1,55 @@
+// AdamW over the local part of every trainable parameter (Loshchilov and Hutter 2019), PyTorch's order of
+// operations.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "caravan/model/parameter.h"
+
+namespace caravan {
+
+struct AdamwOptions {
+  double weight_decay = 0.01;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  std::vector<std::string> no_decay;  // parameter name patterns; * any run of characters, ? one
+};
+
+/// True when `name` matches `pattern` as a whole.
+bool matches_pattern(const std::string& pattern, const std::string& name);
+
+class Adamw {
+ public:
+  /// Allocates both moments of every trainable parameter, zeroed. `parameters` must outlive the optimizer.
+  Adamw(ParameterSet& parameters, AdamwOptions options, DType dtype, Backend& backend);
+
+  /// One update from the gradients in `parameters`; sets lr, step, bias corrections and clip_factor in
+  /// ctx.scalars.
+  void step(const Context& ctx, double lr, double clip_factor);
+  /// Forgets all state: moments zero, step count zero.
+  void reset(const Context& ctx);
+
+  std::int64_t steps() const { return steps_; }
+  void set_steps(std::int64_t steps) { steps_ = steps; }
+  /// Both moments in one buffer, for moving or saving the state: [2, n] elements of the optimizer's dtype.
+  TensorView state() const { return state_; }
+  std::int64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  struct Entry {
+    Parameter* parameter;
+    TensorView m;
+    TensorView v;
+    double weight_decay;
+  };
+  AdamwOptions options_;
+  Buffer memory_;
+  TensorView state_;
+  std::vector<Entry> entries_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace caravan

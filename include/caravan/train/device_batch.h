@@ -1,0 +1,25 @@
+// Batches on their way from the loader (host vectors) to the backend's memory.
+#pragma once
+
+#include "caravan/backend/backend.h"
+#include "caravan/data/batch.h"
+#include "caravan/model/token_batch.h"
+
+namespace caravan {
+
+/// Memory for one batch of at most `tokens` tokens.
+class DeviceBatch {
+ public:
+  DeviceBatch(Backend& backend, std::int64_t tokens);
+  /// Copies `batch` in; the views are valid until the next call.
+  TokenBatch upload(const Batch& batch);
+  /// Views of a batch of this shape without contents: for planning and generation.
+  TokenBatch shape(std::int64_t batch, std::int64_t seq_len) const;
+  std::int64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  std::int64_t tokens_;
+  Buffer memory_;  // six arrays of 4-byte elements
+};
+
+}  // namespace caravan

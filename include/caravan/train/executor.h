@@ -1,0 +1,82 @@
+// Runs a model over batches: leases parameters, owns the arenas, walks segments forward and backward.
+// Contains no arithmetic of its own.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "caravan/backend/counting_backend.h"
+#include "caravan/model/llama.h"
+#include "caravan/model/local_ports.h"
+#include "caravan/train/device_batch.h"
+
+namespace caravan {
+
+enum class Pass : std::uint8_t { kForward, kForwardBackward };
+
+/// What one executor needs beside the model: found by running the same code on shapes alone.
+struct StepNeeds {
+  std::int64_t saved_bytes = 0;    // activations kept from forward to backward
+  std::int64_t scratch_bytes = 0;  // everything that lives inside one call
+  WorkCount work;
+};
+
+class Executor {
+ public:
+  struct Limits {
+    std::int64_t batch = 0;    // most rows of a batch
+    std::int64_t seq_len = 0;  // most tokens of a row
+    Pass pass = Pass::kForwardBackward;
+    SavePolicy policy = SavePolicy::none();
+  };
+  /// Allocates everything it will ever need. `model` and `backend` outlive it.
+  Executor(Llama& model, Backend& backend, const Limits& limits);
+  /// With needs measured before: for models whose ports cannot run on shapes alone.
+  Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs);
+
+  /// Needs of a model of this shape and layout, without touching memory.
+  static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
+                           const Limits& limits);
+
+  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses.
+  double forward_backward(const Batch& batch, std::int64_t valid_tokens);
+  /// Σ token losses of `batch`.
+  double loss(const Batch& batch);
+  /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V]; at most
+  /// as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
+  std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end);
+  /// Every gradient zero.
+  void zero_gradients();
+
+  /// Context for optimizers and initialisation on the same stream.
+  Context context(Trace* trace = nullptr);
+  Llama& model() { return model_; }
+  std::int64_t saved_high_water() const { return saved_arena_.high_water(); }
+  std::int64_t scratch_high_water() const { return scratch_arena_.high_water(); }
+  std::int64_t arena_bytes() const { return saved_arena_.capacity() + scratch_arena_.capacity(); }
+
+  /// Runs the forward pass of `batch` again with `trace` listening: to find where a value went wrong.
+  void observe(const Batch& batch, Trace& trace);
+
+ private:
+  static void run_on_shapes(Executor& executor, const Limits& limits);
+  void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
+  void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
+  void loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
+
+  Llama& model_;
+  Backend& backend_;
+  ReplicatedStore store_;
+  Limits limits_;
+  DeviceBatch device_batch_;
+  Arena saved_arena_;
+  Arena scratch_arena_;
+  Stream stream_;
+  StepScalars scalars_;
+  std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
+  std::vector<std::vector<int>> groups_;       // one per segment
+  std::vector<int> head_groups_;
+};
+
+}  // namespace caravan

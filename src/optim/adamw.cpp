@@ -1,0 +1,85 @@
+#include "caravan/optim/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "caravan/ops/elementwise.h"
+#include "caravan/ops/optimizer_step.h"
+
+namespace caravan {
+
+bool matches_pattern(const std::string& pattern, const std::string& name) {
+  // Greedy matching with one point to return to: the last *.
+  std::size_t p = 0;
+  std::size_t n = 0;
+  std::size_t star = std::string::npos;
+  std::size_t star_end = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      star_end = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string::npos) {
+      p = star + 1;
+      n = ++star_end;
+    } else {
+      return false;
+    }
+  }
+  return std::all_of(pattern.begin() + static_cast<std::ptrdiff_t>(p), pattern.end(),
+                     [](char c) { return c == '*'; });
+}
+
+Adamw::Adamw(ParameterSet& parameters, AdamwOptions options, DType dtype, Backend& backend)
+    : options_(std::move(options)) {
+  std::int64_t count = 0;
+  for (Parameter& parameter : parameters.all()) {
+    count += parameter.is_trainable() ? parameter.shape().numel() : 0;
+  }
+  const auto item = static_cast<std::int64_t>(dtype_bytes(dtype));
+  memory_ = backend.allocate(2 * count * item);
+  state_ = memory_.view(0, dtype, {2, count});
+  std::int64_t offset = 0;
+  for (Parameter& parameter : parameters.all()) {
+    if (!parameter.is_trainable()) {
+      continue;
+    }
+    const bool decays =
+        std::none_of(options_.no_decay.begin(), options_.no_decay.end(),
+                     [&](const auto& pattern) { return matches_pattern(pattern, parameter.name()); });
+    entries_.push_back({&parameter, memory_.view(offset * item, dtype, parameter.shape()),
+                        memory_.view((count + offset) * item, dtype, parameter.shape()),
+                        decays ? options_.weight_decay : 0.0});
+    offset += parameter.shape().numel();
+  }
+}
+
+void Adamw::step(const Context& ctx, double lr, double clip_factor) {
+  ++steps_;
+  const auto t = static_cast<double>(steps_);
+  ctx.scalars.step = steps_;
+  ctx.scalars.lr = lr;
+  ctx.scalars.clip_factor = clip_factor;
+  ctx.scalars.bias_correction1 = 1.0 - std::pow(options_.beta1, t);
+  ctx.scalars.bias_correction2_sqrt = std::sqrt(1.0 - std::pow(options_.beta2, t));
+  for (const Entry& entry : entries_) {
+    adamw(ctx, {.param = entry.parameter->stored_value(),
+                .grad = entry.parameter->stored_grad(),
+                .m = entry.m,
+                .v = entry.v,
+                .weight_decay = entry.weight_decay,
+                .beta1 = options_.beta1,
+                .beta2 = options_.beta2,
+                .eps = options_.eps,
+                .scalars = &ctx.scalars});
+  }
+}
+
+void Adamw::reset(const Context& ctx) {
+  steps_ = 0;
+  zero(ctx, {.x = state_});
+}
+
+}  // namespace caravan

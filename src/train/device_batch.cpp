@@ -1,0 +1,56 @@
+#include "caravan/train/device_batch.h"
+
+#include <cstring>
+
+#include "caravan/core/error.h"
+
+namespace caravan {
+namespace {
+
+constexpr std::int64_t kArrays = 6;
+constexpr std::int64_t kItem = 4;
+static_assert(sizeof(std::int32_t) == kItem && sizeof(float) == kItem);
+
+template <class T>
+void fill(const TensorView& view, const std::vector<T>& values) {
+  CARAVAN_CHECK(static_cast<std::int64_t>(values.size()) == view.numel(), "batch of {} for {}", values.size(),
+                view.str());
+  std::memcpy(view.data<T>(), values.data(), values.size() * sizeof(T));
+}
+
+}  // namespace
+
+DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens)
+    : tokens_(tokens), memory_(backend.allocate(kArrays * tokens * kItem)) {}
+
+TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
+  const std::int64_t tokens = batch * seq_len;
+  CARAVAN_CHECK(tokens <= tokens_, "batch of {} tokens, room for {}", tokens, tokens_);
+  const auto array = [&](std::int64_t which, DType dtype) {
+    return memory_.view(which * tokens_ * kItem, dtype, {tokens});
+  };
+  return {.batch = batch,
+          .seq_len = seq_len,
+          .ids = array(0, DType::kInt32),
+          .targets = array(1, DType::kInt32),
+          .target_weights = array(2, DType::kFloat32),
+          .index = array(3, DType::kInt32),
+          .document_start = array(4, DType::kInt32),
+          .positions = array(5, DType::kInt32)};
+}
+
+TokenBatch DeviceBatch::upload(const Batch& batch) {
+  TokenBatch tokens = shape(batch.batch, batch.seq_len);
+  fill(tokens.ids, batch.ids);
+  fill(tokens.targets, batch.targets);
+  fill(tokens.target_weights, batch.target_weights);
+  fill(tokens.index, batch.index);
+  fill(tokens.document_start, batch.document_start);
+  auto* positions = tokens.positions.data<std::int32_t>();
+  for (std::size_t t = 0; t < batch.index.size(); ++t) {
+    positions[t] = batch.index[t] - batch.document_start[t];
+  }
+  return tokens;
+}
+
+}  // namespace caravan

@@ -1,0 +1,167 @@
+#include "caravan/train/executor.h"
+
+#include <limits>
+#include <numeric>
+
+#include "caravan/ops/elementwise.h"
+
+namespace caravan {
+namespace {
+
+constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max() / 4;
+
+double sum_on_host(const TensorView& losses) {
+  if (losses.dtype() == DType::kFloat64) {
+    const auto* values = losses.data<double>();
+    return std::accumulate(values, values + losses.numel(), 0.0);
+  }
+  const auto* values = losses.data<float>();
+  return std::accumulate(values, values + losses.numel(), 0.0,
+                         [](double sum, float value) { return sum + static_cast<double>(value); });
+}
+
+}  // namespace
+
+Executor::Executor(Llama& model, Backend& backend, const Limits& limits)
+    : Executor(model, backend, limits, measure(model.config(), model.layout(), model.ports(), limits)) {}
+
+Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs)
+    : model_(model),
+      backend_(backend),
+      store_(model.parameters()),
+      limits_(limits),
+      device_batch_(backend, limits.batch * limits.seq_len),
+      saved_arena_("activations", backend.allocate(needs.saved_bytes)),
+      scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)) {
+  for (const auto& segment : model.segments()) {
+    saved_.push_back(segment->make_saved());
+    groups_.push_back(segment->groups());
+  }
+  head_groups_ = model.head().groups();
+}
+
+StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
+                            const Limits& limits) {
+  CountingBackend counting;
+  Llama model(config, layout, counting, ports);
+  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}});
+  run_on_shapes(executor, limits);
+  return {executor.saved_high_water(), executor.scratch_high_water(), counting.work()};
+}
+
+void Executor::run_on_shapes(Executor& executor, const Limits& limits) {
+  const TokenBatch tokens = executor.device_batch_.shape(limits.batch, limits.seq_len);
+  Context ctx = executor.context();
+  const ArenaScope scope(executor.scratch_arena_);
+  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  if (limits.pass == Pass::kForwardBackward) {
+    executor.forward_backward(ctx, tokens, losses);
+  } else {
+    executor.loss(ctx, tokens, losses);
+  }
+}
+
+Context Executor::context(Trace* trace) {
+  return {.backend = backend_,
+          .stream = stream_,
+          .scratch = scratch_arena_,
+          .scalars = scalars_,
+          .dtype = model_.dtype(),
+          .trace = trace};
+}
+
+void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses) {
+  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
+  ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", stream_shape)};
+  const TensorView g = ctx.allocate("stream gradient", stream_shape);
+  const auto& segments = model_.segments();
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Lease lease(store_, groups_[i]);
+    saved_[i]->begin(&saved_arena_, limits_.policy);
+    const ArenaScope scope(ctx.scratch);
+    segments[i]->forward(ctx, tokens, stream, *saved_[i]);
+    saved_[i]->forget_scratch();
+  }
+  {
+    const Lease lease(store_, head_groups_);
+    model_.head().loss_and_backward(ctx, tokens, stream, losses, g);
+  }
+  for (std::size_t i = segments.size(); i-- > 0;) {
+    const Lease lease(store_, groups_[i]);
+    segments[i]->backward(ctx, tokens, g, *saved_[i]);
+    saved_[i]->finish();
+  }
+}
+
+void Executor::forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream) {
+  const auto& segments = model_.segments();
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Lease lease(store_, groups_[i]);
+    saved_[i]->begin(nullptr, SavePolicy::inference());
+    const ArenaScope scope(ctx.scratch);
+    segments[i]->forward(ctx, tokens, stream, *saved_[i]);
+    saved_[i]->finish();
+  }
+}
+
+void Executor::loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses) {
+  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
+  ResidualStream stream{.x = ctx.allocate("stream", stream_shape),
+                        .delta = ctx.allocate("delta", stream_shape)};
+  forward(ctx, tokens, stream);
+  const Lease lease(store_, head_groups_);
+  model_.head().loss(ctx, tokens, stream, losses);
+}
+
+double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens) {
+  CARAVAN_CHECK(limits_.pass == Pass::kForwardBackward, "this executor was built for the forward pass only");
+  const TokenBatch tokens = device_batch_.upload(batch);
+  Context ctx = context();
+  scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
+  const ArenaScope scope(scratch_arena_);
+  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  forward_backward(ctx, tokens, losses);
+  return sum_on_host(losses);
+}
+
+double Executor::loss(const Batch& batch) {
+  const TokenBatch tokens = device_batch_.upload(batch);
+  Context ctx = context();
+  const ArenaScope scope(scratch_arena_);
+  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  loss(ctx, tokens, losses);
+  return sum_on_host(losses);
+}
+
+std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std::int64_t end) {
+  const TokenBatch tokens = device_batch_.upload(batch);
+  Context ctx = context();
+  const std::int64_t vocab = model_.config().vocab_size;
+  std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
+  const ArenaScope scope(scratch_arena_);
+  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
+  ResidualStream stream{.x = ctx.allocate("stream", stream_shape),
+                        .delta = ctx.allocate("delta", stream_shape)};
+  forward(ctx, tokens, stream);
+  const TensorView logits = ctx.allocate("logits", {end - begin, vocab});
+  const Lease lease(store_, head_groups_);
+  model_.head().logits(ctx, stream, begin, end, logits);
+  copy(ctx, {.from = logits, .to = TensorView(result.data(), DType::kFloat64, logits.shape())});
+  return result;
+}
+
+void Executor::observe(const Batch& batch, Trace& trace) {
+  const TokenBatch tokens = device_batch_.upload(batch);
+  Context ctx = context(&trace);
+  const ArenaScope scope(scratch_arena_);
+  loss(ctx, tokens, ctx.allocate("losses", {tokens.n_tokens()}));
+}
+
+void Executor::zero_gradients() {
+  const Context ctx = context();
+  for (Parameter& parameter : model_.parameters().all()) {
+    zero(ctx, {.x = parameter.stored_grad()});
+  }
+}
+
+}  // namespace caravan
