@@ -1,7 +1,8 @@
-// Wall-clock time, monotonic, in seconds.
+// Elapsed time, monotonic, in seconds; and the time of day for records.
 #pragma once
 
 #include <chrono>
+#include <string>
 
 namespace caravan {
 
@@ -15,5 +16,8 @@ class StopWatch {
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
+
+/// Now, ISO 8601 in UTC, whole seconds: "2031-05-04T18:30:05Z".
+std::string utc_timestamp();
 
 }  // namespace caravan
