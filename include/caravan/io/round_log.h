@@ -1,0 +1,36 @@
+// The text file with one line per round, and the names of a run's files.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <span>
+#include <string>
+
+#include "caravan/io/results_file.h"
+
+namespace caravan {
+
+/// "eval_res_llama32_ws4_r5.txt"
+std::string round_log_name(std::int64_t world_size, std::int64_t rounds);
+
+/// "<name>_ws<world_size>_lr<lr>_round<round>". The learning rate is written with the fewest digits that read
+/// back as the same number, as Python's repr writes it: 1e-05, 0.0005, 0.001. Throws ConfigError when `name`
+/// is empty or holds a '/'.
+std::string checkpoint_folder_name(const std::string& name, std::int64_t world_size, double lr,
+                                   std::int64_t round);
+
+/// Lines "round 0 loss 2.5 perplexity 12.18", numbers with all their digits. Written by one process.
+class RoundLog {
+ public:
+  /// Starts the file with the lines of `history`, whatever it held before (a killed run may leave half a
+  /// line): empty for a new run, the kept rows of the results file for a resumed one. Throws IoError.
+  RoundLog(const std::string& path, std::span<const HistoryRecord> history);
+  /// Appends a line, on disk when the call returns (as far as the system's cache). Throws IoError.
+  void append(const HistoryRecord& record);
+
+ private:
+  std::string path_;
+  std::ofstream file_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,207 @@
+#include "caravan/io/run_folder.h"
+
+#include <fnmatch.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "caravan/core/atomic_file.h"
+#include "caravan/core/error.h"
+#include "caravan/core/log.h"
+#include "caravan/io/results_file.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+
+// ---- the only list of what a run writes
+
+constexpr std::array kResultPatterns = {kResultsFileName, "eval_res_llama32_ws[0-9]*_r[0-9]*.txt"};
+constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
+constexpr std::array kCheckpointFilePatterns = {
+    "caravan.json",    "params.json",    "consolidated.*.pth", "config.json",
+    "tokenizer.model", "tokenizer.json", "*.safetensors",      "model.safetensors.index.json"};
+// What core/atomic_file.h leaves behind when the process is killed: <file>.<pid>.tmp
+constexpr const char* kTemporarySuffix = ".[0-9]*.tmp";
+
+template <std::size_t N>
+bool matches(const std::string& name, const std::array<const char*, N>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const char* pattern) { return ::fnmatch(pattern, name.c_str(), 0) == 0; });
+}
+
+template <std::size_t N>
+bool matches_temporary(const std::string& name, const std::array<const char*, N>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const char* pattern) {
+    return ::fnmatch((std::string(pattern) + kTemporarySuffix).c_str(), name.c_str(), 0) == 0;
+  });
+}
+
+bool is_plain_folder(const fs::path& path) {
+  return fs::is_directory(fs::symlink_status(path));
+}
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> entries;
+  fs::directory_iterator entry(folder, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    entries.push_back(entry->path());
+  }
+  if (error && error != std::errc::no_such_file_or_directory) {
+    fail<IoError>("{}: cannot be listed: {}", folder.string(), error.message());
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+std::vector<fs::path> checkpoint_folders(const fs::path& folder) {
+  std::vector<fs::path> found;
+  const fs::path parent = folder / kCheckpointsFolder;
+  if (is_plain_folder(parent)) {
+    for (const fs::path& entry : entries_of(parent)) {
+      if (is_plain_folder(entry) && ::fnmatch(kCheckpointPattern, entry.filename().c_str(), 0) == 0) {
+        found.push_back(entry);
+      }
+    }
+  }
+  return found;
+}
+
+void remove_one(const fs::path& path) {
+  std::error_code error;
+  fs::remove(path, error);
+  if (error) {
+    fail<IoError>("{}: the earlier run's file cannot be removed: {}", path.string(), error.message());
+  }
+}
+
+void remove_checkpoint(const fs::path& folder) {
+  bool is_emptied = true;
+  for (const fs::path& entry : entries_of(folder)) {
+    const std::string name = entry.filename().string();
+    const bool is_ours =
+        matches(name, kCheckpointFilePatterns) || matches_temporary(name, kCheckpointFilePatterns);
+    if (is_ours && !is_plain_folder(entry)) {
+      remove_one(entry);
+    } else {
+      log::warning("{}: not written by a run, kept", entry.string());
+      is_emptied = false;
+    }
+  }
+  if (is_emptied) {
+    remove_one(folder);
+  }
+}
+
+void remove_results(const fs::path& folder) {
+  for (const fs::path& checkpoint : checkpoint_folders(folder)) {
+    remove_checkpoint(checkpoint);
+  }
+  const fs::path parent = folder / kCheckpointsFolder;
+  if (is_plain_folder(parent) && entries_of(parent).empty()) {
+    remove_one(parent);
+  }
+  // results.h5 goes last: a removal cut short still leaves a folder that says it holds results.
+  std::vector<fs::path> entries = entries_of(folder);
+  std::stable_partition(entries.begin(), entries.end(),
+                        [](const fs::path& entry) { return entry.filename() != kResultsFileName; });
+  for (const fs::path& entry : entries) {
+    if (matches(entry.filename().string(), kResultPatterns) && !is_plain_folder(entry)) {
+      remove_one(entry);
+    }
+  }
+}
+
+void remove_temporaries(const fs::path& folder) {
+  for (const fs::path& entry : entries_of(folder)) {
+    if (matches_temporary(entry.filename().string(), kResultPatterns) && !is_plain_folder(entry)) {
+      remove_one(entry);
+    }
+  }
+}
+
+fs::path nearest_existing(const std::string& path) {
+  std::error_code error;
+  fs::path place = fs::absolute(path, error).lexically_normal();
+  while (!fs::exists(place, error) && place.has_parent_path() && place != place.parent_path()) {
+    place = place.parent_path();
+  }
+  return place;
+}
+
+}  // namespace
+
+bool holds_results(const std::string& folder) {
+  if (!fs::is_directory(folder)) {
+    return false;
+  }
+  const std::vector<fs::path> entries = entries_of(folder);
+  return std::any_of(
+             entries.begin(), entries.end(),
+             [](const fs::path& entry) { return matches(entry.filename().string(), kResultPatterns); }) ||
+         !checkpoint_folders(folder).empty();
+}
+
+void check_run_folder(const std::string& folder, ExistingRun existing) {
+  if (folder.empty()) {
+    fail<ConfigError>("output.dir is empty; give the folder for the results");
+  }
+  const fs::path place = nearest_existing(folder);
+  if (!fs::is_directory(place)) {
+    fail<IoError>("output.dir {}: {} is not a folder", folder, place.string());
+  }
+  if (::access(place.c_str(), W_OK | X_OK) != 0) {
+    fail<IoError>("output.dir {}: {} cannot be written: {}", folder, place.string(), std::strerror(errno));
+  }
+  if (existing == ExistingRun::kRefuse && holds_results(folder)) {
+    fail<ConfigError>(
+        "output.dir {} already holds the results of a run; give another folder, --overwrite to replace them, "
+        "or "
+        "resume: latest to go on",
+        folder);
+  }
+}
+
+void prepare_run_folder(const std::string& folder, ExistingRun existing) {
+  check_run_folder(folder, existing);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) {
+    fail<IoError>("output.dir {}: cannot be created: {}", folder, error.message());
+  }
+  // access() does not see quotas, full disks and read-only mounts of some network file systems.
+  const std::string probe = (fs::path(folder) / fmt::format(".write_test.{}", ::getpid())).string();
+  write_file_atomically(probe, "caravan");
+  remove_one(probe);
+  if (existing == ExistingRun::kOverwrite) {
+    remove_results(folder);
+  }
+  remove_temporaries(folder);
+}
+
+std::uint64_t free_bytes(const std::string& path) {
+  std::error_code error;
+  const fs::path place = nearest_existing(path);
+  const fs::space_info space = fs::space(place, error);
+  if (error) {
+    fail<IoError>("{}: the free space is not known: {}", place.string(), error.message());
+  }
+  return space.available;
+}
+
+void require_free_bytes(const std::string& path, std::uint64_t needed, const std::string& what) {
+  const std::uint64_t available = free_bytes(path);
+  if (available < needed) {
+    fail<IoError>("{}: {} bytes are free where {} needs {}; free some space or choose another output.dir",
+                  path, available, what, needed);
+  }
+}
+
+}  // namespace caravan

@@ -1,0 +1,138 @@
+#include "caravan/io/run_folder.h"
+
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <limits>
+
+#include "caravan/core/error.h"
+#include "support/temporary_folder.h"
+
+using namespace caravan;
+using caravan::test::TemporaryFolder;
+using caravan::test::write_text;
+namespace fs = std::filesystem;
+
+namespace {
+
+void fill_with_a_run(const std::string& run) {
+  write_text(run + "/results.h5", "x");
+  write_text(run + "/results.h5.123.tmp", "x");
+  write_text(run + "/eval_res_llama32_ws4_r5.txt", "x");
+  for (const char* name : {"params.json", "consolidated.00.pth", "caravan.json", "tokenizer.model",
+                           "consolidated.00.pth.77.tmp"}) {
+    write_text(run + "/checkpoints/sums_ws4_lr1e-05_round1/" + name, "x");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a new output folder is created with its parents", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  prepare_run_folder(folder / "a/b/c", ExistingRun::kRefuse);
+  CHECK(fs::is_directory(folder / "a/b/c"));
+  CHECK(fs::is_empty(folder / "a/b/c"));
+}
+
+TEST_CASE("checking an output folder creates nothing", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  check_run_folder(folder / "a/b", ExistingRun::kRefuse);
+  CHECK_FALSE(fs::exists(folder / "a"));
+}
+
+TEST_CASE("a folder with results is refused and stays as it is", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  SECTION("results.h5") {
+    write_text(run + "/results.h5", "x");
+  }
+  SECTION("a round log") {
+    write_text(run + "/eval_res_llama32_ws1_r2.txt", "x");
+  }
+  SECTION("a checkpoint") {
+    write_text(run + "/checkpoints/x_ws1_lr0.1_round0/params.json", "x");
+  }
+  CHECK(holds_results(run));
+  CHECK_THROWS_AS(check_run_folder(run, ExistingRun::kRefuse), ConfigError);
+  CHECK_THROWS_WITH(prepare_run_folder(run, ExistingRun::kRefuse), Catch::Contains("--overwrite"));
+  CHECK(holds_results(run));
+}
+
+TEST_CASE("other files in the output folder are no results and survive", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  write_text(run + "/notes.txt", "x");
+  write_text(run + "/eval_res_llama32_wsX.txt", "x");
+  CHECK_FALSE(holds_results(run));
+  prepare_run_folder(run, ExistingRun::kOverwrite);
+  CHECK(fs::exists(run + "/notes.txt"));
+  CHECK(fs::exists(run + "/eval_res_llama32_wsX.txt"));
+}
+
+TEST_CASE("overwrite removes a run's files and nothing else", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  fill_with_a_run(run);
+  write_text(run + "/notes.txt", "x");
+  write_text(run + "/checkpoints/mine/params.json", "x");
+  write_text(run + "/checkpoints/sums_ws4_lr1e-05_round2/params.json", "x");
+  write_text(run + "/checkpoints/sums_ws4_lr1e-05_round2/plot.png", "x");
+  prepare_run_folder(run, ExistingRun::kOverwrite);
+  CHECK_FALSE(fs::exists(run + "/results.h5"));
+  CHECK_FALSE(fs::exists(run + "/results.h5.123.tmp"));
+  CHECK_FALSE(fs::exists(run + "/eval_res_llama32_ws4_r5.txt"));
+  CHECK_FALSE(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round1"));
+  CHECK_FALSE(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round2/params.json"));
+  CHECK(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round2/plot.png"));
+  CHECK(fs::exists(run + "/checkpoints/mine/params.json"));
+  CHECK(fs::exists(run + "/notes.txt"));
+}
+
+TEST_CASE("overwrite does not follow symbolic links out of the folder", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  write_text(run + "/results.h5", "x");
+  write_text(folder / "elsewhere/params.json", "x");
+  write_text(folder / "kept.h5", "x");
+  fs::create_directories(run + "/checkpoints");
+  fs::create_directory_symlink(folder / "elsewhere", run + "/checkpoints/x_ws1_lr0.1_round1");
+  fs::create_symlink(folder / "kept.h5", run + "/eval_res_llama32_ws1_r1.txt");
+  prepare_run_folder(run, ExistingRun::kOverwrite);
+  CHECK(fs::exists(folder / "elsewhere/params.json"));
+  CHECK(fs::exists(folder / "kept.h5"));
+  CHECK_FALSE(fs::exists(run + "/eval_res_llama32_ws1_r1.txt"));
+}
+
+TEST_CASE("resuming keeps everything but the temporary files of a kill", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  fill_with_a_run(run);
+  prepare_run_folder(run, ExistingRun::kResume);
+  CHECK(fs::exists(run + "/results.h5"));
+  CHECK(fs::exists(run + "/eval_res_llama32_ws4_r5.txt"));
+  CHECK(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round1/caravan.json"));
+  CHECK_FALSE(fs::exists(run + "/results.h5.123.tmp"));
+}
+
+TEST_CASE("an output folder that is a file or lies under one is an error", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  write_text(folder / "file", "x");
+  CHECK_THROWS_AS(check_run_folder(folder / "file", ExistingRun::kRefuse), IoError);
+  CHECK_THROWS_WITH(check_run_folder(folder / "file/run", ExistingRun::kRefuse),
+                    Catch::Contains("is not a folder"));
+  CHECK_THROWS_AS(check_run_folder("", ExistingRun::kRefuse), ConfigError);
+}
+
+TEST_CASE("a folder that cannot be written is an error", "[io][run_folder]") {
+  CHECK_THROWS_AS(prepare_run_folder("/proc/caravan_run", ExistingRun::kRefuse), IoError);
+}
+
+TEST_CASE("free space is known for a path that does not exist yet", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  CHECK(free_bytes(folder / "a/b") > 0);
+  require_free_bytes(folder / "a/b", 1, "a checkpoint");
+  CHECK_THROWS_WITH(
+      require_free_bytes(folder / "a/b", std::numeric_limits<std::uint64_t>::max(), "a checkpoint"),
+      Catch::Contains("a checkpoint needs 18446744073709551615"));
+}
