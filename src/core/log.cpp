@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <memory>
+#include <utility>
 
 #include "caravan/core/error.h"
 
@@ -15,6 +16,7 @@ struct State {
   int rank = 0;
   bool speaking = true;
   std::shared_ptr<spdlog::logger> logger;
+  std::function<void()> before_message;
 };
 
 State& state() {
@@ -60,7 +62,14 @@ bool is_speaking() {
   return state().speaking;
 }
 
+void set_before_message(std::function<void()> hook) {
+  state().before_message = std::move(hook);
+}
+
 void write(Level level, const std::string& message) {
+  if (state().before_message) {
+    state().before_message();
+  }
   switch (level) {
     case Level::kDebug:
       state().logger->debug(message);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,9 @@ void configure(int rank, std::string_view ranks);
 bool is_speaking();
 /// Errors and warnings are printed on every rank, with the rank's number in front when there are several.
 void write(Level level, const std::string& message);
+/// `hook` is called before each message of this process: a progress line takes itself off the terminal. It
+/// must not throw and not log. An empty function ends it.
+void set_before_message(std::function<void()> hook);
 
 template <class... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
