@@ -45,6 +45,11 @@ namespace {
 
 constexpr int kSendReceiveTag = Communicator::kMaxTag + 1;  // the largest tag every MPI must support
 
+/// Bytes reduced per call: the library's temporary buffers, as large as what it is given, stay small and in
+/// cache. Measured with Open MPI 4.1.4, 2 ranks on 2 cores of an EPYC Milan: 64 MiB take 27 ms in blocks of
+/// 1 to 4 MiB and 62 ms in one call; 128 MiB 55 and 121 ms.
+constexpr std::int64_t kReduceBlockBytes = std::int64_t{4} << 20;
+
 /// Takes over `comm` (also when this throws).
 std::unique_ptr<detail::MpiGroup> describe(MPI_Comm comm, std::int64_t max_count) {
   auto group = std::make_unique<detail::MpiGroup>();

@@ -31,7 +31,8 @@ class Communicator {
   virtual int size() const = 0;
 
   /// values <- reduction over all ranks, element by element, in place; all ranks end with the same bits.
-  /// Same shape and dtype on every rank: float32, float64 or int64, else CommError. Collective.
+  /// Same shape and dtype on every rank: float32, float64 or int64, else CommError. Where a rank has NaN,
+  /// kSum gives NaN, kMax and kMin anything. Collective.
   void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum);
   /// values <- root's values. Same shape and dtype on every rank, any dtype. Collective.
   void broadcast(const TensorView& values, int root);
