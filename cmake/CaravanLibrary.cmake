@@ -61,16 +61,18 @@ function(caravan_kernels)
   endforeach()
 endfunction()
 
+# The program: everything of src/app but main.cpp is a library too, so that tests/unit/app can call it.
 function(caravan_program)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/app/*.cpp)
-  if(NOT sources)
-    return()
-  endif()
-  add_executable(caravan ${sources})
-  target_link_libraries(caravan PRIVATE caravan_flags caravan_federated caravan_train caravan_kernels_cpu
-                        caravan_build_info caravan_openblas CLI11::CLI11 nlohmann_json::nlohmann_json
-                        MPI::MPI_CXX)
-  target_compile_definitions(caravan PRIVATE CARAVAN_HDF5_VERSION="${HDF5_VERSION}")
+  list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/src/app/main.cpp)
+  add_library(caravan_app STATIC ${sources})
+  target_link_libraries(caravan_app PUBLIC caravan_flags caravan_federated caravan_train caravan_kernels_cpu
+                        caravan_build_info CLI11::CLI11
+                        PRIVATE caravan_openblas nlohmann_json::nlohmann_json MPI::MPI_CXX)
+  target_include_directories(caravan_app PUBLIC ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(caravan_app PRIVATE CARAVAN_HDF5_VERSION="${HDF5_VERSION}")
+  add_executable(caravan ${CMAKE_SOURCE_DIR}/src/app/main.cpp)
+  target_link_libraries(caravan PRIVATE caravan_app)
   # A command is registered when its file src/app/<command>.cpp is there.
   foreach(command train eval generate convert tokenizer inspect)
     if("${CMAKE_SOURCE_DIR}/src/app/${command}.cpp" IN_LIST sources)

@@ -1,16 +1,15 @@
 #include "failure.h"
 
 #include <fmt/format.h>
-#include <mpi.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
-#include <limits>
 #include <new>
 #include <thread>
 
-#include "mpi_session.h"
+#include "caravan/comm/mpi_session.h"
 
 namespace caravan::app {
 namespace {
@@ -43,45 +42,33 @@ Outcome attempt(const std::function<void()>& work) {
   }
 }
 
-/// The outcome of rank `source` on every rank.
-Outcome broadcast(Outcome outcome, int source) {
-  constexpr int kMaxMessageBytes = 1 << 20;
-  int header[2] = {outcome.exit_code,
-                   static_cast<int>(std::min<std::size_t>(outcome.message.size(), kMaxMessageBytes))};
-  MPI_Bcast(header, 2, MPI_INT, source, MPI_COMM_WORLD);
-  outcome.exit_code = header[0];
-  outcome.message.resize(static_cast<std::size_t>(header[1]));
-  MPI_Bcast(outcome.message.data(), header[1], MPI_CHAR, source, MPI_COMM_WORLD);
-  return outcome;
-}
-
 }  // namespace
 
 void agree(const std::function<void()>& work) {
-  const LaunchPlace place = current_place();
-  if (!mpi_is_running() || place.size == 1) {
+  if (!MpiSession::exists() || MpiSession::current().world().size() == 1) {
     work();
     return;
   }
+  Communicator& world = MpiSession::current().world();
   Outcome outcome = attempt(work);
-  const bool failed = outcome.exit_code != 0;
-  int first = failed ? place.rank : std::numeric_limits<int>::max();
-  int failures = failed ? 1 : 0;
-  MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-  MPI_Allreduce(MPI_IN_PLACE, &failures, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+  const std::int64_t failures = world.all_reduce_value(std::int64_t{outcome.exit_code != 0 ? 1 : 0});
   if (failures == 0) {
     return;
   }
-  outcome = broadcast(std::move(outcome), first);
+  const std::int64_t mine = outcome.exit_code != 0 ? world.rank() : world.size();
+  const std::int64_t first = world.all_reduce_value(mine, ReduceOp::kMin);
+  world.broadcast_bytes(outcome.message, static_cast<int>(first));
+  const std::int64_t exit_code =
+      world.all_reduce_value(mine == first ? std::int64_t{outcome.exit_code} : 0, ReduceOp::kMax);
   throw AgreedError(
-      failures == place.size ? outcome.message : fmt::format("rank {}: {}", first, outcome.message),
-      outcome.exit_code);
+      failures == world.size() ? outcome.message : fmt::format("rank {}: {}", first, outcome.message),
+      static_cast<int>(exit_code));
 }
 
 int report_failure(const std::exception& error) {
-  const LaunchPlace place = current_place();
+  const LaunchPlace place = launch_place();
   const int exit_code = exit_code_of(error);
-  const bool all_know = dynamic_cast<const AgreedError*>(&error) != nullptr || !mpi_is_running();
+  const bool all_know = dynamic_cast<const AgreedError*>(&error) != nullptr || !MpiSession::exists();
   if (place.size == 1 || all_know) {
     if (place.rank == 0) {
       fmt::print(stderr, "caravan: {}\n", describe(error));
@@ -91,9 +78,7 @@ int report_failure(const std::exception& error) {
   // Ranks that fail alike would each print: the lower ones get a head start to end the job first.
   std::this_thread::sleep_for(std::chrono::milliseconds(150 * std::min(place.rank, 6)));
   fmt::print(stderr, "caravan: rank {}: {}\n", place.rank, describe(error));
-  std::fflush(nullptr);
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
-  return exit_code;
+  MpiSession::abort(exit_code);
 }
 
 }  // namespace caravan::app

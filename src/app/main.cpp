@@ -3,13 +3,15 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
 #include <set>
 #include <string>
 
+#include "caravan/comm/mpi_session.h"
+#include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "commands.h"
 #include "failure.h"
-#include "mpi_session.h"
 #include "versions.h"
 
 namespace {
@@ -41,21 +43,29 @@ void add_commands([[maybe_unused]] CLI::App& program) {
 #endif
 }
 
+/// The command line as main got it, and the MPI session that a parallel command starts.
+struct Process {
+  int argc = 0;
+  char** argv = nullptr;
+  std::optional<MpiSession> mpi = {};
+};
+
 /// Runs after the whole command line is read and before the command's callback.
-void prepare_command(const CLI::App& program, const std::string& log_ranks, MpiSession& mpi) {
+void prepare_command(const CLI::App& program, const std::string& log_ranks, Process& process) {
   const std::string name = program.get_subcommands().front()->get_name();
+  const LaunchPlace place = launch_place();
   if (kParallelCommands.contains(name)) {
-    mpi.start();
-  } else if (launch_place().size > 1) {
+    process.mpi.emplace(process.argc, process.argv);
+  } else if (place.size > 1) {
     fail<ConfigError>(
         "caravan {} works on files and runs in one process; it was started on {} ranks: leave "
         "out mpirun or srun",
-        name, launch_place().size);
+        name, place.size);
   }
-  agree([&] { log::configure(current_place().rank, log_ranks); });
+  agree([&] { log::configure(place.rank, log_ranks); });
 }
 
-int run(CLI::App& program, int argc, char** argv, MpiSession& mpi) {
+int run(CLI::App& program, Process& process) {
   std::string log_ranks;
   program.fallthrough();
   program.require_subcommand(1);
@@ -67,9 +77,9 @@ int run(CLI::App& program, int argc, char** argv, MpiSession& mpi) {
       "  mpirun -n 4 caravan train configs/train/llama3.2-3b-federated.yaml --set model.checkpoint=DIR\n"
       "  caravan COMMAND --help\n");
   add_commands(program);
-  program.parse_complete_callback([&] { prepare_command(program, log_ranks, mpi); });
+  program.parse_complete_callback([&] { prepare_command(program, log_ranks, process); });
   try {
-    program.parse(argc, argv);
+    program.parse(process.argc, process.argv);
   } catch (const CLI::ParseError& error) {
     // Help, --version or a wrong command line: every rank finds the same, one prints.
     if (launch_place().rank != 0) {
@@ -83,13 +93,13 @@ int run(CLI::App& program, int argc, char** argv, MpiSession& mpi) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  MpiSession mpi;
+  Process process{.argc = argc, .argv = argv};
   try {
     CLI::App program(
         "Caravan trains Llama-3-family models on MPI ranks: federated tensor-parallel rounds or "
         "plain training.",
         "caravan");
-    return run(program, argc, argv, mpi);
+    return run(program, process);
   } catch (const std::exception& error) {
     return report_failure(error);
   }

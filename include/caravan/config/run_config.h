@@ -70,8 +70,8 @@ struct FederatedSection {
   bool rescale = false;
   OptimizerState optimizer_state = OptimizerState::kFresh;
   double delta_scale = 1.0;
-  OuterSection outer;
   bool save_every_round = true;  // false: only the last round's checkpoint is kept
+  OuterSection outer;
 
   friend bool operator==(const FederatedSection&, const FederatedSection&) = default;
 };

@@ -160,11 +160,11 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "Not in the reference: factor on the change of the split parameters.",
               .bounds = greater_than(0)},
         s.delta_scale);
-  visit(Field{.key = "outer", .help = "Not in the reference: an outer optimizer on the change of a round."},
-        s.outer);
   visit(
       Field{.key = "save_every_round", .help = "A checkpoint per round; false keeps the last round's only."},
       s.save_every_round);
+  visit(Field{.key = "outer", .help = "Not in the reference: an outer optimizer on the change of a round."},
+        s.outer);
 }
 
 template <class Visitor, MaybeConst<TrainingSection> S>

@@ -1,0 +1,81 @@
+#include "caravan/config/run_config.h"
+
+#include <catch2/catch.hpp>
+#include <functional>
+#include <limits>
+
+using namespace caravan;
+
+namespace {
+
+RunConfig good() {
+  RunConfig config;
+  config.model.preset = "tiny";
+  config.data.train = {"train.jsonl"};
+  config.data.eval = {"eval.jsonl"};
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("a configuration with weights and data has no problems", "[config][run]") {
+  CHECK(find_problems(good()).empty());
+  RunConfig config = good();
+  config.mode = TrainMode::kSynchronous;
+  config.data.eval.clear();
+  CHECK(find_problems(config).empty());
+}
+
+TEST_CASE("values that came from code are checked like those from files", "[config][run]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  struct Case {
+    std::function<void(RunConfig&)> spoil;
+    std::string key;
+    std::string message;
+  };
+  const std::vector<Case> cases = {
+      {[&](auto& c) { c.optimizer.lr = infinity; }, "optimizer.lr", "is inf; it must be a finite number"},
+      {[&](auto& c) { c.optimizer.lr = -infinity; }, "optimizer.lr", "is -inf; it must be a finite number"},
+      {[](auto& c) { c.federated.delta_scale = std::numeric_limits<double>::quiet_NaN(); },
+       "federated.delta_scale", "is nan; it must be a finite number"},
+      {[](auto& c) { c.optimizer.betas[1] = -0.1; }, "optimizer.betas",
+       "is -0.1; it must be at least 0 and less than 1"},
+      {[](auto& c) { c.optimizer.no_decay.resize(1); }, "optimizer.no_decay",
+       "is empty; leave the key out or give a text"},
+      {[](auto& c) { c.federated.outer.lr = 0.0; }, "federated.outer.lr", "is 0; it must be greater than 0"},
+      {[](auto& c) { c.dtype = DType::kFloat16; }, "dtype", "is float16; use float32 or float64"},
+      {[](auto& c) { c.training.clip_norm = 0.0; }, "training.clip_norm", "is 0; it must be greater than 0"},
+      {[](auto& c) {
+         c.mode = TrainMode::kSynchronous;
+         c.data.eval.clear();
+         c.training.eval_every = 5;
+       },
+       "data.eval", "is missing, but training.eval_every is 5"},
+      {[](auto& c) { c.data.eval.clear(); }, "data.eval",
+       "is missing; every round is evaluated on held-out samples"},
+  };
+  for (const Case& one : cases) {
+    RunConfig config = good();
+    one.spoil(config);
+    const auto problems = find_problems(config);
+    INFO(one.key);
+    REQUIRE(problems.size() == 1);
+    CHECK(problems.front().key == one.key);
+    CHECK(problems.front().message == one.message);
+  }
+}
+
+TEST_CASE("exactly one source of weights may be given", "[config][run]") {
+  RunConfig config = good();
+  config.model.preset.reset();
+  REQUIRE(find_problems(config).size() == 1);
+  CHECK(find_problems(config).front().key == "model");
+  for (const bool has_checkpoint : {true, false}) {
+    config = good();
+    (has_checkpoint ? config.model.checkpoint : config.model.config).emplace(1, 'x');
+    REQUIRE(find_problems(config).size() == 1);
+    CHECK(find_problems(config).front().message.find("keep one") != std::string::npos);
+  }
+  config.model.preset.reset();
+  CHECK(find_problems(config).empty());
+}
