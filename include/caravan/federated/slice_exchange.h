@@ -1,0 +1,47 @@
+// Moves slices between the ranks and the aggregator's full model: collect at the end of a round, distribute
+// when slices move. One tensor at a time, so no rank holds more than its own part plus one tensor.
+#pragma once
+
+#include <vector>
+
+#include "caravan/comm/communicator.h"
+#include "caravan/federated/aggregation.h"
+#include "caravan/model/parameter.h"
+
+namespace caravan {
+
+class SliceExchange {
+ public:
+  static constexpr int kAggregator = 0;
+
+  /// `slice` is this rank's, `full` the whole model on the aggregator and null elsewhere. All outlive the
+  /// exchange.
+  SliceExchange(Communicator& world, const Context& ctx, ParameterSet& slice, ParameterSet* full)
+      : world_(world), ctx_(ctx), slice_(slice), full_(full) {}
+
+  /// Split parameters are gathered (MPI_Gatherv) into `full`, `slots[r]` being the slot rank r trained;
+  /// replicated ones are averaged by an all-reduce, which leaves the mean in every slice. Collective.
+  void collect(const std::vector<std::int64_t>& slots, Aggregation& aggregation);
+
+  enum class Scope : std::uint8_t { kSplit, kEverything };
+  /// Every rank's slice becomes its slot's part of `full`; with kEverything replicated parameters too.
+  /// Collective.
+  void distribute(const std::vector<std::int64_t>& slots, Scope scope);
+
+ private:
+  void gather(std::size_t index, const std::vector<std::int64_t>& slots, Aggregation& aggregation);
+  void average(std::size_t index, Aggregation& aggregation);
+  std::vector<TensorView> staged_parts(const Parameter& slice, const std::vector<std::int64_t>& slots,
+                                       Buffer& staging) const;
+  std::vector<TensorView> parts_of(const TensorView& whole, const Parameter& slice,
+                                   const std::vector<std::int64_t>& slots) const;
+  bool is_aggregator() const { return world_.rank() == kAggregator; }
+  bool is_split(const Parameter& parameter) const { return parameter.spec().shard.is_split("slot"); }
+
+  Communicator& world_;
+  Context ctx_;
+  ParameterSet& slice_;
+  ParameterSet* full_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,173 @@
+#include "caravan/federated/federated_run.h"
+
+#include <algorithm>
+
+#include "caravan/ops/elementwise.h"
+
+namespace caravan {
+namespace {
+
+AdamwOptions adamw_options(const OptimizerSection& section) {
+  return {.weight_decay = section.weight_decay,
+          .beta1 = section.betas.at(0),
+          .beta2 = section.betas.at(1),
+          .eps = section.eps,
+          .no_decay = section.no_decay};
+}
+
+}  // namespace
+
+Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
+  return {.batch = config.federated.batch_size,
+          .seq_len = config.data.max_seq_len - 1,
+          .pass = Pass::kForwardBackward,
+          .policy = SavePolicy::none()};
+}
+
+Executor::Limits FederatedRun::eval_limits(const RunConfig& config) {
+  Executor::Limits limits = train_limits(config);
+  limits.pass = Pass::kForward;
+  return limits;
+}
+
+Llama::Layout FederatedRun::slice_layout(const RunConfig& config, std::int64_t slot, std::int64_t ranks) {
+  return {.table = ShardTable::kFederated,
+          .at = slot_coordinates(slot, ranks),
+          .dtype = config.dtype,
+          .gradients = Gradients::kAllocated,
+          .positions = config.data.max_seq_len};
+}
+
+Llama::Layout FederatedRun::full_layout(const RunConfig& config) {
+  return {.table = ShardTable::kWhole,
+          .at = {},
+          .dtype = config.dtype,
+          .gradients = Gradients::kNone,
+          .positions = config.data.max_seq_len};
+}
+
+FederatedRun::FederatedRun(Setup setup)
+    : setup_(std::move(setup)),
+      swapping_(setup_.config.federated.enable_swapping ? Swapping::kOn : Swapping::kOff),
+      slot_(slot_of(setup_.world.rank(), setup_.first_round - 1, setup_.world.size(), swapping_)),
+      boundary_(setup_.config.federated.rescale ? static_cast<double>(setup_.world.size()) : 1.0) {
+  const RunConfig& config = setup_.config;
+  const int ranks = setup_.world.size();
+  check_world_size(setup_.model, ranks);
+  slice_ = std::make_unique<Llama>(setup_.model, slice_layout(config, slot_, ranks), setup_.backend,
+                                   Ports{boundary_, attention_, vocab_});
+  trainer_ = std::make_unique<LocalTrainer>(
+      *slice_, setup_.backend,
+      LocalTrainer::Options{.limits = train_limits(config),
+                            .optimizer = adamw_options(config.optimizer),
+                            .clip_norm = config.training.clip_norm,
+                            .where = ranks > 1 ? fmt::format("rank {}", setup_.world.rank()) : ""});
+  const bool is_aggregator = setup_.world.rank() == SliceExchange::kAggregator;
+  const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+  if (is_aggregator && (ranks > 1 || !is_plain)) {
+    full_ = std::make_unique<Llama>(setup_.model, full_layout(config), setup_.backend,
+                                    Ports{full_boundary_, attention_, vocab_});
+  }
+  if (is_aggregator) {
+    evaluator_ = std::make_unique<Executor>(full_ ? *full_ : *slice_, setup_.backend, eval_limits(config));
+  }
+  aggregation_ = std::make_unique<Aggregation>(config.federated, full_parameters());
+  exchange_ = std::make_unique<SliceExchange>(setup_.world, trainer_->executor().context(),
+                                              slice_->parameters(), full_parameters());
+}
+
+ParameterSet* FederatedRun::full_parameters() {
+  if (setup_.world.rank() != SliceExchange::kAggregator) {
+    return nullptr;
+  }
+  return full_ ? &full_->parameters() : &slice_->parameters();
+}
+
+void FederatedRun::load(const LoadParameters& load) {
+  const Context ctx = trainer_->executor().context();
+  load(ctx, slice_->parameters());
+  if (full_) {
+    load(ctx, full_->parameters());
+  }
+}
+
+void FederatedRun::move_slots(std::int64_t round) {
+  const std::int64_t ranks = setup_.world.size();
+  const std::int64_t next = slot_of(setup_.world.rank(), round, ranks, swapping_);
+  if (next == slot_) {
+    return;
+  }
+  slot_ = next;
+  slice_->parameters().relocate(slot_coordinates(slot_, ranks));
+  exchange_->distribute(slots_of_round(round, ranks, swapping_), SliceExchange::Scope::kSplit);
+  if (setup_.config.federated.optimizer_state == OptimizerState::kKeep) {
+    pass_on_optimizer_state();
+  }
+}
+
+/// The state of a slot goes with the slot: the next rank down takes over the one this rank leaves.
+void FederatedRun::pass_on_optimizer_state() {
+  const int ranks = setup_.world.size();
+  const int to = (setup_.world.rank() + ranks - 1) % ranks;
+  const int from = (setup_.world.rank() + 1) % ranks;
+  const TensorView state = trainer_->optimizer().state().reshape({trainer_->optimizer().state().numel()});
+  constexpr std::int64_t kChunk = std::int64_t{1} << 20U;  // elements: bounds the second copy
+  const Buffer staging =
+      allocate_host(std::min(kChunk, state.numel()) * static_cast<std::int64_t>(dtype_bytes(state.dtype())));
+  for (std::int64_t begin = 0; begin < state.numel(); begin += kChunk) {
+    const TensorView part = state.rows(begin, std::min(begin + kChunk, state.numel()));
+    const TensorView incoming = staging.view(0, part.dtype(), part.shape());
+    setup_.world.send_receive(part, to, incoming, from);
+    copy(trainer_->executor().context(), {.from = incoming, .to = part});
+  }
+  std::int64_t steps = trainer_->optimizer().steps();
+  std::int64_t incoming_steps = 0;
+  setup_.world.send_receive(TensorView(&steps, DType::kInt64, {1}), to,
+                            TensorView(&incoming_steps, DType::kInt64, {1}), from);
+  trainer_->optimizer().set_steps(incoming_steps);
+}
+
+void FederatedRun::train_round(std::int64_t round, const OnStep& on_step) {
+  const FederatedSection& options = setup_.config.federated;
+  move_slots(round);
+  if (options.optimizer_state == OptimizerState::kFresh) {
+    trainer_->optimizer().reset(trainer_->executor().context());
+  }
+  Batch batch;
+  for (std::int64_t e = 0; e < options.local_epochs; ++e) {
+    const std::int64_t epoch = (round - 1) * options.local_epochs + e;
+    setup_.train.start_epoch(epoch);
+    while (setup_.train.next(batch)) {
+      const double lr = setup_.config.optimizer.lr;
+      const StepResult result = trainer_->step(batch, lr);
+      if (result.updated) {
+        on_step({.round = round, .epoch = epoch, .step = trainer_->steps(), .lr = lr, .result = result});
+      }
+    }
+  }
+  if (setup_.world.rank() == SliceExchange::kAggregator && !full_) {
+    return;  // one rank: its slice is the model
+  }
+  const std::vector<std::int64_t> slots = slots_of_round(round, setup_.world.size(), swapping_);
+  exchange_->collect(slots, *aggregation_);
+  if (!aggregation_->takes_values_as_they_are()) {
+    exchange_->distribute(slots, SliceExchange::Scope::kEverything);
+  }
+}
+
+Evaluation FederatedRun::evaluate() {
+  Evaluation result;
+  if (evaluator_) {
+    result = caravan::evaluate(*evaluator_, *setup_.eval);
+  }
+  result.loss = setup_.world.all_reduce_value(evaluator_ ? result.loss : 0.0);
+  result.perplexity = setup_.world.all_reduce_value(evaluator_ ? result.perplexity : 0.0);
+  result.tokens = setup_.world.all_reduce_value(result.tokens);
+  return result;
+}
+
+std::int64_t FederatedRun::parameter_bytes() const {
+  return slice_->parameters().value_bytes() + (full_ ? full_->parameters().value_bytes() : 0);
+}
+
+}  // namespace caravan
