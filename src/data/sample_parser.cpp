@@ -1,10 +1,11 @@
 #include "caravan/data/sample_parser.h"
 
-#include <array>
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
 #include "caravan/core/error.h"
+#include "caravan/data/utf8.h"
 
 namespace caravan {
 namespace {
@@ -27,20 +28,26 @@ constexpr std::uint64_t zero_bytes(std::uint64_t word) {
   return (word - repeat(0x01)) & ~word & repeat(0x80);
 }
 
-// True when all eight bytes may stand in a JSON string as they are and are ASCII.
+// True when all eight bytes may stand in a JSON string as they are.
 bool is_plain_word(std::uint64_t word) {
   const std::uint64_t control = (word - repeat(0x20)) & ~word;  // high bit: below 0x20
-  return ((word | control | zero_bytes(word ^ repeat('"')) | zero_bytes(word ^ repeat('\\'))) &
-          repeat(0x80)) == 0;
+  return ((control | zero_bytes(word ^ repeat('"')) | zero_bytes(word ^ repeat('\\'))) & repeat(0x80)) == 0;
 }
 
 bool is_plain_byte(char c) {
   const auto byte = static_cast<unsigned char>(c);
-  return byte >= 0x20 && byte < 0x80 && c != '"' && c != '\\';
+  return byte >= 0x20 && c != '"' && c != '\\';
 }
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
+}
+
+void check_utf8(std::string_view line) {
+  if (const std::size_t valid = valid_utf8_prefix(line); valid != line.size()) {
+    fail<IoError>("column {}: not valid UTF-8 (byte 0x{:02x}); convert the file, for example with iconv",
+                  valid + 1, static_cast<unsigned char>(line[valid]));
+  }
 }
 
 void append_utf8(std::uint32_t code, std::string& out) {
@@ -200,7 +207,8 @@ class JsonLine {
     return last;
   }
 
-  // A string with its quotes; decoded to the end of `out` when that is not null.
+  // A string with its quotes (the line is known to be UTF-8); decoded to the end of `out` when that is not
+  // null.
   void string(std::string* out) {
     expect('"', "a string in double quotes");
     for (;;) {
@@ -210,13 +218,6 @@ class JsonLine {
       }
       while (at_ != end_ && is_plain_byte(*at_)) {
         ++at_;
-      }
-      while (at_ != end_ && static_cast<unsigned char>(*at_) >= 0x80) {
-        const int bytes = utf8_sequence_bytes(at_, end_);
-        if (bytes == 0) {
-          error(fmt::format("not valid UTF-8 ({})", here()));
-        }
-        at_ += bytes;
       }
       if (out != nullptr) {
         out->append(run, at_);
@@ -380,6 +381,7 @@ bool is_blank(std::string_view line) {
 }
 
 SampleKind parse_json_line(std::string_view line, std::optional<std::int64_t> vocab_size, Sample* sample) {
+  check_utf8(line);
   constexpr std::int64_t kAnyId = std::int64_t{1} << 31U;
   const SampleKind kind = JsonLine(line, std::min(vocab_size.value_or(kAnyId), kAnyId)).parse(sample);
   if (sample != nullptr) {
@@ -389,54 +391,15 @@ SampleKind parse_json_line(std::string_view line, std::optional<std::int64_t> vo
 }
 
 SampleKind parse_text_line(std::string_view line, Sample* sample) {
-  const char* at = line.data();
-  const char* const end = at + line.size();
-  while (at != end) {
-    // Eight bytes of ASCII without NUL at a time.
-    if (end - at >= 8 && ((load_word(at) & repeat(0x80)) | zero_bytes(load_word(at))) == 0) {
-      at += 8;
-      continue;
-    }
-    if (*at == '\0') {
-      fail<IoError>("column {}: a NUL byte in plain text; is this a binary or UTF-16 file?",
-                    at - line.data() + 1);
-    }
-    const int bytes = utf8_sequence_bytes(at, end);
-    if (bytes == 0) {
-      fail<IoError>("column {}: not valid UTF-8 (byte 0x{:02x}); convert the file, for example with iconv",
-                    at - line.data() + 1, static_cast<unsigned char>(*at));
-    }
-    at += bytes;
+  if (const std::size_t nul = line.find('\0'); nul != std::string_view::npos) {
+    fail<IoError>("column {}: a NUL byte in plain text; is this a binary or UTF-16 file?", nul + 1);
   }
+  check_utf8(line);
   if (sample != nullptr) {
     sample->kind = SampleKind::kText;
     sample->text.assign(line);
   }
   return SampleKind::kText;
-}
-
-int utf8_sequence_bytes(const char* begin, const char* end) {
-  const auto byte = [begin](int place) { return static_cast<unsigned char>(begin[place]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) {
-    return 1;
-  }
-  const int bytes = first >= 0xC2 && first <= 0xDF   ? 2
-                    : first >= 0xE0 && first <= 0xEF ? 3
-                    : first >= 0xF0 && first <= 0xF4 ? 4
-                                                     : 0;
-  if (bytes == 0 || end - begin < bytes) {
-    return 0;
-  }
-  for (int place = 1; place < bytes; ++place) {
-    if ((byte(place) & 0xC0U) != 0x80U) {
-      return 0;
-    }
-  }
-  const unsigned char second = byte(1);
-  const bool is_refused = (first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) ||
-                          (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F);
-  return is_refused ? 0 : bytes;
 }
 
 }  // namespace caravan

@@ -30,8 +30,4 @@ SampleKind parse_json_line(std::string_view line, std::optional<std::int64_t> vo
 /// A line of plain text: valid UTF-8 without NUL bytes. Throws and copies as parse_json_line.
 SampleKind parse_text_line(std::string_view line, Sample* sample);
 
-/// Bytes of the first UTF-8 sequence of [begin, end): 1 to 4, or 0 when it is not valid (overlong forms,
-/// surrogates, above U+10FFFF, cut off). begin < end.
-int utf8_sequence_bytes(const char* begin, const char* end);
-
 }  // namespace caravan

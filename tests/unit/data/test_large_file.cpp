@@ -31,7 +31,8 @@ std::int64_t resident_bytes() {
   return resident * ::sysconf(_SC_PAGESIZE);
 }
 
-// Documents of 20 bytes to 100 kB, most of them about 2 kB, as JSON lines. Returns how many.
+// Documents as JSON lines: about 2 kB each in the first half, 20 to 100 kB in the second, so that one rank's
+// part holds far longer ones than the average tells. Returns how many.
 std::int64_t write_documents(const std::string& path, std::int64_t bytes) {
   std::string words;
   const CounterRng rng(11, stream_id("large file"));
@@ -42,9 +43,10 @@ std::int64_t write_documents(const std::string& path, std::int64_t bytes) {
   std::int64_t written = 0;
   std::int64_t documents = 0;
   for (; written < bytes; ++documents) {
-    const auto draw = static_cast<std::uint64_t>(documents) * 3;
-    const std::size_t length = rng.below(draw, 100) == 0 ? 100000 : 20 + rng.below(draw + 1, 4000);
-    const std::string_view text = std::string_view(words).substr(rng.below(draw + 2, 100000), length);
+    const auto draw = static_cast<std::uint64_t>(documents) * 2;
+    const bool is_long = written > bytes / 2;
+    const std::size_t length = is_long ? 20000 + rng.below(draw, 80000) : 20 + rng.below(draw, 4000);
+    const std::string_view text = std::string_view(words).substr(rng.below(draw + 1, 100000), length);
     out << "{\"text\": \"" << text << "\", \"number\": " << documents << "}\n";
     written += static_cast<std::int64_t>(text.size()) + 30;
   }
@@ -77,8 +79,15 @@ TEST_CASE("a 5 GB file is read shuffled in less than 300 MB", "[data][loader][la
   CHECK(resident_bytes() - before < kLimitBytes);
 
   const ByteEncoder encoder;
-  for (const std::int64_t max_seq_len : {512, 8192}) {
-    BatchLoader loader(dataset, &encoder, part_of(1, 2, dataset.size()),
+  struct Case {
+    std::int64_t max_seq_len;
+    SamplePart part;
+  };
+  const std::int64_t long_documents = documents / 40;
+  for (const auto& [max_seq_len, part] :
+       {Case{512, {0, documents, 0}}, Case{512, {documents - long_documents, documents, 1}},
+        Case{8192, {documents - long_documents, documents, 1}}}) {
+    BatchLoader loader(dataset, &encoder, part,
                        {.batch_size = 8, .max_seq_len = max_seq_len, .shuffle = true, .seed = 42});
     std::int64_t highest = 0;
     Batch batch;
