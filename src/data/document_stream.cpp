@@ -138,7 +138,7 @@ DocumentStream::Held DocumentStream::read_held() {
 
 void DocumentStream::encode(std::string_view text, Document& document) const {
   CARAVAN_CHECK(encoder_ != nullptr, "text without an encoder");
-  document.ids = encoder_->encode_document(text);
+  document.ids = encoder_->encode_beginning(text, static_cast<std::size_t>(options_.max_seq_len) + 1);
   cut(document.ids, document.is_truncated);
   for (const std::int32_t id : document.ids) {
     if (id < 0 || (vocab_size_ && id >= *vocab_size_)) {

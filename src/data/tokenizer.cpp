@@ -127,14 +127,14 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   return ids;
 }
 
-void Tokenizer::append_ids(std::string_view text, std::vector<std::int32_t>& ids) const {
+void Tokenizer::append_ids(std::string_view text, std::vector<std::int32_t>& ids, std::size_t enough) const {
   std::string mended;
   if (valid_utf8_prefix(text) != text.size()) {
     mended = replace_invalid_utf8(text);
     text = mended;
   }
   PieceCursor pieces(tables_->pre_tokenizer, text);
-  for (std::string_view piece; pieces.next(piece);) {
+  for (std::string_view piece; ids.size() < enough && pieces.next(piece);) {
     tables_->encoder.append(piece, ids);
   }
 }

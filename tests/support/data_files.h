@@ -2,47 +2,17 @@
 // vocabulary.
 #pragma once
 
-#include <stdlib.h>
 #include <zlib.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "caravan/core/error.h"
 #include "caravan/data/text_encoder.h"
+#include "support/temporary_folder.h"
 
 namespace caravan::test {
-
-/// A new folder under the working directory, removed with its content at the end of the scope.
-class DataFolder {
- public:
-  DataFolder() {
-    std::string name = (std::filesystem::current_path() / "data_test_XXXXXX").string();
-    CARAVAN_CHECK(::mkdtemp(name.data()) != nullptr, "cannot create {}", name);
-    path_ = name;
-  }
-  DataFolder(const DataFolder&) = delete;
-  DataFolder& operator=(const DataFolder&) = delete;
-  ~DataFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  std::string path(const std::string& name) const { return (path_ / name).string(); }
-  /// Writes the bytes as they are and returns the file's path.
-  std::string write(const std::string& name, std::string_view content) const {
-    std::ofstream out(path(name), std::ios::binary);
-    out.write(content.data(), static_cast<std::streamsize>(content.size()));
-    CARAVAN_CHECK(out.good(), "cannot write {}", path(name));
-    return path(name);
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// One gzip member with this content.
 inline std::string gzip(std::string_view content) {

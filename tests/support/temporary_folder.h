@@ -15,8 +15,9 @@ namespace caravan::test {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "caravan_test_XXXXXX").string();
+  /// In the system's folder for temporary files; for large files give one on a disk.
+  explicit TemporaryFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string pattern = (parent / "caravan_test_XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr) {
       throw std::runtime_error("cannot create " + pattern);
     }
@@ -30,7 +31,10 @@ class TemporaryFolder {
   }
 
   const std::filesystem::path& path() const { return path_; }
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
+  std::string path(std::string_view name) const { return (path_ / name).string(); }
+  std::string operator/(std::string_view name) const { return path(name); }
+  /// Writes the bytes as they are, making folders as needed, and returns the file's path.
+  std::string write(std::string_view name, std::string_view content) const;
 
  private:
   std::filesystem::path path_;
@@ -51,6 +55,11 @@ inline void write_text(const std::string& path, std::string_view text) {
   if (!file.flush()) {
     throw std::runtime_error("cannot write " + path);
   }
+}
+
+inline std::string TemporaryFolder::write(std::string_view name, std::string_view content) const {
+  write_text(path(name), content);
+  return path(name);
 }
 
 }  // namespace caravan::test

@@ -1,11 +1,8 @@
 #include "support/tokenizer_files.h"
 
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 
 namespace caravan::test {
@@ -27,25 +24,6 @@ std::string base64(std::string_view bytes) {
 }
 
 }  // namespace
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "caravan_test_XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) {
-    throw std::runtime_error("cannot make a folder in " + std::filesystem::temp_directory_path().string());
-  }
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::string TemporaryFolder::write(std::string_view name, std::string_view content) const {
-  const std::string file = path(name);
-  std::ofstream(file, std::ios::binary) << content;
-  return file;
-}
 
 std::string tokenizer_model_text(const std::vector<std::string>& tokens) {
   std::string text;

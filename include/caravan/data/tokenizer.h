@@ -2,7 +2,9 @@
 // Meta's tokenizer.model and Hugging Face's tokenizer.json; bpe_trainer.h makes new ones.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,8 +42,9 @@ class Tokenizer {
   /// pieces longer than 100 bytes. Throws ConfigError when the pattern of a foreign tokenizer.json exceeds
   /// the work allowed to it (Llama 3's never does).
   std::vector<std::int32_t> encode(std::string_view text) const;
-  /// The same, behind what `ids` already holds.
-  void append_ids(std::string_view text, std::vector<std::int32_t>& ids) const;
+  /// The same, behind what `ids` already holds; stops after the piece of text with which `ids` has `enough`.
+  void append_ids(std::string_view text, std::vector<std::int32_t>& ids,
+                  std::size_t enough = std::numeric_limits<std::size_t>::max()) const;
 
   /// The text of `ids`, special tokens by their names, ill-formed UTF-8 as U+FFFD. Throws ConfigError for an
   /// id outside [0, vocab_size).

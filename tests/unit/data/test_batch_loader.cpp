@@ -3,20 +3,18 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "support/data_files.h"
+#include "support/tokenizer_files.h"
 
 using namespace caravan;
 using caravan::test::ByteEncoder;
-using caravan::test::DataFolder;
 using caravan::test::gzip;
 using caravan::test::message_of;
+using caravan::test::TemporaryFolder;
 using Catch::Matchers::Contains;
 using Ids = std::vector<std::int32_t>;
 
@@ -78,7 +76,7 @@ SamplePart whole(const Dataset& dataset) {
 }  // namespace
 
 TEST_CASE("rows are truncated to max_seq_len and shifted by one", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.txt", "abc\nabcdefgh\n\nx\n")});
   const ByteEncoder encoder;
   BatchLoader loader(dataset, &encoder, whole(dataset), {.batch_size = 2, .max_seq_len = 6});
@@ -97,7 +95,7 @@ TEST_CASE("rows are truncated to max_seq_len and shifted by one", "[data][loader
 }
 
 TEST_CASE("samples with fewer than two tokens stay rows without valid targets", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", "{\"ids\": []}\n{\"ids\": [5]}\n{\"ids\": [6, 7]}\n")});
   BatchLoader loader(dataset, nullptr, whole(dataset), {.batch_size = 2});
   const auto batches = epoch_of(loader, 0);
@@ -109,7 +107,7 @@ TEST_CASE("samples with fewer than two tokens stay rows without valid targets", 
 }
 
 TEST_CASE("shuffled epochs are permutations of the part that repeat exactly", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::string content;
   for (int i = 0; i < 403; ++i) {
     content += "{\"ids\": [" + std::to_string(i) + ", 9]}\n";
@@ -139,7 +137,7 @@ TEST_CASE("shuffled epochs are permutations of the part that repeat exactly", "[
 }
 
 TEST_CASE("every batch is reached by seeking to it", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", varied_lines(150))}, {.index_stride = 8});
   for (const bool shuffle : {false, true}) {
     for (const bool pack : {false, true}) {
@@ -163,7 +161,7 @@ TEST_CASE("every batch is reached by seeking to it", "[data][loader]") {
 }
 
 TEST_CASE("steps go on from epoch to epoch and can be entered anywhere", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", varied_lines(21))});
   for (const bool pack : {false, true}) {
     const LoaderOptions options{.batch_size = 4, .max_seq_len = 16, .shuffle = true, .seed = 9, .pack = pack};
@@ -186,7 +184,7 @@ TEST_CASE("steps go on from epoch to epoch and can be entered anywhere", "[data]
 }
 
 TEST_CASE("packed batches hold every pair of the part once", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", varied_lines(200))});
   const LoaderOptions options{.batch_size = 3, .max_seq_len = 16, .shuffle = true, .seed = 1};
   BatchLoader plain(dataset, nullptr, whole(dataset), options);
@@ -214,7 +212,7 @@ TEST_CASE("packed batches hold every pair of the part once", "[data][loader]") {
 }
 
 TEST_CASE("packing samples without targets gives no batch, and a step says so", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", "{\"ids\": [1]}\n{\"ids\": []}\n")});
   BatchLoader loader(dataset, nullptr, whole(dataset), {.pack = true});
   CHECK(epoch_of(loader, 0).empty());
@@ -233,7 +231,7 @@ TEST_CASE("what goes wrong in the thread arrives in next, after the batches befo
       return ByteEncoder::encode_document(text);
     }
   };
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.txt", "one\ntwo\nbad\nfour\n")});
   const FailingEncoder encoder;
   BatchLoader loader(dataset, &encoder, whole(dataset), {});
@@ -258,7 +256,7 @@ TEST_CASE("a loader works ahead no further than it may and can be left at any ti
     }
     mutable std::atomic<int> calls = 0;
   };
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::string content;
   for (int i = 0; i < 1000; ++i) {
     content += "line\n";
@@ -280,7 +278,7 @@ TEST_CASE("a loader works ahead no further than it may and can be left at any ti
 }
 
 TEST_CASE("text without a tokenizer and impossible options are refused", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset text({folder.write("a.jsonl", "{\"ids\": [1, 2]}\n{\"text\": \"a\"}\n")},
                      {.vocab_size = 100});
   const ByteEncoder encoder;
@@ -302,8 +300,35 @@ TEST_CASE("text without a tokenizer and impossible options are refused", "[data]
              Contains("id 107") && Contains("100 tokens"));
 }
 
+TEST_CASE("a long document is encoded no further than it is used", "[data][loader]") {
+  class BeginningEncoder : public ByteEncoder {
+   public:
+    std::vector<std::int32_t> encode_beginning(std::string_view text, std::size_t enough) const override {
+      auto ids = encode_document(text);
+      ids.resize(std::min(ids.size(), enough));
+      return ids;
+    }
+  };
+  const TemporaryFolder folder;
+  std::string content;
+  for (std::size_t length : {1, 3, 4, 5, 6, 7, 100, 10000}) {
+    content += std::string(length, static_cast<char>('a' + length % 26)) + "\n";
+  }
+  const Dataset dataset({folder.write("a.txt", content)});
+  const ByteEncoder whole_encoder;
+  const BeginningEncoder beginning_encoder;
+  for (const bool shuffle : {false, true}) {
+    const LoaderOptions options{.batch_size = 3, .max_seq_len = 7, .shuffle = shuffle};
+    BatchLoader all(dataset, &whole_encoder, whole(dataset), options);
+    BatchLoader beginnings(dataset, &beginning_encoder, whole(dataset), options);
+    CHECK(same(epoch_of(all, 0), epoch_of(beginnings, 0)));
+    CHECK(all.counts().truncated == 4);
+    CHECK(beginnings.counts().truncated == 4);
+  }
+}
+
 TEST_CASE("long samples shorten the shuffle buffer, short ones do not", "[data][loader]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string line(100000, 'x');
   std::string content;
   for (int i = 0; i < 1500; ++i) {
@@ -318,14 +343,8 @@ TEST_CASE("long samples shorten the shuffle buffer, short ones do not", "[data][
 }
 
 TEST_CASE("the golden rows come out as the reference cuts them", "[data][loader]") {
-  const char* source = std::getenv("CARAVAN_SOURCE_DIR");
-  const char* shared = std::getenv("CARAVAN_SHARED");
-  const std::filesystem::path root = shared != nullptr   ? std::filesystem::path(shared)
-                                     : source != nullptr ? std::filesystem::path(source) / ".." / "shared"
-                                                         : std::filesystem::path();
-  const auto path = root / "goldens" / "tiny-llama3" / "tokens.json";
-  if (root.empty() || !std::filesystem::exists(path)) {
-    std::cout << "SKIPPED: no " << path << "; set CARAVAN_SHARED to the folder with goldens/\n";
+  const std::string path = caravan::test::shared_file_or_skip("goldens/tiny-llama3/tokens.json");
+  if (path.empty()) {
     return;
   }
   const auto golden = nlohmann::json::parse(std::ifstream(path));
@@ -340,7 +359,7 @@ TEST_CASE("the golden rows come out as the reference cuts them", "[data][loader]
     rows.push_back(ids);
     content += nlohmann::json{{"ids", ids}}.dump() + "\n";
   }
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("train.jsonl", content)}, {.vocab_size = 384});
   const SamplePart part = part_of(1, 4, dataset.size());
   BatchLoader loader(dataset, nullptr, part, {.batch_size = 4, .max_seq_len = 48, .pad_id = pad_id});

@@ -6,9 +6,9 @@
 #include "support/data_files.h"
 
 using namespace caravan;
-using caravan::test::DataFolder;
 using caravan::test::gzip;
 using caravan::test::message_of;
+using caravan::test::TemporaryFolder;
 using Catch::Matchers::Contains;
 
 namespace {
@@ -38,7 +38,7 @@ std::string numbered_lines(int first, int count) {
 }  // namespace
 
 TEST_CASE("the format follows from the name, else from the first line", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string json = "{\"text\": \"a\"}\n";
   const auto format = [&](const std::string& name, const std::string& content) {
     return Dataset({folder.write(name, content)}).files().front().format;
@@ -55,7 +55,7 @@ TEST_CASE("the format follows from the name, else from the first line", "[data][
 }
 
 TEST_CASE("blank lines are no samples in any format", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   CHECK(texts_of(Dataset({folder.write("a.txt", "\xEF\xBB\xBF\r\n one \r\n \t \n\ntwo")})) ==
         std::vector<std::string>{" one ", "two"});
   CHECK(
@@ -64,7 +64,7 @@ TEST_CASE("blank lines are no samples in any format", "[data][dataset]") {
 }
 
 TEST_CASE("text and ids may alternate line by line", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", "{\"ids\": [4, 5]}\n{\"text\": \"t\"}\n{\"ids\": []}\n")});
   CHECK(dataset.size() == 3);
   CHECK(dataset.text_samples() == 1);
@@ -85,7 +85,7 @@ TEST_CASE("text and ids may alternate line by line", "[data][dataset]") {
 
 TEST_CASE("a malformed line anywhere is an error with file and line when the data set is opened",
           "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string good = numbered_lines(0, 700);  // with blank lines: 840 lines
   for (const char* bad :
        {"{\"ids\": [1}", "{\"text\": \"\xFF\"}", "{\"id\": [1]}", "{\"ids\": [1000]}", "nothing"}) {
@@ -105,7 +105,7 @@ TEST_CASE("a malformed line anywhere is an error with file and line when the dat
 
 TEST_CASE("of several malformed files the first in order is named, whatever the number of threads",
           "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   for (int i = 0; i < 40; ++i) {
     folder.write("part" + std::to_string(100 + i) + ".jsonl",
                  numbered_lines(0, i < 7 ? 2000 : 3) + (i < 6 ? "" : "bad"));
@@ -119,7 +119,7 @@ TEST_CASE("of several malformed files the first in order is named, whatever the 
 }
 
 TEST_CASE("data without samples is an error, one empty file among others is not", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string empty = folder.write("empty.txt", "");
   const std::string blank = folder.write("blank.jsonl", "\n \n");
   const std::string full = folder.write("full.txt", "a\nb\n");
@@ -129,7 +129,7 @@ TEST_CASE("data without samples is an error, one empty file among others is not"
 }
 
 TEST_CASE("every sample is reached by seeking, in plain and gzip files alike", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::vector<std::string> files = {
       folder.write("a.jsonl", numbered_lines(0, 1000)), folder.write("b.jsonl", ""),
       folder.write("c.jsonl.gz", gzip(numbered_lines(1000, 500))),
@@ -163,7 +163,7 @@ TEST_CASE("every sample is reached by seeking, in plain and gzip files alike", "
 }
 
 TEST_CASE("data that shrinks or breaks while in use is an error", "[data][dataset]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.write("a.jsonl", numbered_lines(0, 100));
   const Dataset dataset({path});
   Sample sample;

@@ -6,9 +6,9 @@
 #include "support/data_files.h"
 
 using namespace caravan;
-using caravan::test::DataFolder;
 using caravan::test::gzip;
 using caravan::test::message_of;
+using caravan::test::TemporaryFolder;
 using Catch::Matchers::Contains;
 
 namespace {
@@ -26,7 +26,7 @@ std::vector<std::string> lines_of(const std::string& path, std::int64_t limit = 
 }  // namespace
 
 TEST_CASE("lines end with a line feed, with or without carriage return, or with the file", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::vector<std::string> wanted = {"one", "", "two\r", "three"};
   CHECK(lines_of(folder.write("a", "one\r\n\ntwo\r\r\nthree")) == wanted);
   CHECK(lines_of(folder.write("b", "one\n\r\ntwo\r\r\nthree\n")) == wanted);
@@ -34,20 +34,20 @@ TEST_CASE("lines end with a line feed, with or without carriage return, or with 
 }
 
 TEST_CASE("a byte order mark is dropped at the beginning and nowhere else", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string mark = "\xEF\xBB\xBF";
   CHECK(lines_of(folder.write("a", mark + "one\n" + mark + "two\n")) ==
         std::vector<std::string>{"one", mark + "two"});
 }
 
 TEST_CASE("NUL bytes do not end a line", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string content("a\0b\nc\n", 6);
   CHECK(lines_of(folder.write("a", content)) == std::vector<std::string>{std::string("a\0b", 3), "c"});
 }
 
 TEST_CASE("gzip is known by its bytes, with one or several members and zero padding", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::vector<std::string> wanted = {"one", "two", "three"};
   CHECK(lines_of(folder.write("a.txt", gzip("one\ntwo\nthree\n"))) == wanted);
   CHECK(lines_of(folder.write("b.gz", gzip("one\nt") + gzip("") + gzip("wo\nthree"))) == wanted);
@@ -56,7 +56,7 @@ TEST_CASE("gzip is known by its bytes, with one or several members and zero padd
 }
 
 TEST_CASE("a gzip file cut anywhere is an error that names it", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::string content;
   for (int i = 0; i < 500; ++i) {
     content += "line " + std::to_string(i * i) + "\n";
@@ -72,7 +72,7 @@ TEST_CASE("a gzip file cut anywhere is an error that names it", "[data][lines]")
 }
 
 TEST_CASE("a damaged gzip file and garbage after one are errors", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::string damaged = gzip(std::string(5000, 'x') + "\nand more\n");
   damaged[damaged.size() - 6] ^= 0x40;  // in the checksum
   CHECK_THAT(message_of<IoError>([&] { lines_of(folder.write("a.gz", damaged)); }),
@@ -82,7 +82,7 @@ TEST_CASE("a damaged gzip file and garbage after one are errors", "[data][lines]
 }
 
 TEST_CASE("a line may have as many bytes as the limit and no more", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   for (const std::int64_t limit : {1, 7, 300000}) {
     const std::string longest(static_cast<std::size_t>(limit), 'x');
     const std::string path = folder.write("a", "y\n" + longest + "\r\n" + longest + "\n" + longest);
@@ -97,13 +97,13 @@ TEST_CASE("a line may have as many bytes as the limit and no more", "[data][line
 }
 
 TEST_CASE("an endless line in a small gzip file is refused at the limit", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string path = folder.write("bomb.gz", gzip(std::string(std::size_t{64} << 20U, 'x')));
   CHECK_THAT(message_of<IoError>([&] { lines_of(path, 1 << 20); }), Contains("bomb.gz:1"));
 }
 
 TEST_CASE("long lines between short ones arrive whole", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::vector<std::string> wanted;
   std::string content;
   for (int i = 0; i < 60; ++i) {
@@ -117,7 +117,7 @@ TEST_CASE("long lines between short ones arrive whole", "[data][lines]") {
 }
 
 TEST_CASE("a plain file is entered at any line's offset with its number", "[data][lines]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   std::string content = "\xEF\xBB\xBF";
   for (int i = 1; i <= 3000; ++i) {
     content += "line " + std::to_string(i) + (i % 3 == 0 ? "\r\n" : "\n");
@@ -139,7 +139,7 @@ TEST_CASE("a plain file is entered at any line's offset with its number", "[data
 }
 
 TEST_CASE("globs are sorted, lists keep their order, literal names win", "[data][paths]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   const std::string b = folder.write("b.jsonl", "");
   const std::string a = folder.write("a.jsonl", "");
   const std::string star = folder.write("[x].txt", "");
@@ -149,7 +149,7 @@ TEST_CASE("globs are sorted, lists keep their order, literal names win", "[data]
 }
 
 TEST_CASE("patterns without matches, missing files, folders and pipes are errors", "[data][paths]") {
-  const DataFolder folder;
+  const TemporaryFolder folder;
   CHECK_THAT(message_of<IoError>([&] { expand_paths({folder.path("*.nothing")}); }), Contains("*.nothing"));
   CHECK_THAT(message_of<IoError>([&] { expand_paths({folder.path("missing.txt")}); }),
              Contains("missing.txt"));

@@ -250,6 +250,26 @@ TEST_CASE("a document stands between begin and end of text", "[data][tokenizer]"
   CHECK(encoder.encode_document("") == Ids{256, 257});
 }
 
+TEST_CASE("the beginning of a document is the beginning of its ids", "[data][tokenizer]") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = Tokenizer::load(
+      folder.write("tokenizer.model", tokenizer_model_text(byte_tokens_and({" a", "bc", " def"}))));
+  const DocumentEncoder encoder(tokenizer);
+  std::string text;
+  for (int i = 0; i < 300; ++i) {
+    text += " a bc def, x" + std::to_string(i);
+  }
+  const Ids all = encoder.encode_document(text);
+  for (const std::size_t enough :
+       {std::size_t{1}, std::size_t{17}, std::size_t{400}, all.size(), 2 * all.size()}) {
+    const Ids beginning = encoder.encode_beginning(text, enough);
+    const std::size_t common = std::min(enough, all.size());
+    REQUIRE(beginning.size() >= common);
+    CHECK(std::equal(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(common), beginning.begin()));
+    CHECK((enough > all.size() / 2 || beginning.size() < enough + 10));
+  }
+}
+
 TEST_CASE("bytes that are not UTF-8 are encoded as U+FFFD", "[data][tokenizer]") {
   const TemporaryFolder folder;
   const Tokenizer tokenizer =
