@@ -52,7 +52,7 @@ function(caravan_kernels)
       target_link_libraries(caravan_simd_${level} PUBLIC caravan_flags caravan_core caravan_backend)
       target_include_directories(caravan_simd_${level} PRIVATE ${CMAKE_SOURCE_DIR})
       target_compile_options(caravan_simd_${level} PRIVATE ${flags_${level}} -O3 -fopenmp-simd -fno-math-errno
-                             -fno-trapping-math)
+                             -fno-trapping-math -ffp-contract=fast)
       target_compile_definitions(caravan_simd_${level} PRIVATE CARAVAN_SIMD_LEVEL=${level})
       target_sources(caravan_kernels_cpu PRIVATE $<TARGET_OBJECTS:caravan_simd_${level}>)
       string(TOUPPER ${level} upper)

@@ -1,0 +1,15 @@
+// Matrix products by OpenBLAS, divided over our own threads.
+#pragma once
+
+#include "caravan/backend/op_args.h"
+
+namespace caravan::cpu {
+
+void matmul_nt(const MatmulNtArgs& args);
+void matmul_nn(const MatmulNnArgs& args);
+void matmul_tn(const MatmulTnArgs& args);
+
+/// OpenBLAS calls run in the calling thread from now on.
+void use_one_blas_thread();
+
+}  // namespace caravan::cpu

@@ -1,0 +1,89 @@
+// Loops over elements that memory limits: the compiler vectorises them.
+#include "kernels/cpu/simd/ops.h"
+#include "kernels/cpu/simd/vector.h"
+
+namespace caravan::simd::CARAVAN_SIMD_LEVEL {
+
+template <class T>
+void add(const T* x, const T* z, T* y, std::int64_t count) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    y[i] = x[i] + z[i];
+  }
+}
+
+template <class T>
+void scale(T* x, T factor, std::int64_t count) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    x[i] *= factor;
+  }
+}
+
+template <class T>
+void adamw(const AdamwElements<T>& args) {
+  const AdamwElements<T> a = args;  // a copy: the compiler then knows that the loop does not write to it
+#pragma omp simd
+  for (std::int64_t i = 0; i < a.count; ++i) {
+    const T g = a.grad[i] * a.clip;
+    const T m = a.m[i] + a.mix1 * (g - a.m[i]);
+    const T v = a.keep2 * a.v[i] + a.mix2 * g * g;
+    const T decayed = a.param[i] - a.decay * a.param[i];
+    a.m[i] = m;
+    a.v[i] = v;
+    a.param[i] = decayed - a.step * m / (root_of(v) / a.root_correction + a.eps);
+  }
+}
+
+/// Eight sums in double, added up in a fixed order.
+template <class T>
+double sum_squares(const T* x, std::int64_t count) {
+  constexpr std::int64_t kSums = 8;
+  double sums[kSums] = {};
+  std::int64_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+#pragma GCC unroll 8
+    for (std::int64_t s = 0; s < kSums; ++s) {
+      const auto value = static_cast<double>(x[i + s]);
+      sums[s] += value * value;
+    }
+  }
+  for (; i < count; ++i) {
+    const auto value = static_cast<double>(x[i]);
+    sums[0] += value * value;
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+template <class T>
+void rope(const RopeRows<T>& args) {
+  const std::int64_t half = args.head_dim / 2;
+  for (std::int64_t row = 0; row < args.rows; ++row) {
+    const T* cosines = args.cos + args.positions[row] * half;
+    const T* sines = args.sin + args.positions[row] * half;
+    for (std::int64_t head = 0; head < args.heads; ++head) {
+      T* x = args.x + (row * args.heads + head) * args.head_dim;
+#pragma omp simd
+      for (std::int64_t pair = 0; pair < half; ++pair) {
+        const T first = x[2 * pair];
+        const T second = x[2 * pair + 1];
+        const T sine = args.sign * sines[pair];
+        x[2 * pair] = first * cosines[pair] - second * sine;
+        x[2 * pair + 1] = first * sine + second * cosines[pair];
+      }
+    }
+  }
+}
+
+template void add(const float*, const float*, float*, std::int64_t);
+template void add(const double*, const double*, double*, std::int64_t);
+template void scale(float*, float, std::int64_t);
+template void scale(double*, double, std::int64_t);
+template void adamw(const AdamwElements<float>&);
+template void adamw(const AdamwElements<double>&);
+template double sum_squares(const float*, std::int64_t);
+template double sum_squares(const double*, std::int64_t);
+template void rope(const RopeRows<float>&);
+template void rope(const RopeRows<double>&);
+
+}  // namespace caravan::simd::CARAVAN_SIMD_LEVEL

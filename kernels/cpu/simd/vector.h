@@ -1,0 +1,179 @@
+// Vectors of the instruction set this translation unit is compiled for, by the compiler's vector extension.
+// Nothing here has external linkage outside the level's namespace, and no standard header with inline
+// functions is included: the linker must not pick a copy compiled for a newer machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace caravan::simd::CARAVAN_SIMD_LEVEL {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+inline constexpr int kRegisters = 32;
+#elif defined(__AVX__)
+inline constexpr int kVectorBytes = 32;
+inline constexpr int kRegisters = 16;
+#else
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kRegisters = 16;
+#endif
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using Integer = std::int32_t;
+  typedef float Vector __attribute__((vector_size(kVectorBytes)));
+  typedef std::int32_t Integers __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct VectorOf<double> {
+  using Integer = std::int64_t;
+  typedef double Vector __attribute__((vector_size(kVectorBytes)));
+  typedef std::int64_t Integers __attribute__((vector_size(kVectorBytes)));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::Vector;
+template <class T>
+using IntVec = typename VectorOf<T>::Integers;
+/// Elements of a vector.
+template <class T>
+inline constexpr std::int64_t kLanes = kVectorBytes / static_cast<std::int64_t>(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> result;
+  __builtin_memcpy(&result, from, sizeof result);
+  return result;
+}
+template <class T>
+inline void store(T* to, Vec<T> value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+/// The first `count` elements, zeros behind them.
+template <class T>
+inline Vec<T> load_first(const T* from, std::int64_t count) {
+  Vec<T> result{};
+  __builtin_memcpy(&result, from, static_cast<std::size_t>(count) * sizeof(T));
+  return result;
+}
+template <class T>
+inline void store_first(T* to, Vec<T> value, std::int64_t count) {
+  __builtin_memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(T));
+}
+/// All lanes, or the first `count`.
+template <class T>
+inline Vec<T> load_up_to(const T* from, std::int64_t count) {
+  return count == kLanes<T> ? load(from) : load_first(from, count);
+}
+template <class T>
+inline void store_up_to(T* to, Vec<T> value, std::int64_t count) {
+  if (count == kLanes<T>) {
+    store(to, value);
+  } else {
+    store_first(to, value, count);
+  }
+}
+template <class T>
+inline Vec<T> splat(T value) {
+  return value - Vec<T>{};
+}
+/// Lane numbers plus `from`.
+template <class T>
+inline IntVec<T> lane_numbers(std::int64_t from) {
+  IntVec<T> result;
+  for (std::int64_t lane = 0; lane < kLanes<T>; ++lane) {
+    result[lane] = static_cast<typename VectorOf<T>::Integer>(from + lane);
+  }
+  return result;
+}
+
+template <class T>
+inline T sum_of(Vec<T> value) {
+  T lanes[kLanes<T>];
+  store(lanes, value);
+  for (std::int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
+    for (std::int64_t lane = 0; lane < half; ++lane) {
+      lanes[lane] += lanes[lane + half];
+    }
+  }
+  return lanes[0];
+}
+template <class T>
+inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+template <class T>
+inline T max_of(Vec<T> value) {
+  T lanes[kLanes<T>];
+  store(lanes, value);
+  for (std::int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
+    for (std::int64_t lane = 0; lane < half; ++lane) {
+      lanes[lane] = lanes[lane] > lanes[lane + half] ? lanes[lane] : lanes[lane + half];
+    }
+  }
+  return lanes[0];
+}
+
+// ---- exponentials
+
+inline float exp_of(float x) {
+  return __builtin_expf(x);
+}
+inline double exp_of(double x) {
+  return __builtin_exp(x);
+}
+inline float log_of(float x) {
+  return __builtin_logf(x);
+}
+inline double log_of(double x) {
+  return __builtin_log(x);
+}
+inline float root_of(float x) {
+  return __builtin_sqrtf(x);
+}
+inline double root_of(double x) {
+  return __builtin_sqrt(x);
+}
+
+/// float64: the C library's, for accuracy.
+inline Vec<double> exp_of(Vec<double> x) {
+  for (std::int64_t lane = 0; lane < kLanes<double>; ++lane) {
+    x[lane] = __builtin_exp(x[lane]);
+  }
+  return x;
+}
+
+/// float32, within 2 units in the last place; 0 below −87.3 (no denormal results), infinity above 88.73, NaN
+/// stays NaN. exp(x) = 2^n · exp(r), |r| ≤ ln(2)/2, ln(2) in two parts; polynomial after Cephes' expf.
+inline Vec<float> exp_of(Vec<float> x) {
+  constexpr float kLowest = -87.3365447F;
+  constexpr float kHighest = 88.7228394F;
+  constexpr float kRound = 0x1.8p23F;  // adding it rounds to an integer in the low bits
+  constexpr std::uint32_t kRoundBits = 0x4B400000U;
+  typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  const Vec<float> limited_above = x > splat(kHighest) ? splat(kHighest) : x;
+  const Vec<float> limited = limited_above < splat(kLowest) ? splat(kLowest) : limited_above;
+  const Vec<float> shifted = limited * 1.44269504F + kRound;
+  const Vec<float> n = shifted - kRound;
+  const Vec<float> r = (limited - n * 0.693359375F) - n * -2.12194440e-4F;
+  Vec<float> p = r * 1.9875691500e-4F + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * (r * r) + r + 1.0F;
+  // 2^n in two factors: n reaches 128, whose power is no float.
+  const IntVec<float> exponent =
+      reinterpret_cast<IntVec<float>>(reinterpret_cast<Bits>(shifted) - kRoundBits);
+  const IntVec<float> half = exponent >> 1;
+  const Bits factor1 = (reinterpret_cast<Bits>(half) + 127U) << 23U;
+  const Bits factor2 = (reinterpret_cast<Bits>(exponent - half) + 127U) << 23U;
+  const Vec<float> y = p * reinterpret_cast<Vec<float>>(factor1) * reinterpret_cast<Vec<float>>(factor2);
+  const Vec<float> bounded = x > splat(kHighest) ? splat(__builtin_inff()) : y;
+  return x < splat(kLowest) ? Vec<float>{} : bounded;
+}
+
+}  // namespace caravan::simd::CARAVAN_SIMD_LEVEL
