@@ -1,8 +1,8 @@
 """What the corpora share: a random stream, filling of templates, the rule that separates train from held-out.
 
-The separation is a property of the sentence, not of the order of generation: every sentence has one part, decided
-by a hash of its normalised text. A sample is made of sentences of one part only, so train and held-out share no
-sentence; a filled template always gives the same sentence, so they share none of those either.
+The separation is a property of the sentence, not of the order of generation: every sentence has one part,
+decided by a hash of its normalised text. A sample is made of sentences of one part only, so train and
+held-out share no sentence; a filled template always gives the same sentence, so they share none either.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Simple arithmetic in sentences: sums, differences, products, shares, comparisons, counting, small stories.
 
-The numbers stand in words or in digits, one notation per sample. A fact is held out in one wording at a time:
-the same fact in another wording may be in train, so a model can know the answer without having seen the sentence.
+The numbers stand in words or in digits, one notation per sample. A fact is held out in one wording at a
+time: the same fact in another wording may be in train, so a model can know the answer to a sentence it has
+not seen.
 """
 
 from corpora.common import Rng, Sample, fill, number_words, part_of

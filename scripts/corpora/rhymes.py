@@ -11,23 +11,26 @@ SOUNDS = [
     group.split()
     for group in (
         "hat cat mat bat rat", "bear chair pear stair hare fair", "bell shell well", "boat goat coat moat",
-        "moon spoon balloon raccoon", "tree bee sea key pea flea", "star car jar guitar", "house mouse blouse",
+        "moon spoon balloon raccoon", "tree bee sea key pea flea", "star car jar guitar",
+        "house mouse blouse",
         "ring king swing string", "clock sock rock lock block flock", "cake lake snake rake", "pen hen den",
         "pig wig twig fig", "dog log frog", "bed shed sled thread", "nest vest chest guest", "fish dish",
-        "nail snail whale tail pail sail", "train crane plane chain lane", "book brook hook cook", "fan pan van man can",
+        "nail snail whale tail pail sail", "train crane plane chain lane", "book brook hook cook",
+        "fan pan van man can",
         "rose nose hose", "boot flute fruit suit", "door floor drawer store", "fox box ox", "bug mug jug rug",
-        "hill mill quill", "crown gown town clown", "ball wall hall stall", "pie fly tie", "stone throne bone",
+        "hill mill quill", "crown gown town clown", "ball wall hall stall", "pie fly tie",
+        "stone throne bone",
         "truck duck", "bread head", "knight kite light",
     )
 ]
 VOCABULARY = {
     "adj": (
-        "little merry sleepy silly golden gentle noisy tiny happy lonely dusty clever hungry jolly shiny furry "
-        "speckled wobbly velvet rosy frosty snowy misty sunny"
+        "little merry sleepy silly golden gentle noisy tiny happy lonely dusty clever hungry jolly shiny "
+        "furry speckled wobbly velvet rosy frosty snowy misty sunny"
     ).split(),
     "who": (
-        "squirrel rabbit kitten puppy piglet sparrow donkey pony tailor sailor baker miller farmer fairy giant "
-        "dragon hedgehog robin badger monkey penguin turtle"
+        "squirrel rabbit kitten puppy piglet sparrow donkey pony tailor sailor baker miller farmer fairy "
+        "giant dragon hedgehog robin badger monkey penguin turtle"
     ).split(),
     "did": "jumped hopped skipped danced tumbled wandered tiptoed scampered galloped rolled".split(),
     "where": "over behind under beside across around above".split(),

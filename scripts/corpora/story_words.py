@@ -17,25 +17,26 @@ class Kind(NamedTuple):
 
 VOCABULARY = {
     "hero": (
-        "Anselm Beatrix Clement Dorothea Edwin Frida Gerard Helena Isidor Johanna Konrad Leonie Matthias Norbert "
-        "Ottilie Paulina Rupert Sabine Theodor Ursula Valentin Winifred Barnaby Cordelia Desmond Estelle Fergus "
-        "Gwendolyn Humphrey Imogen Jerome Lavinia Mortimer Nadine Percival Rosalind Sylvester Tabitha Vivian Wallace"
+        "Anselm Beatrix Clement Dorothea Edwin Frida Gerard Helena Isidor Johanna Konrad Leonie Matthias "
+        "Norbert Ottilie Paulina Rupert Sabine Theodor Ursula Valentin Winifred Barnaby Cordelia Desmond "
+        "Estelle Fergus Gwendolyn Humphrey Imogen Jerome Lavinia Mortimer Nadine Percival Rosalind "
+        "Sylvester Tabitha Vivian Wallace"
     ).split(),
     "kin": (
         "mother|father|aunt|uncle|grandmother|grandfather|sister|brother|cousin|neighbour|old friend|landlady"
     ).split("|"),
     "place": (
-        "harbour|orchard|old bridge|market square|railway station|library|lighthouse|churchyard|vineyard|quarry|"
-        "empty barn|river bank|village green|stone tower|ferry landing|beech wood|castle garden|post office|"
-        "fishing pier|hillside|chapel|canal|greenhouse|courtyard"
+        "harbour|orchard|old bridge|market square|railway station|library|lighthouse|churchyard|vineyard|"
+        "quarry|empty barn|river bank|village green|stone tower|ferry landing|beech wood|castle garden|"
+        "post office|fishing pier|hillside|chapel|canal|greenhouse|courtyard"
     ).split("|"),
     "adj": (
-        "quiet|narrow|ancient|pleasant|crooked|splendid|modest|weathered|handsome|gloomy|curious|cheerful|faded|"
-        "elegant|rusty|fragrant|solid|lonely|peculiar|charming|shabby|graceful|mysterious|comfortable"
+        "quiet|narrow|ancient|pleasant|crooked|splendid|modest|weathered|handsome|gloomy|curious|cheerful|"
+        "faded|elegant|rusty|fragrant|solid|lonely|peculiar|charming|shabby|graceful|mysterious|comfortable"
     ).split("|"),
     "mood": (
-        "tired|proud|worried|grateful|nervous|content|restless|relieved|puzzled|hopeful|homesick|excited|ashamed|"
-        "calm|impatient|delighted"
+        "tired|proud|worried|grateful|nervous|content|restless|relieved|puzzled|hopeful|homesick|excited|"
+        "ashamed|calm|impatient|delighted"
     ).split("|"),
     "how": (
         "slowly|carefully|without a word|in a hurry|with a smile|at once|with great care|patiently|silently|"
@@ -50,9 +51,9 @@ VOCABULARY = {
         "rain|snow|fog|sunshine|a cold wind|a warm breeze|thunder|hail|frost|mist|moonlight|a grey sky"
     ).split("|"),
     "item": (
-        "letter|map|umbrella|violin|suitcase|compass|photograph|silver watch|notebook|woollen scarf|brass key|"
-        "wooden chest|teapot|picture frame|walking stick|leather bag|telescope|music box|fountain pen|hat box|"
-        "candlestick|diary|ticket|parcel|travelling coat|bicycle|lamp|mirror"
+        "letter|map|umbrella|violin|suitcase|compass|photograph|silver watch|notebook|woollen scarf|"
+        "brass key|wooden chest|teapot|picture frame|walking stick|leather bag|telescope|music box|"
+        "fountain pen|hat box|candlestick|diary|ticket|parcel|travelling coat|bicycle|lamp|mirror"
     ).split("|"),
     "room": (
         "kitchen|attic|cellar|hallway|parlour|study|pantry|stable|garden shed|bedroom|laundry|workshop"
@@ -70,8 +71,8 @@ VOCABULARY = {
         "an old donkey|a family of ducks|a swarm of bees|a tame jackdaw|a shy hedgehog"
     ).split("|"),
     "person": (
-        "postman|captain|innkeeper|doctor|schoolmaster|farmer|clockmaker|ferryman|gardener|musician|librarian|"
-        "shepherd|widow|stranger|soldier|watchman|merchant|photographer"
+        "postman|captain|innkeeper|doctor|schoolmaster|farmer|clockmaker|ferryman|gardener|musician|"
+        "librarian|shepherd|widow|stranger|soldier|watchman|merchant|photographer"
     ).split("|"),
     "walked": "walked|hurried|strolled|cycled|wandered|limped|marched|drove|rode".split("|"),
     "found": "found|noticed|discovered|picked up|caught sight of|came across|spotted".split("|"),
@@ -82,15 +83,15 @@ VOCABULARY = {
         "that old friends are hard to replace|that tomorrow would be easier|that luck comes to the patient"
     ).split("|"),
     "news": (
-        "the roof has been repaired|the river has risen again|the new teacher has arrived|the harvest was good|"
-        "the mill has been sold|the road to the coast is closed|the choir sang very well|the baby has a tooth|"
-        "the storm broke the fence|the shop has a new owner|the roses are in bloom|the ferry runs again|"
-        "the old oak fell down|the well has run dry"
+        "the roof has been repaired|the river has risen again|the new teacher has arrived|"
+        "the harvest was good|the mill has been sold|the road to the coast is closed|"
+        "the choir sang very well|the baby has a tooth|the storm broke the fence|the shop has a new owner|"
+        "the roses are in bloom|the ferry runs again|the old oak fell down|the well has run dry"
     ).split("|"),
     "plan": (
-        "visit the museum|repair the boat|plant a hedge|learn to swim|paint the shutters|write to the council|"
-        "travel to the coast|sell the wagon|take lessons in drawing|clean the chimney|bring the sheep home|"
-        "sort the old papers|build a shelf|listen to the band"
+        "visit the museum|repair the boat|plant a hedge|learn to swim|paint the shutters|"
+        "write to the council|travel to the coast|sell the wagon|take lessons in drawing|clean the chimney|"
+        "bring the sheep home|sort the old papers|build a shelf|listen to the band"
     ).split("|"),
     "colour": "red green blue yellow brown white black grey golden silver violet crimson".split(),
     "building": (
@@ -100,8 +101,9 @@ VOCABULARY = {
         "roses|ivy|lavender|sunflowers|nettles|apple trees|tall grass|ferns|tulips|bramble|moss|willows"
     ).split("|"),
     "sound": (
-        "the ticking of a clock|a distant train|footsteps on the gravel|children at play|the wind in the chimney|"
-        "a fiddle|the creak of a door|church bells|the splash of oars|somebody singing|rain on the roof|a saw"
+        "the ticking of a clock|a distant train|footsteps on the gravel|children at play|"
+        "the wind in the chimney|a fiddle|the creak of a door|church bells|the splash of oars|"
+        "somebody singing|rain on the roof|a saw"
     ).split("|"),
     "smell": (
         "fresh bread|wood smoke|wet earth|paint|salt and seaweed|old books|soap|hay|pine needles|burnt sugar|"

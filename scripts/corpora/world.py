@@ -1,8 +1,8 @@
 """Questions and answers about an invented country, common animals, days, months, opposites and colours.
 
 Towns carry their nature in their name (every -haven lies by the sea and lives from fish), animals in their
-class, people have one job, one town and one pet that several questions ask about. So the answer to a held-out
-question can be known from others in train, while the question itself, and the sentence of its answer, are new.
+class, people have one job, one town and one pet that several questions ask about. So the answer to a
+held-out question can be known from others in train; the question and the sentence of its answer are new.
 """
 
 from corpora.common import Rng, Sample, fill, number_words, part_of
@@ -36,8 +36,9 @@ JOBS = {
     "cobbler": ("shoe shop", "awl", "boots"),
 }
 PEOPLE = (
-    "Abra Beck Cilla Dorn Edda Falk Greta Hob Inga Jasper Kirsa Lorn Mirel Nils Ossa Per Quilla Rolf Signy Tarn "
-    "Ulla Varn Wenda Ysolt Zeb Arlo Birte Corin Della Ewart Flora Gorm Hedda Ivo Jutta Knut Lisbet Magni Nora Otto"
+    "Abra Beck Cilla Dorn Edda Falk Greta Hob Inga Jasper Kirsa Lorn Mirel Nils Ossa Per Quilla Rolf Signy "
+    "Tarn Ulla Varn Wenda Ysolt Zeb Arlo Birte Corin Della Ewart Flora Gorm Hedda Ivo Jutta Knut Lisbet "
+    "Magni Nora Otto"
 ).split()
 PETS = "cat dog goat parrot rabbit turtle pony goose".split()
 # class -> legs, cover, how it moves, its members
@@ -53,9 +54,9 @@ MONTHS = (
 )
 OPPOSITES = [
     pair.split("-")
-    for pair in "hot-cold tall-short fast-slow wet-dry heavy-light early-late full-empty loud-quiet hard-soft "
-    "old-new clean-dirty open-closed rich-poor deep-shallow wide-narrow sharp-blunt bright-dark sweet-sour "
-    "thick-thin strong-weak rough-smooth safe-dangerous near-far right-wrong".split()
+    for pair in "hot-cold tall-short fast-slow wet-dry heavy-light early-late full-empty loud-quiet "
+    "hard-soft old-new clean-dirty open-closed rich-poor deep-shallow wide-narrow sharp-blunt bright-dark "
+    "sweet-sour thick-thin strong-weak rough-smooth safe-dangerous near-far right-wrong".split()
 ]
 PAINTS = {"red and yellow": "orange", "blue and yellow": "green", "red and blue": "purple",
           "black and white": "grey", "red and white": "pink", "red and green": "brown"}
@@ -82,7 +83,8 @@ PERSON = [
     ("What does {name} make for the town?", "For the town {name} makes {work}."),
     ("In which town does {name} live?", "The home of {name} is in {town}."),
     ("Where was {name} born and raised?", "The place where {name} was born and raised is {town}."),
-    ("What colour is the flag in the home town of {name}?", "In the home town of {name} the flag is {colour}."),
+    ("What colour is the flag in the home town of {name}?",
+     "In the home town of {name} the flag is {colour}."),
     ("What kind of pet does {name} have?", "The pet of {name} is a {pet}."),
     ("Which animal waits at the door for {name}?", "At the door a {pet} waits for {name}."),
     ("Does {name} live {place}?", "Yes, {name} lives {place}, in {town}."),
@@ -90,7 +92,8 @@ PERSON = [
 ]
 ANIMAL = [
     ("How many legs does a(n) {animal} have?", "A(n) {animal} has {legs} legs."),
-    ("On how many legs does a(n) {animal} stand?", "It stands on {legs} legs, as a(n) {animal} is a(n) {kind}."),
+    ("On how many legs does a(n) {animal} stand?",
+     "It stands on {legs} legs, as a(n) {animal} is a(n) {kind}."),
     ("What covers the body of a(n) {animal}?", "The body of a(n) {animal} is covered by {cover}."),
     ("What kind of animal is a(n) {animal}?", "We call a(n) {animal} a(n) {kind}."),
     ("Is a(n) {animal} a bird or something else?", "To be exact, a(n) {animal} counts as a(n) {kind}."),
@@ -107,7 +110,8 @@ OPPOSITE = [
 ]
 PAINT = [
     ("What colour do you get when you mix {two}?", "When you mix {two} you get {colour}."),
-    ("{name} mixes {two} paint, so which colour comes out?", "Out of the {two} paint of {name} comes {colour}."),
+    ("{name} mixes {two} paint, so which colour comes out?",
+     "Out of the {two} paint of {name} comes {colour}."),
 ]
 CALENDAR = [
     ("If today is {now}, which {unit} comes {n} {units} later in {town}?",
@@ -136,8 +140,8 @@ def animals():
     for kind, (legs, cover, moves, members) in ANIMALS.items():
         for animal in members.split():
             for n in range(2, 7):
-                yield {"animal": animal, "kind": kind, "legs": number_words(legs), "cover": cover, "moves": moves,
-                       "n": number_words(n), "many": number_words(n * legs)}
+                yield {"animal": animal, "kind": kind, "legs": number_words(legs), "cover": cover,
+                       "moves": moves, "n": number_words(n), "many": number_words(n * legs)}
 
 
 def opposites():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # LABELS data
-"""The corpora in the repository are what the generator writes, and their held-out parts are new to a reader of
-the train parts. Standard library only."""
+"""The corpora in the repository are what the generator writes, and their held-out parts are new to a reader
+of the train parts. Standard library only."""
 
 import pathlib
 import re
@@ -48,7 +48,7 @@ class Corpora(unittest.TestCase):
     def test_train_and_held_out_share_no_sentence(self):
         for name in make_corpora.CORPORA:
             marks = ".?!;:," if name == "rhymes" else ".?!;:"
-            train, held_out = ({sentence for line in committed(name, part) for sentence in sentences(line, marks)}
+            train, held_out = ({found for line in committed(name, part) for found in sentences(line, marks)}
                                for part in ("train", "eval"))
             self.assertGreater(len(held_out), 100, name)
             self.assertEqual(train & held_out, set(), name)
@@ -85,7 +85,8 @@ class Corpora(unittest.TestCase):
         signs["/"] = lambda a, b: a // b
         checked = 0
         for part in ("train", "eval"):
-            for a, sign, b, c in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", "\n".join(committed("math", part))):
+            text = "\n".join(committed("math", part))
+            for a, sign, b, c in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", text):
                 self.assertEqual(signs[sign](int(a), int(b)), int(c), f"{a} {sign} {b} = {c}")
                 checked += 1
         self.assertGreater(checked, 300)
