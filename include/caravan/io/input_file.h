@@ -1,0 +1,37 @@
+// A file opened for reading at any position. Positions and sizes are checked here once, so that readers of
+// hostile files never touch memory or offsets outside the file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace caravan {
+
+class InputFile {
+ public:
+  /// Opens a regular file; IoError with the system's reason otherwise.
+  explicit InputFile(std::string path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  InputFile(InputFile&&) = delete;
+  InputFile& operator=(InputFile&&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::int64_t size() const { return size_; }
+  /// Fills `destination` from byte `offset` on; IoError when the file has fewer bytes. Safe from several
+  /// threads at once.
+  void read_at(std::int64_t offset, std::span<std::byte> destination) const;
+
+ private:
+  std::string path_;
+  std::int64_t size_ = 0;
+  int descriptor_ = -1;
+};
+
+/// The whole of a small text file; IoError when it is larger than `limit_bytes`.
+std::string read_text_file(const std::string& path, std::int64_t limit_bytes);
+
+}  // namespace caravan

@@ -1,0 +1,72 @@
+#include "caravan/io/input_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "caravan/core/error.h"
+
+namespace caravan {
+namespace {
+
+// Linux moves at most 0x7ffff000 bytes per call; a round number below it keeps reads aligned.
+constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
+
+}  // namespace
+
+InputFile::InputFile(std::string path) : path_(std::move(path)) {
+  struct stat info {};
+  if (::stat(path_.c_str(), &info) != 0) {
+    fail<IoError>("{}: cannot be read: {}", path_, std::strerror(errno));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    fail<IoError>("{}: is not a regular file", path_);
+  }
+  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor_ < 0) {
+    fail<IoError>("{}: cannot be opened: {}", path_, std::strerror(errno));
+  }
+  size_ = info.st_size;
+}
+
+InputFile::~InputFile() {
+  ::close(descriptor_);
+}
+
+void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) const {
+  const auto wanted = static_cast<std::int64_t>(destination.size());
+  if (offset < 0 || wanted > size_ || offset > size_ - wanted) {
+    fail<IoError>("{}: bytes {} to {} wanted, but the file has {} bytes; it is cut short or damaged", path_,
+                  offset, offset + wanted, size_);
+  }
+  while (!destination.empty()) {
+    const std::size_t bytes = std::min(destination.size(), kMaxBytesPerCall);
+    const ssize_t got = ::pread(descriptor_, destination.data(), bytes, offset);
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got <= 0) {
+      fail<IoError>("{}: reading at byte {} failed: {}", path_, offset,
+                    got < 0 ? std::strerror(errno) : "the file became shorter");
+    }
+    offset += got;
+    destination = destination.subspan(static_cast<std::size_t>(got));
+  }
+}
+
+std::string read_text_file(const std::string& path, std::int64_t limit_bytes) {
+  const InputFile file(path);
+  if (file.size() > limit_bytes) {
+    fail<IoError>("{}: has {} bytes, more than the {} a file of this kind may have", path, file.size(),
+                  limit_bytes);
+  }
+  std::string text(static_cast<std::size_t>(file.size()), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+}  // namespace caravan
