@@ -65,6 +65,11 @@ void agree(const std::function<void()>& work) {
       static_cast<int>(exit_code));
 }
 
+void let_rank_zero_speak() {
+  std::fflush(nullptr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+}
+
 int report_failure(const std::exception& error) {
   const LaunchPlace place = launch_place();
   const int exit_code = exit_code_of(error);
@@ -72,6 +77,8 @@ int report_failure(const std::exception& error) {
   if (place.size == 1 || all_know) {
     if (place.rank == 0) {
       fmt::print(stderr, "caravan: {}\n", describe(error));
+    } else {
+      let_rank_zero_speak();
     }
     return exit_code;
   }

@@ -30,6 +30,10 @@ class AgreedError : public Error {
 /// passes through unchanged.
 void agree(const std::function<void()>& work);
 
+/// For ranks other than 0 that leave with an error rank 0 is about to print: launchers kill the whole job as
+/// soon as one rank has left with an error, so these wait a moment.
+void let_rank_zero_speak();
+
 /// Says on standard error what ended the program and returns the exit code. With several ranks and an error
 /// that the others do not know of, ends all of them by MPI_Abort and does not return.
 int report_failure(const std::exception& error);

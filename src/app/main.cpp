@@ -1,15 +1,17 @@
 // The program: one binary, one subcommand per file of this folder. main starts MPI where a command needs it,
 // catches what commands throw, says it once and ends all ranks.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <cstdio>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/core/nearest_name.h"
 #include "commands.h"
 #include "failure.h"
 #include "versions.h"
@@ -65,6 +67,26 @@ void prepare_command(const CLI::App& program, const std::string& log_ranks, Proc
   agree([&] { log::configure(place.rank, log_ranks); });
 }
 
+/// What to say of a command line that cannot be understood.
+std::string describe_usage_error(const CLI::App* program, const CLI::Error& error) {
+  constexpr const char* kHint = "Try caravan --help or caravan COMMAND --help.";
+  const std::vector<std::string> rest = program->remaining();
+  const bool is_command_missing = program->get_subcommands().empty() && error.get_name() == "RequiredError";
+  if (!is_command_missing || (!rest.empty() && rest.front().starts_with('-'))) {
+    return fmt::format("caravan: {}\n{}\n", error.what(), kHint);
+  }
+  std::vector<std::string> names;
+  for (const CLI::App* command : program->get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  const std::string problem =
+      rest.empty() ? "a command is missing" : fmt::format("unknown command {}", rest.front());
+  const auto near = rest.empty() ? std::nullopt : nearest_name(rest.front(), names);
+  const std::string remedy =
+      near ? fmt::format("did you mean {}?", *near) : fmt::format("there are {}", fmt::join(names, ", "));
+  return fmt::format("caravan: {}; {}\n{}\n", problem, remedy, kHint);
+}
+
 int run(CLI::App& program, Process& process) {
   std::string log_ranks;
   program.fallthrough();
@@ -76,16 +98,20 @@ int run(CLI::App& program, Process& process) {
       "Examples:\n"
       "  mpirun -n 4 caravan train configs/train/llama3.2-3b-federated.yaml --set model.checkpoint=DIR\n"
       "  caravan COMMAND --help\n");
+  program.failure_message(describe_usage_error);
   add_commands(program);
   program.parse_complete_callback([&] { prepare_command(program, log_ranks, process); });
   try {
     program.parse(process.argc, process.argv);
   } catch (const CLI::ParseError& error) {
-    // Help, --version or a wrong command line: every rank finds the same, one prints.
-    if (launch_place().rank != 0) {
-      return error.get_exit_code() == 0 ? 0 : kExitUsage;
+    // Help, --version or a wrong command line: every rank finds the same, rank 0 prints it.
+    const bool is_wrong = error.get_exit_code() != 0;
+    if (launch_place().rank == 0) {
+      program.exit(error);
+    } else if (is_wrong) {
+      let_rank_zero_speak();
     }
-    return program.exit(error) == 0 ? 0 : kExitUsage;
+    return is_wrong ? kExitUsage : 0;
   }
   return 0;
 }
