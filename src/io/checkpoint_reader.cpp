@@ -279,6 +279,21 @@ std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
   fail_unrecognised(folder, files);
 }
 
+std::vector<TensorSource> tensor_sources(const CheckpointReader& reader, std::optional<DType> dtype) {
+  std::vector<TensorSource> sources;
+  for (const TensorInfo& info : reader.tensors()) {
+    const DType target = dtype.value_or(info.dtype);
+    const auto read_rows = [&reader, info, target](std::int64_t begin, std::int64_t end,
+                                                   std::byte* destination) {
+      Region region = full_region(info.shape);
+      region.at(0) = {begin, end};
+      reader.read(info.name, region, TensorView(destination, target, region_shape(region)));
+    };
+    sources.push_back({info.name, info.shape, target, read_rows});
+  }
+  return sources;
+}
+
 void check_tensors(const CheckpointReader& reader, const std::vector<TensorInfo>& expected) {
   std::map<std::string, Shape> found;
   for (const TensorInfo& info : reader.tensors()) {

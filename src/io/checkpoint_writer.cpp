@@ -55,8 +55,8 @@ void write_companions(const OutputFolder& folder, const CheckpointWriteOptions& 
   for (const std::string& path : options.copied_files) {
     copy_file(path, folder.file(fs::path(path).filename().string()));
   }
-  for (const ExtraFile& extra : options.extra_files) {
-    write_file_atomically(folder.file(extra.name), extra.content);
+  if (options.add_files) {
+    options.add_files(folder.temporary_path());
   }
 }
 

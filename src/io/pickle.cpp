@@ -427,11 +427,11 @@ class Unpickler {
     auto bytes = static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
     bool overflows = tensor.storage_offset < 0;
     const bool is_empty = std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end();
-    for (std::size_t dim = 0; !is_empty && dim < tensor.shape.size(); ++dim) {
+    for (std::size_t dim = 0; dim < tensor.shape.size(); ++dim) {
+      const std::int64_t size = std::max<std::int64_t>(tensor.shape[dim], 1);
       std::int64_t step = 0;
-      overflows = overflows || __builtin_mul_overflow(tensor.shape[dim] - 1, tensor.strides[dim], &step) ||
-                  __builtin_add_overflow(last, step, &last) ||
-                  __builtin_mul_overflow(bytes, tensor.shape[dim], &bytes);
+      overflows = overflows || __builtin_mul_overflow(size - 1, tensor.strides[dim], &step) ||
+                  __builtin_add_overflow(last, step, &last) || __builtin_mul_overflow(bytes, size, &bytes);
     }
     if (overflows || (!is_empty && last >= tensor.storage_numel)) {
       refuse("a tensor of size ({}) and stride ({}) at {} reaches outside its storage of {} elements",

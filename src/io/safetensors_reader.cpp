@@ -17,18 +17,21 @@ namespace {
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the reference implementation's limit
 constexpr std::int64_t kMaxIndexBytes = std::int64_t{64} << 20U;
 
-/// Bytes of the tensor; IoError on overflow.
+/// Bytes of the tensor; IoError on overflow. Empty dims count as one there, so that strides cannot overflow
+/// either.
 std::int64_t checked_bytes(const SafetensorsEntry& entry, const std::string& path) {
   auto bytes = static_cast<std::int64_t>(dtype_bytes(entry.dtype));
   bool overflows = false;
+  bool is_empty = false;
   for (const std::int64_t size : entry.shape) {
-    overflows = overflows || __builtin_mul_overflow(bytes, size, &bytes);
+    is_empty = is_empty || size == 0;
+    overflows = overflows || __builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes);
   }
   if (overflows) {
     fail<IoError>("{}: tensor '{}' of shape ({}) is impossibly large", path, entry.name,
                   fmt::join(entry.shape, ", "));
   }
-  return bytes;
+  return is_empty ? 0 : bytes;
 }
 
 /// No holes, no overlaps, every size right, nothing after the last byte.

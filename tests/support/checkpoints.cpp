@@ -15,20 +15,6 @@ std::map<std::string, std::vector<double>> read_all(const CheckpointReader& read
   return all;
 }
 
-std::vector<TensorSource> sources_of(const CheckpointReader& reader, DType dtype) {
-  std::vector<TensorSource> sources;
-  for (const TensorInfo& info : reader.tensors()) {
-    const auto read_rows = [&reader, info, dtype](std::int64_t begin, std::int64_t end,
-                                                  std::byte* destination) {
-      Region region = full_region(info.shape);
-      region[0] = {begin, end};
-      reader.read(info.name, region, TensorView(destination, dtype, region_shape(region)));
-    };
-    sources.push_back({info.name, info.shape, dtype, read_rows});
-  }
-  return sources;
-}
-
 std::vector<TensorSource> numbered_sources(const ModelConfig& config) {
   std::vector<TensorSource> sources;
   for (const TensorInfo& info : expected_tensors(config, DType::kFloat32)) {

@@ -15,9 +15,6 @@ namespace caravan::test {
 /// Every tensor of a checkpoint by name, as float64.
 std::map<std::string, std::vector<double>> read_all(const CheckpointReader& reader);
 
-/// A reader's tensor as something to write, in `dtype`; `reader` must outlive it.
-std::vector<TensorSource> sources_of(const CheckpointReader& reader, DType dtype);
-
 /// The parameters of `config` in float32; element i of the k-th tensor is k + i / 1024.
 std::vector<TensorSource> numbered_sources(const ModelConfig& config);
 

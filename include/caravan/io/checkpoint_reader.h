@@ -12,6 +12,7 @@
 #include "caravan/core/shard_spec.h"
 #include "caravan/core/tensor_view.h"
 #include "caravan/io/llama_names.h"
+#include "caravan/io/tensor_source.h"
 
 namespace caravan {
 
@@ -50,6 +51,10 @@ class CheckpointReader {
 std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
                                                   std::optional<double> rope_scaling_factor,
                                                   Tie tie = Tie::kAuto);
+
+/// The reader's tensors as something to write, in `dtype` or, when null, each in the files' own; `reader`
+/// must outlive them.
+std::vector<TensorSource> tensor_sources(const CheckpointReader& reader, std::optional<DType> dtype);
 
 /// Compares names and shapes; one IoError lists every missing, extra and mis-shaped tensor.
 void check_tensors(const CheckpointReader& reader, const std::vector<TensorInfo>& expected);

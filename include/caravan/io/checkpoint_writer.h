@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,16 +14,11 @@
 
 namespace caravan {
 
-/// A small text file that goes into the folder with the weights (caravan.json).
-struct ExtraFile {
-  std::string name;
-  std::string content;
-};
-
 struct CheckpointWriteOptions {
   IfExists if_exists = IfExists::kFail;
   std::vector<std::string> copied_files;  // paths, copied unchanged under their own names (tokenizers)
-  std::vector<ExtraFile> extra_files;
+  /// Called before the folder gets its name, to write more files into it: write_run_record(folder, record).
+  std::function<void(const std::string& folder)> add_files;
   std::int64_t shard_limit_bytes = 5'000'000'000;  // Hugging Face layout: bytes of tensors per file
 };
 

@@ -32,12 +32,12 @@ TEST_CASE("the golden checkpoints go from Meta to Hugging Face and back without 
     CHECK(open_checkpoint(*hf, std::nullopt)->config() == first->config());
 
     const TemporaryFolder folder;
-    write_hf_checkpoint(folder / "hf", first->config(), sources_of(*first, DType::kFloat32));
+    write_hf_checkpoint(folder / "hf", first->config(), tensor_sources(*first, DType::kFloat32));
     const auto second = open_checkpoint(folder / "hf", std::nullopt);
     CHECK(second->layout() == CheckpointLayout::kHuggingFace);
     CHECK(second->config() == first->config());
     CHECK(read_all(*second) == expected);
-    write_meta_checkpoint(folder / "meta", second->config(), sources_of(*second, DType::kFloat32));
+    write_meta_checkpoint(folder / "meta", second->config(), tensor_sources(*second, DType::kFloat32));
     const auto third = open_checkpoint(folder / "meta", std::nullopt);
     CHECK(third->layout() == CheckpointLayout::kMeta);
     CHECK(third->config() == first->config());
@@ -54,7 +54,7 @@ TEST_CASE("every file tensor of a written Hugging Face folder equals that of the
   }
   const TemporaryFolder folder;
   const auto reader = open_checkpoint(*meta, std::nullopt);
-  write_hf_checkpoint(folder / "hf", reader->config(), sources_of(*reader, DType::kFloat32));
+  write_hf_checkpoint(folder / "hf", reader->config(), tensor_sources(*reader, DType::kFloat32));
   std::map<std::string, StoredTensor> golden;
   for (const StoredTensor& tensor : read_safetensors(*hf)) {
     golden[tensor.name] = tensor;
@@ -118,7 +118,7 @@ TEST_CASE("an existing folder is refused, and replaced as a whole when that is a
   CheckpointWriteOptions options;
   options.if_exists = IfExists::kReplace;
   options.copied_files = {folder / "tokenizer.model"};
-  options.extra_files = {{"caravan.json", "{}"}};
+  options.add_files = [](const std::string& target) { write_text(target + "/caravan.json", "{}"); };
   write_meta_checkpoint(folder / "out/", config, numbered_sources(config), options);
   CHECK_FALSE(std::filesystem::exists(folder / "out/old.txt"));
   CHECK(read_text(folder / "out/tokenizer.model") == "IQ== 0\n");

@@ -1,0 +1,100 @@
+// caravan convert: a checkpoint folder from one layout to the other
+#include <array>
+#include <filesystem>
+#include <map>
+#include <memory>
+
+#include "caravan/core/clock.h"
+#include "caravan/core/error.h"
+#include "caravan/io/checkpoint_reader.h"
+#include "caravan/io/checkpoint_writer.h"
+#include "commands.h"
+
+namespace caravan::app {
+namespace {
+
+struct ConvertOptions {
+  std::string in;
+  std::string out;
+  CheckpointLayout to = CheckpointLayout::kMeta;
+  std::optional<DType> dtype;
+  Tie tie = Tie::kAuto;
+  std::optional<double> rope_scaling_factor;
+  bool overwrite = false;
+};
+
+const std::map<std::string, CheckpointLayout> kLayouts = {{"meta", CheckpointLayout::kMeta},
+                                                          {"hf", CheckpointLayout::kHuggingFace}};
+const std::map<std::string, DType> kDtypes = {{"float64", DType::kFloat64},
+                                              {"float32", DType::kFloat32},
+                                              {"bfloat16", DType::kBFloat16},
+                                              {"float16", DType::kFloat16}};
+const std::map<std::string, Tie> kTies = {
+    {"auto", Tie::kAuto}, {"true", Tie::kTied}, {"false", Tie::kUntied}};
+
+constexpr std::array kTokenizerFiles = {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+                                        "special_tokens_map.json"};
+
+std::vector<std::string> tokenizer_files(const std::string& folder) {
+  std::vector<std::string> found;
+  for (const char* name : kTokenizerFiles) {
+    const std::filesystem::path path = std::filesystem::path(folder) / name;
+    if (std::filesystem::is_regular_file(path)) {
+      found.push_back(path.string());
+    }
+  }
+  return found;
+}
+
+void convert(const ConvertOptions& options) {
+  const StopWatch watch;
+  const auto reader = open_checkpoint(options.in, options.rope_scaling_factor, options.tie);
+  const ModelConfig& config = reader->config();
+  check_tensors(*reader, expected_tensors(config, DType::kFloat32));
+  const std::vector<TensorSource> sources = tensor_sources(*reader, options.dtype);
+  CheckpointWriteOptions write;
+  write.if_exists = options.overwrite ? IfExists::kReplace : IfExists::kFail;
+  write.copied_files = tokenizer_files(options.in);
+  const bool is_meta = options.to == CheckpointLayout::kMeta;
+  (is_meta ? write_meta_checkpoint : write_hf_checkpoint)(options.out, config, sources, write);
+  std::int64_t bytes = 0;
+  for (const TensorSource& source : sources) {
+    bytes += source.bytes();
+  }
+  fmt::print("{}: {} layout, {} tensors, {} parameters, {} bytes of {}, {} tokenizer files, {:.1f} s\n",
+             options.out, is_meta ? "Meta" : "Hugging Face", sources.size(), parameter_count(config), bytes,
+             dtype_name(sources.front().dtype), write.copied_files.size(), watch.seconds());
+}
+
+}  // namespace
+
+void add_convert_command(CLI::App& program) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App* command =
+      program.add_subcommand("convert", "write a checkpoint in Meta's or Hugging Face's layout");
+  command->add_option("--in,-i", options->in, "folder to read, either layout, recognised by its files")
+      ->required();
+  command->add_option("--out,-o", options->out, "folder to write")->required();
+  command->add_option("--to", options->to, "layout to write: meta or hf")
+      ->required()
+      ->transform(CLI::CheckedTransformer(kLayouts))
+      ->option_text("{meta,hf}");
+  command
+      ->add_option("--dtype", options->dtype, "element type to write; default: as in the files, bit for bit")
+      ->transform(CLI::CheckedTransformer(kDtypes))
+      ->option_text("{float64,float32,bfloat16,float16}");
+  command->add_option("--tie-embeddings", options->tie, "whether the output layer is the token embedding")
+      ->transform(CLI::CheckedTransformer(kTies))
+      ->option_text("{auto,true,false}");
+  command->add_option("--rope-scaling-factor", options->rope_scaling_factor,
+                      "factor of scaled rotary embeddings where params.json does not say it");
+  command->add_flag("--overwrite", options->overwrite, "replace --out when it exists");
+  command->footer(
+      "Tokenizer files are copied unchanged.\n"
+      "Examples:\n"
+      "  caravan convert --in Llama-3.2-1B/original --out llama-hf --to hf\n"
+      "  caravan convert --in llama-hf --out llama-meta --to meta --dtype float32");
+  command->callback([options] { convert(*options); });
+}
+
+}  // namespace caravan::app
