@@ -12,7 +12,7 @@
 
 namespace caravan {
 
-inline std::string with_bounds(std::string text, const Bounds& bounds) {
+inline std::string with_bounds(const std::string& text, const Bounds& bounds) {
   const std::string limits = bounds.str();
   return limits.empty() ? text : text + " " + limits;
 }

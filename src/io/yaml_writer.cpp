@@ -11,10 +11,10 @@ namespace {
 
 /// Words that YAML readers take for something else than text.
 bool is_reserved_word(std::string text) {
-  static const std::set<std::string> kWords = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
+  static const std::set<std::string> words = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return kWords.contains(text);
+  return words.contains(text);
 }
 
 std::string quoted(const std::string& text) {
