@@ -5,17 +5,6 @@
 #include "caravan/ops/elementwise.h"
 
 namespace caravan {
-namespace {
-
-AdamwOptions adamw_options(const OptimizerSection& section) {
-  return {.weight_decay = section.weight_decay,
-          .beta1 = section.betas.at(0),
-          .beta2 = section.betas.at(1),
-          .eps = section.eps,
-          .no_decay = section.no_decay};
-}
-
-}  // namespace
 
 Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
   return {.batch = config.federated.batch_size,

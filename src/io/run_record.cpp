@@ -134,7 +134,7 @@ RunRecord decode(const Json& json, const std::string& path) {
     fail<IoError>("{}: format_version is {}; this Caravan reads version {}", path, version, kFormatVersion);
   }
   reader.refuse_unknown(
-      {"format_version", "experiment", "mode", "round", "step", "slots", "config", "commit"});
+      {"format_version", "experiment", "mode", "round", "step", "slots", "step_records", "config", "commit"});
   RunRecord record;
   record.experiment = read_experiment(reader.at("experiment"), path);
   record.mode = reader.text("mode");
@@ -147,6 +147,7 @@ RunRecord decode(const Json& json, const std::string& path) {
     record.step = reader.integer("step", 0);
   }
   record.slots = read_slots(reader, record.experiment.world_size);
+  record.step_records = reader.integer("step_records", 0);
   record.config = reader.text("config");
   record.commit = reader.text("commit");
   return record;
@@ -171,6 +172,7 @@ Json encode(const RunRecord& record) {
     json["step"] = *record.step;
   }
   json["slots"] = record.slots;
+  json["step_records"] = record.step_records;
   json["config"] = record.config;
   json["commit"] = record.commit;
   return json;

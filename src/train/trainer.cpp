@@ -36,6 +36,14 @@ class FirstNotFinite final : public Trace {
 
 }  // namespace
 
+AdamwOptions adamw_options(const OptimizerSection& section) {
+  return {.weight_decay = section.weight_decay,
+          .beta1 = section.betas.at(0),
+          .beta2 = section.betas.at(1),
+          .eps = section.eps,
+          .no_decay = section.no_decay};
+}
+
 LocalTrainer::LocalTrainer(Llama& model, Backend& backend, const Options& options)
     : options_(options),
       executor_(model, backend, options.limits),

@@ -57,6 +57,7 @@ class FederatedRun {
   LocalTrainer& trainer() { return *trainer_; }
   Aggregation& aggregation() { return *aggregation_; }
   Llama& slice() { return *slice_; }
+  const RunConfig& config() const { return setup_.config; }
   std::int64_t slot() const { return slot_; }
   /// Bytes that live as long as the run on this rank, by category in the order of the plan.
   std::int64_t parameter_bytes() const;

@@ -18,7 +18,8 @@ struct RunRecord {
   std::optional<std::int64_t> round;  // exactly one of round and step: finished rounds, 0 before the first
   std::optional<std::int64_t> step;   // finished steps
   std::vector<std::int64_t> slots;    // slots[rank] in the round just finished; empty in synchronous mode
-  std::string config;                 // the effective configuration, YAML
+  std::int64_t step_records = 0;  // rows of /steps in results.h5 at this point: where a resumed run goes on
+  std::string config;             // the effective configuration, YAML
   std::string commit;
 
   friend bool operator==(const RunRecord&, const RunRecord&) = default;

@@ -4,10 +4,14 @@
 #include <optional>
 #include <string>
 
+#include "caravan/config/run_config.h"
 #include "caravan/optim/adamw.h"
 #include "caravan/train/executor.h"
 
 namespace caravan {
+
+/// The optimizer section as options of AdamW.
+AdamwOptions adamw_options(const OptimizerSection& section);
 
 struct StepResult {
   double loss = 0.0;        // mean over the valid target tokens

@@ -1,0 +1,22 @@
+// State of a federated run that outlives a round and is not in the model: kept AdamW moments of every slot,
+// the aggregator's outer momentum. With the default options there is none and nothing is written.
+#pragma once
+
+#include <string>
+
+#include "caravan/comm/communicator.h"
+#include "caravan/federated/federated_run.h"
+
+namespace caravan {
+
+/// The folder beside a checkpoint's: "<checkpoint>.state".
+std::string round_state_folder(const std::string& checkpoint_folder);
+
+/// Every rank writes its slot's file, the aggregator its own. Replaces older files. Collective.
+void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
+
+/// Reads what save_round_state wrote. Throws IoError when a file is missing or belongs to another model.
+/// Collective.
+void load_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
+
+}  // namespace caravan

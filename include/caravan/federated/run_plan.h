@@ -1,0 +1,48 @@
+// What a run will do and need, computed once from the configuration by running the model's code on shapes
+// alone.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "caravan/config/run_config.h"
+#include "caravan/train/executor.h"
+
+namespace caravan {
+
+/// Bytes by category, in the order in which they are printed.
+struct RankMemory {
+  std::vector<std::pair<std::string, std::int64_t>> categories;
+  std::int64_t total() const;
+};
+
+/// One parameter kind: the same cut in every layer.
+struct PlannedTensor {
+  std::string name;  // "layers.*.attention.wq.weight"
+  Shape global;
+  Shape local;
+  bool is_split = false;
+};
+
+struct RunPlan {
+  std::int64_t ranks = 1;
+  std::int64_t parameters = 0;        // of the model
+  std::int64_t local_parameters = 0;  // held and trained by one rank
+  std::vector<PlannedTensor> tensors;
+  RankMemory aggregator;                // rank 0 (the only rank when there is one)
+  RankMemory trainer;                   // every other rank
+  double step_flops = 0;                // of one full batch on one rank, forward and backward
+  std::int64_t bytes_up_per_round = 0;  // slices gathered from the other ranks
+};
+
+/// Plans either mode for `ranks` ranks. Throws ConfigError when the model cannot be cut so.
+RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks);
+
+/// "1.50 GiB"
+std::string format_bytes(std::int64_t bytes);
+/// The plan for people: shapes, parameters, memory by category, work.
+std::string describe(const RunPlan& plan, const RunConfig& config, const ModelConfig& model,
+                     const std::string& model_source, const std::string& backend);
+
+}  // namespace caravan

@@ -1,0 +1,98 @@
+// caravan eval: loss and perplexity of a checkpoint over a data file.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "caravan/core/log.h"
+#include "caravan/train/evaluator.h"
+#include "caravan/train/run_inputs.h"
+#include "commands.h"
+#include "machine.h"
+#include "model_options.h"
+
+namespace caravan::app {
+namespace {
+
+struct EvalOptions {
+  ModelOptions model;
+  std::vector<std::string> data;
+  std::vector<std::string> unigram;
+  std::int64_t max_seq_len = 512;
+  std::int64_t batch_size = 4;
+  bool json = false;
+};
+
+void run(const EvalOptions& options) {
+  require_one_rank("eval");
+  const OpenedModel opened = open(options.model);
+  const std::int64_t vocab_size = opened.source.config.vocab_size;
+  const LoaderOptions loading{.batch_size = options.batch_size,
+                              .max_seq_len = options.max_seq_len,
+                              .pad_id = resolve_pad_id(std::nullopt, opened.tokenizer_or_null(), vocab_size)};
+  const auto loader_of = [&](const std::vector<std::string>& paths) {
+    const Dataset dataset = open_dataset(paths, vocab_size, opened.encoder != nullptr);
+    return std::make_unique<BatchLoader>(dataset, opened.encoder.get(), SamplePart{0, dataset.size(), 0},
+                                         loading);
+  };
+  const std::unique_ptr<BatchLoader> data = loader_of(options.data);
+  const std::unique_ptr<BatchLoader> train = options.unigram.empty() ? nullptr : loader_of(options.unigram);
+
+  set_threads(options.model.threads);
+  const std::unique_ptr<Backend> backend = make_backend();
+  const LocalBoundary boundary;
+  const LocalAttention attention;
+  const LocalVocab vocab;
+  Llama model(opened.source.config,
+              {.table = ShardTable::kWhole,
+               .at = {},
+               .dtype = opened.dtype,
+               .gradients = Gradients::kNone,
+               .positions = options.max_seq_len},
+              *backend, {boundary, attention, vocab});
+  Executor executor(
+      model, *backend,
+      {.batch = options.batch_size, .seq_len = options.max_seq_len - 1, .pass = Pass::kForward});
+  load_parameters(opened.source, 0, executor.context(), model.parameters());
+  const Evaluation result = evaluate(executor, *data);
+  log::info("{} tokens of {} samples in {:.2f} s", result.tokens, result.samples, result.seconds);
+
+  nlohmann::ordered_json json = {
+      {"loss", result.loss}, {"perplexity", result.perplexity}, {"tokens", result.tokens}};
+  if (train) {
+    json["unigram_loss"] = unigram_loss(*train, *data, vocab_size);
+  }
+  if (options.json) {
+    fmt::print("{}\n", json.dump());
+    return;
+  }
+  for (const auto& [key, value] : json.items()) {
+    fmt::print("{} {}\n", key, value.dump());
+  }
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& program) {
+  auto options = std::make_shared<EvalOptions>();
+  CLI::App* command = program.add_subcommand("eval", "Loss and perplexity of a checkpoint over a data file");
+  add_model_options(*command, options->model);
+  command->add_option("--data", options->data, "Data files or globs: JSONL with text or ids, or plain text")
+      ->required();
+  command->add_option("--max-seq-len", options->max_seq_len, "Longer samples are truncated")
+      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+      ->capture_default_str();
+  command->add_option("--batch-size", options->batch_size, "Rows per batch")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--unigram", options->unigram,
+                      "Also the loss of token frequencies counted on these files: what context must beat");
+  command->add_flag("--json", options->json, "One JSON object on standard output");
+  command->footer(
+      "Examples:\n"
+      "  caravan eval --checkpoint DIR --data test.jsonl --json\n"
+      "  caravan eval --checkpoint DIR --data eval.txt --unigram train.txt\n");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace caravan::app

@@ -1,0 +1,45 @@
+#include "model_options.h"
+
+#include "caravan/comm/mpi_session.h"
+#include "caravan/core/error.h"
+
+namespace caravan::app {
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--checkpoint", options.checkpoint,
+                  "Folder with the weights, Meta's or Hugging Face's layout")
+      ->required();
+  command.add_option("--tokenizer", options.tokenizer,
+                     "tokenizer.model or tokenizer.json; default: the one in the checkpoint's folder");
+  command.add_option("--dtype", options.dtype, "Arithmetic")
+      ->check(CLI::IsMember({"float32", "float64"}))
+      ->capture_default_str();
+  command.add_option("--rope-scaling-factor", options.rope_scaling_factor,
+                     "Overrides the factor of scaled rotary embeddings");
+  command.add_option("--threads", options.threads, "Threads; default: the cores this process may use")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
+}
+
+OpenedModel open(const ModelOptions& options) {
+  OpenedModel opened;
+  opened.tokenizer = open_tokenizer(options.tokenizer, options.checkpoint);
+  ModelSection section;
+  section.checkpoint = options.checkpoint;
+  section.rope_scaling_factor = options.rope_scaling_factor;
+  opened.source = open_model(section, opened.tokenizer_or_null());
+  if (opened.tokenizer) {
+    opened.encoder = std::make_unique<DocumentEncoder>(*opened.tokenizer);
+  }
+  opened.dtype = options.dtype == "float64" ? DType::kFloat64 : DType::kFloat32;
+  return opened;
+}
+
+void require_one_rank(const char* command) {
+  if (MpiSession::exists() && MpiSession::current().world().size() > 1) {
+    fail<ConfigError>("caravan {} runs on one rank in this version, not on {}; start it without mpirun",
+                      command, MpiSession::current().world().size());
+  }
+}
+
+}  // namespace caravan::app

@@ -1,0 +1,169 @@
+// caravan train: reads and checks everything, plans, and runs either mode.
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "caravan/comm/mpi_session.h"
+#include "caravan/core/build_info.h"
+#include "caravan/core/log.h"
+#include "caravan/federated/federated_training.h"
+#include "caravan/federated/run_plan.h"
+#include "caravan/io/run_folder.h"
+#include "caravan/io/yaml_config.h"
+#include "caravan/train/synchronous_training.h"
+#include "commands.h"
+#include "failure.h"
+#include "machine.h"
+#include "versions.h"
+
+namespace caravan::app {
+namespace {
+
+struct TrainOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool dry_run = false;
+  bool overwrite = false;
+  bool keys = false;
+};
+
+std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_dry_run) {
+  const auto& wanted = config.federated.world_size;
+  if (config.mode == TrainMode::kSynchronous) {
+    if (ranks > 1) {
+      fail<ConfigError>(
+          "mode: synchronous runs on one rank in this version, not on {}; start it without mpirun, or "
+          "use mode: federated",
+          ranks);
+    }
+    return 1;
+  }
+  if (wanted && *wanted != ranks && !is_dry_run) {
+    fail<ConfigError>(
+        "federated.world_size is {}, but {} rank{} started: run mpirun -n {}, or set it to null", *wanted,
+        ranks, ranks == 1 ? " was" : "s were", *wanted);
+  }
+  return wanted ? *wanted : ranks;
+}
+
+ExistingRun existing_run(const RunConfig& config, bool overwrite) {
+  if (config.resume == Resume::kLatest) {
+    return ExistingRun::kResume;
+  }
+  return overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
+}
+
+void warn_about_memory(const RunPlan& plan) {
+  const std::int64_t available = available_memory_bytes();
+  const std::int64_t wanted = plan.aggregator.total() + (local_ranks() - 1) * plan.trainer.total();
+  if (available > 0 && wanted > available) {
+    log::warning(
+        "the ranks on this machine need {}, {} are available; use fewer ranks per machine, a smaller batch "
+        "or "
+        "a shorter data.max_seq_len",
+        format_bytes(wanted), format_bytes(available));
+  }
+}
+
+void run(const TrainOptions& options) {
+  Communicator& world = MpiSession::current().world();
+  RunInputs inputs;
+  RunPlan plan;
+  std::optional<ResumeState> resume;
+  agree([&] {
+    const RunConfig config = load_run_config(options.config, options.overrides);
+    const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
+    check_run_folder(config.output.dir, existing_run(config, options.overwrite));
+    inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen);
+    plan = make_plan(config, inputs.model.config, ranks);
+    if (inputs.train) {
+      part_of(0, ranks, inputs.train->size());  // throws when there are fewer samples than ranks
+    }
+    if (config.resume == Resume::kLatest) {
+      if (config.mode == TrainMode::kSynchronous) {
+        throw ConfigError(
+            "resume: latest works with mode: federated; a synchronous run starts afresh (resume: never)");
+      }
+      resume = find_resume_state(config, ranks);
+    }
+  });
+  const RunConfig& config = inputs.config;
+  set_threads(config.threads);
+  const std::unique_ptr<Backend> backend = make_backend();
+  log::info("{}", describe(plan, config, inputs.model.config, inputs.model.description,
+                           fmt::format("{}, {} thread{} per rank", backend->name(), threads(),
+                                       threads() == 1 ? "" : "s")));
+  if (options.dry_run) {
+    return;
+  }
+  warn_about_memory(plan);
+  const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
+  std::unique_ptr<RunRecorder> recorder;
+  agree([&] {
+    if (world.rank() != 0) {
+      return;
+    }
+    RunRecorder::ResumePoint point;
+    if (resume) {
+      point = {*resume->record.round, resume->record.step_records};
+    } else if (config.resume == Resume::kLatest) {
+      log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
+    }
+    const ExistingRun existing = existing_run(config, options.overwrite);
+    prepare_run_folder(config.output.dir,
+                       existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
+    recorder = std::make_unique<RunRecorder>(inputs, world.size(), environment, resume ? &point : nullptr);
+  });
+  if (resume) {
+    log::info("resume: round {} of {} is finished ({})", *resume->record.round, config.federated.rounds,
+              resume->folder);
+  }
+  if (config.mode == TrainMode::kFederated) {
+    run_federated(inputs, world, *backend, recorder.get(), resume);
+  } else {
+    run_synchronous(inputs, *backend, *recorder);
+  }
+  if (recorder) {
+    log::info("results: {}", recorder->results_path());
+  }
+}
+
+bool dry_run_by_environment() {
+  const char* value = std::getenv("DRY_RUN");
+  return value != nullptr && std::string(value) != "" && std::string(value) != "0";
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& program) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = program.add_subcommand("train", "Train a model: federated rounds or plain steps");
+  command->add_option("config", options->config, "YAML configuration");
+  command
+      ->add_option("--set", options->overrides, "Override one key, e.g. --set optimizer.lr=3e-4 (repeatable)")
+      ->allow_extra_args(false);
+  command->add_flag("--dry-run", options->dry_run,
+                    "Check everything, print the plan, and stop (also DRY_RUN=1)");
+  command->add_flag("--overwrite", options->overwrite, "Replace the results that output.dir holds");
+  command->add_flag("--keys", options->keys, "Print every configuration key with its default and meaning");
+  command->footer(
+      "Examples:\n"
+      "  mpirun -n 4 caravan train configs/train/llama3.2-3b-federated.yaml --set model.checkpoint=DIR\n"
+      "  caravan train RUN.yaml --dry-run --set federated.world_size=8\n"
+      "  mpirun -n 2 caravan train RUN.yaml --set resume=latest\n");
+  command->callback([options] {
+    if (options->keys) {
+      if (MpiSession::current().world().rank() == 0) {
+        fmt::print("{}", key_reference());
+      }
+      return;
+    }
+    if (options->config.empty()) {
+      throw ConfigError("caravan train needs a configuration file; see caravan train --help");
+    }
+    options->dry_run = options->dry_run || dry_run_by_environment();
+    run(*options);
+  });
+}
+
+}  // namespace caravan::app

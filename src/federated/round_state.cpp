@@ -1,0 +1,91 @@
+#include "caravan/federated/round_state.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "caravan/io/safetensors.h"
+#include "caravan/train/save_model.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string slot_file(const std::string& folder, std::int64_t slot) {
+  return (fs::path(folder) / fmt::format("adamw_slot{}.safetensors", slot)).string();
+}
+
+std::string momentum_file(const std::string& folder) {
+  return (fs::path(folder) / "outer_momentum.safetensors").string();
+}
+
+bool keeps_optimizer(const FederatedRun& run) {
+  return run.config().federated.optimizer_state == OptimizerState::kKeep;
+}
+
+/// Reads every tensor of `path` by name into the given views; names, shapes and dtypes must be the same.
+void read_all(const std::string& path, const std::vector<std::pair<std::string, TensorView>>& wanted) {
+  const std::vector<StoredTensor> stored = read_safetensors(path);
+  for (const auto& [name, view] : wanted) {
+    const auto found =
+        std::find_if(stored.begin(), stored.end(), [&](const auto& tensor) { return tensor.name == name; });
+    if (found == stored.end() || found->checked_shape() != view.shape() || found->dtype != view.dtype()) {
+      fail<IoError>("{}: tensor {} is missing or is not {}; the file belongs to another run", path, name,
+                    view.str());
+    }
+    read_region(*found, full_region(view.shape()), view);
+  }
+}
+
+}  // namespace
+
+std::string round_state_folder(const std::string& checkpoint_folder) {
+  return checkpoint_folder + ".state";
+}
+
+void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world) {
+  const std::vector<TensorView>& momentum = run.aggregation().momentum();
+  const bool has_momentum = run.config().federated.outer.momentum != 0.0;
+  if (!keeps_optimizer(run) && !has_momentum) {
+    return;
+  }
+  if (world.rank() == SliceExchange::kAggregator) {
+    fs::create_directories(folder);
+  }
+  world.barrier();
+  if (keeps_optimizer(run)) {
+    Adamw& optimizer = run.trainer().optimizer();
+    auto steps = static_cast<double>(optimizer.steps());
+    write_safetensors(slot_file(folder, run.slot()),
+                      {source_of("moments", optimizer.state()),
+                       source_of("steps", TensorView(&steps, DType::kFloat64, {1}))});
+  }
+  if (!momentum.empty()) {
+    std::vector<TensorSource> sources;
+    for (std::size_t i = 0; i < momentum.size(); ++i) {
+      sources.push_back(source_of(run.full_parameters()->all()[i].name(), momentum[i]));
+    }
+    write_safetensors(momentum_file(folder), std::move(sources));
+  }
+  world.barrier();
+}
+
+void load_round_state(const std::string& folder, FederatedRun& run, Communicator& /*world*/) {
+  if (keeps_optimizer(run)) {
+    Adamw& optimizer = run.trainer().optimizer();
+    double steps = 0.0;
+    read_all(slot_file(folder, run.slot()),
+             {{"moments", optimizer.state()}, {"steps", TensorView(&steps, DType::kFloat64, {1})}});
+    optimizer.set_steps(static_cast<std::int64_t>(steps));
+  }
+  const std::vector<TensorView>& momentum = run.aggregation().momentum();
+  if (!momentum.empty()) {
+    std::vector<std::pair<std::string, TensorView>> wanted;
+    for (std::size_t i = 0; i < momentum.size(); ++i) {
+      wanted.emplace_back(run.full_parameters()->all()[i].name(), momentum[i]);
+    }
+    read_all(momentum_file(folder), wanted);
+  }
+}
+
+}  // namespace caravan

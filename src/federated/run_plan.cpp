@@ -1,0 +1,187 @@
+#include "caravan/federated/run_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "caravan/core/error.h"
+#include "caravan/federated/federated_run.h"
+#include "caravan/train/synchronous_training.h"
+
+namespace caravan {
+namespace {
+
+std::int64_t item_bytes(DType dtype) {
+  return static_cast<std::int64_t>(dtype_bytes(dtype));
+}
+
+/// Training state of one model part: weights, gradients, AdamW, activations, scratch.
+RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout,
+                           const Executor::Limits& limits, const Ports& ports, StepNeeds& needs) {
+  CountingBackend counting;
+  const Llama part(model, layout, counting, ports);
+  needs = Executor::measure(model, layout, ports, limits);
+  RankMemory memory;
+  memory.categories = {
+      {"weights", part.parameters().value_bytes()},
+      {"gradients", part.parameters().grad_bytes()},
+      {"AdamW moments", 2 * part.parameters().numel() * item_bytes(layout.dtype)},
+      {"activations", needs.saved_bytes},
+      {"scratch", needs.scratch_bytes},
+      {"rotary tables and batch",
+       part.rope_bytes() + DeviceBatch(counting, limits.batch * limits.seq_len).bytes()},
+  };
+  return memory;
+}
+
+/// What the aggregator holds on top of its own slice.
+void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConfig& model, const Ports& ports,
+                    bool has_own_copy) {
+  CountingBackend counting;
+  const Llama::Layout layout = FederatedRun::full_layout(config);
+  const Llama full(model, layout, counting, ports);
+  const StepNeeds eval = Executor::measure(model, layout, ports, FederatedRun::eval_limits(config));
+  if (has_own_copy) {
+    memory.categories.emplace_back("full model (aggregator)", full.parameters().value_bytes());
+  }
+  memory.categories.emplace_back("evaluation scratch", eval.scratch_bytes);
+  if (has_own_copy) {
+    std::int64_t staged = 0;
+    for (const ParameterSpec& spec : parameter_table(model, ShardTable::kFederated)) {
+      if (spec.shard.is_split("slot")) {
+        staged = std::max(staged, spec.shape.numel() * item_bytes(config.dtype));
+      }
+    }
+    const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+    memory.categories.emplace_back("staging of one tensor", is_plain ? staged : 2 * staged);
+  }
+  if (config.federated.outer.momentum != 0.0) {
+    memory.categories.emplace_back("outer momentum", full.parameters().value_bytes());
+  }
+}
+
+/// One line per kind of tensor: those of layer 0 stand for all layers.
+std::vector<PlannedTensor> planned_tensors(const ModelConfig& model, ShardTable table,
+                                           const Coordinates& at) {
+  std::vector<PlannedTensor> tensors;
+  for (const ParameterSpec& spec : parameter_table(model, table)) {
+    if (spec.name.starts_with("layers.") && !spec.name.starts_with("layers.0.")) {
+      continue;
+    }
+    std::string name = spec.name;
+    if (name.starts_with("layers.0.")) {
+      name.replace(7, 1, "*");
+    }
+    tensors.push_back({std::move(name), spec.shape, region_shape(spec.shard.resolve(spec.shape, at)),
+                       spec.shard.is_split("slot")});
+  }
+  return tensors;
+}
+
+std::string describe_memory(const RankMemory& memory, const char* who) {
+  std::string text = fmt::format("  memory of {}: {}\n", who, format_bytes(memory.total()));
+  for (const auto& [name, bytes] : memory.categories) {
+    text += fmt::format("    {:<26} {:>12}\n", name, format_bytes(bytes));
+  }
+  return text;
+}
+
+std::int64_t split_elements(const ModelConfig& model, const Coordinates& at) {
+  std::int64_t count = 0;
+  for (const ParameterSpec& spec : parameter_table(model, ShardTable::kFederated)) {
+    if (spec.shard.is_split("slot")) {
+      count += region_shape(spec.shard.resolve(spec.shape, at)).numel();
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+std::int64_t RankMemory::total() const {
+  return std::accumulate(categories.begin(), categories.end(), std::int64_t{0},
+                         [](std::int64_t sum, const auto& category) { return sum + category.second; });
+}
+
+RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks) {
+  const LocalBoundary boundary(config.federated.rescale && ranks > 1 ? static_cast<double>(ranks) : 1.0);
+  const LocalAttention attention;
+  const LocalVocab vocab;
+  const Ports ports{boundary, attention, vocab};
+  const bool is_federated = config.mode == TrainMode::kFederated;
+  const Coordinates at = slot_coordinates(0, ranks);
+
+  RunPlan plan;
+  plan.ranks = ranks;
+  plan.parameters = parameter_count(model);
+  StepNeeds needs;
+  if (!is_federated) {
+    plan.tensors = planned_tensors(model, ShardTable::kWhole, {});
+    plan.local_parameters = plan.parameters;
+    plan.aggregator =
+        training_memory(model, SynchronousRun::layout(config), SynchronousRun::limits(config), ports, needs);
+  } else {
+    check_world_size(model, ranks);
+    plan.tensors = planned_tensors(model, ShardTable::kFederated, at);
+    const Llama::Layout layout = FederatedRun::slice_layout(config, 0, ranks);
+    const RankMemory slice = training_memory(model, layout, FederatedRun::train_limits(config), ports, needs);
+    plan.aggregator = slice;
+    const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+    add_aggregator(plan.aggregator, config, model, ports, ranks > 1 || !is_plain);
+    if (ranks > 1) {
+      plan.trainer = slice;
+      plan.bytes_up_per_round = (ranks - 1) * split_elements(model, at) * item_bytes(config.dtype);
+    }
+    CountingBackend counting;
+    plan.local_parameters = Llama(model, layout, counting, ports).parameters().numel();
+  }
+  plan.step_flops =
+      static_cast<double>(needs.work.matmul_flops) + static_cast<double>(needs.work.attention_flops);
+  return plan;
+}
+
+std::string format_bytes(std::int64_t bytes) {
+  constexpr double kStep = 1024.0;
+  const char* unit = "B";
+  auto value = static_cast<double>(bytes);
+  for (const char* larger : {"KiB", "MiB", "GiB", "TiB"}) {
+    if (value < kStep) {
+      break;
+    }
+    value /= kStep;
+    unit = larger;
+  }
+  return *unit == 'B' ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, unit);
+}
+
+std::string describe(const RunPlan& plan, const RunConfig& config, const ModelConfig& model,
+                     const std::string& model_source, const std::string& backend) {
+  const bool is_federated = config.mode == TrainMode::kFederated;
+  std::string text =
+      fmt::format("plan: {} on {} rank{}, {}, {}\n", is_federated ? "federated" : "synchronous", plan.ranks,
+                  plan.ranks == 1 ? "" : "s", dtype_name(config.dtype), backend);
+  text += fmt::format("  model: {}\n", model_source);
+  text += fmt::format(
+      "  {} layers, hidden {}, intermediate {}, {} heads of {}, {} kv heads, vocabulary {}, {} output\n",
+      model.n_layers, model.hidden_size, model.intermediate_size, model.n_heads, model.head_dim,
+      model.n_kv_heads, model.vocab_size, model.tie_embeddings ? "tied" : "untied");
+  text += fmt::format("  parameters: {} in the model, {} per rank\n", plan.parameters, plan.local_parameters);
+  if (plan.ranks > 1) {
+    text += fmt::format("  parameter{:31}{:<18}per rank\n", "", "global");
+    for (const PlannedTensor& tensor : plan.tensors) {
+      text += fmt::format("    {:<38}{:<18}{}{}\n", tensor.name, tensor.global.str(), tensor.local.str(),
+                          tensor.is_split ? "" : "  (copy)");
+    }
+  }
+  text += describe_memory(plan.aggregator, plan.ranks == 1 ? "the rank" : "rank 0 (aggregator and trainer)");
+  if (plan.ranks > 1) {
+    text += describe_memory(plan.trainer, "every other rank");
+    text +=
+        fmt::format("  gathered per round: {} of split parameters\n", format_bytes(plan.bytes_up_per_round));
+  }
+  text += fmt::format("  work per step and rank: {:.3g} GFLOP for {} x {} tokens\n", plan.step_flops / 1e9,
+                      is_federated ? config.federated.batch_size : config.training.batch_size,
+                      config.data.max_seq_len - 1);
+  return text;
+}
+
+}  // namespace caravan

@@ -1,0 +1,122 @@
+#include "caravan/train/run_recorder.h"
+
+#include <filesystem>
+
+#include "caravan/io/run_folder.h"
+#include "caravan/io/yaml_config.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+
+RunAttributes attributes_of(const RunInputs& inputs, const ExperimentKey& experiment,
+                            const RunEnvironment& environment) {
+  RunAttributes attributes;
+  attributes.experiment = experiment;
+  attributes.mode = inputs.config.mode == TrainMode::kFederated ? "federated" : "synchronous";
+  attributes.dtype = dtype_name(inputs.config.dtype);
+  attributes.config = to_yaml(inputs.config);
+  attributes.commit = environment.commit;
+  attributes.versions = environment.versions;
+  attributes.hosts = environment.hosts;
+  attributes.start_time = utc_timestamp();
+  return attributes;
+}
+
+std::string results_file_path(const RunConfig& config) {
+  return (fs::path(config.output.dir) / kResultsFileName).string();
+}
+
+ResultsFile open_results(const RunInputs& inputs, RunAttributes attributes,
+                         const RunRecorder::ResumePoint* resume) {
+  const std::string path = results_file_path(inputs.config);
+  if (resume == nullptr) {
+    return ResultsFile::create(path, std::move(attributes));
+  }
+  ResultsFile results = ResultsFile::reopen(path);
+  attributes.start_time = results.content().attributes.start_time;
+  results.set_attributes(std::move(attributes));
+  results.truncate(resume->round + 1, resume->steps);
+  return results;
+}
+
+}  // namespace
+
+std::string run_name(const OutputSection& output) {
+  if (output.name) {
+    return *output.name;
+  }
+  fs::path dir = fs::path(output.dir).lexically_normal();
+  if (!dir.has_filename()) {
+    dir = dir.parent_path();  // "runs/a/"
+  }
+  const std::string name = dir.filename().string();
+  return name.empty() || name == "." || name == ".." ? "run" : name;
+}
+
+ExperimentKey experiment_key(const RunInputs& inputs, std::int64_t ranks) {
+  const RunConfig& config = inputs.config;
+  const bool is_federated = config.mode == TrainMode::kFederated;
+  return {.world_size = ranks,
+          .lr = config.optimizer.lr,
+          .enable_swapping = is_federated && config.federated.enable_swapping,
+          .rounds = is_federated ? config.federated.rounds : 0,
+          .local_epochs = is_federated ? config.federated.local_epochs : 0,
+          .dataset = inputs.dataset_name(),
+          .seed = config.seed};
+}
+
+RunRecorder::RunRecorder(const RunInputs& inputs, std::int64_t ranks, const RunEnvironment& environment,
+                         const ResumePoint* resume)
+    : inputs_(inputs),
+      experiment_(experiment_key(inputs, ranks)),
+      commit_(environment.commit),
+      results_(open_results(inputs, attributes_of(inputs, experiment_, environment), resume)),
+      rounds_((fs::path(inputs.config.output.dir) / round_log_name(ranks, experiment_.rounds)).string(),
+              results_.content().history),
+      results_sink_(results_, rounds_),
+      progress_(ProgressOptions::for_console()) {
+  sinks_.add(results_sink_);
+  sinks_.add(progress_);
+}
+
+void RunRecorder::begin_phase(const std::string& label, std::int64_t total_steps) {
+  progress_.begin(label, total_steps);
+}
+
+void RunRecorder::end_phase() {
+  progress_.end();
+}
+
+void RunRecorder::finish() {
+  results_.finish(utc_timestamp());
+}
+
+std::string RunRecorder::results_path() const {
+  return results_file_path(inputs_.config);
+}
+
+RunRecord RunRecorder::record(std::int64_t round, std::vector<std::int64_t> slots) const {
+  RunRecord record;
+  record.experiment = experiment_;
+  record.mode = results_.content().attributes.mode;
+  if (inputs_.config.mode == TrainMode::kFederated) {
+    record.round = round;
+  } else {
+    record.step = round;
+  }
+  record.slots = std::move(slots);
+  record.step_records = step_records();
+  record.config = to_yaml(inputs_.config);
+  record.commit = commit_;
+  return record;
+}
+
+std::string RunRecorder::checkpoint_folder(const RunConfig& config, std::int64_t ranks, std::int64_t round) {
+  return (fs::path(config.output.dir) / kCheckpointsFolder /
+          checkpoint_folder_name(run_name(config.output), ranks, config.optimizer.lr, round))
+      .string();
+}
+
+}  // namespace caravan

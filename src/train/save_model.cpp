@@ -1,0 +1,39 @@
+#include "caravan/train/save_model.h"
+
+#include <cstring>
+
+#include "caravan/core/error.h"
+#include "caravan/io/checkpoint_writer.h"
+
+namespace caravan {
+
+TensorSource source_of(std::string name, const TensorView& view) {
+  CARAVAN_CHECK(view.is_contiguous() && view.rank() >= 1, "{} is written from {}", name, view.str());
+  const std::int64_t row_bytes = view.dim(0) == 0 ? 0 : view.bytes() / view.dim(0);
+  return {.name = std::move(name),
+          .shape = view.shape(),
+          .dtype = view.dtype(),
+          .read_rows = [view, row_bytes](std::int64_t begin, std::int64_t end, std::byte* destination) {
+            std::memcpy(destination, static_cast<const std::byte*>(view.raw()) + begin * row_bytes,
+                        static_cast<std::size_t>((end - begin) * row_bytes));
+          }};
+}
+
+void save_model(const std::string& folder, const ModelConfig& config, const ParameterSet& parameters,
+                const std::optional<Tokenizer>& tokenizer, const RunRecord& record) {
+  std::vector<TensorSource> sources;
+  for (const Parameter& parameter : parameters.all()) {
+    CARAVAN_CHECK(parameter.shape() == parameter.spec().shape, "{} is a slice, not the whole tensor",
+                  parameter.name());
+    sources.push_back(source_of(parameter.name(), parameter.stored_value()));
+  }
+  CheckpointWriteOptions options;
+  options.if_exists = IfExists::kReplace;
+  if (tokenizer) {
+    options.copied_files.push_back(tokenizer->path());
+  }
+  options.add_files = [&](const std::string& unfinished) { write_run_record(unfinished, record); };
+  write_meta_checkpoint(folder, config, sources, options);
+}
+
+}  // namespace caravan

@@ -1,0 +1,72 @@
+#include "caravan/train/synchronous_training.h"
+
+#include "caravan/core/log.h"
+#include "caravan/train/evaluator.h"
+#include "caravan/train/save_model.h"
+
+namespace caravan {
+
+Llama::Layout SynchronousRun::layout(const RunConfig& config) {
+  return {.table = ShardTable::kWhole,
+          .at = {},
+          .dtype = config.dtype,
+          .gradients = Gradients::kAllocated,
+          .positions = config.data.max_seq_len};
+}
+
+Executor::Limits SynchronousRun::limits(const RunConfig& config) {
+  return {.batch = config.training.batch_size,
+          .seq_len = config.data.max_seq_len - 1,
+          .pass = Pass::kForwardBackward,
+          .policy = SavePolicy::none()};
+}
+
+void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& recorder) {
+  const RunConfig& config = inputs.config;
+  const LocalBoundary boundary;
+  const LocalAttention attention;
+  const LocalVocab vocab;
+  Llama model(inputs.model.config, SynchronousRun::layout(config), backend, {boundary, attention, vocab});
+  LocalTrainer trainer(model, backend,
+                       {.limits = SynchronousRun::limits(config),
+                        .optimizer = adamw_options(config.optimizer),
+                        .clip_norm = config.training.clip_norm,
+                        .where = ""});
+  load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), trainer.executor().context(),
+                  model.parameters());
+  BatchLoader train(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
+                    inputs.train_options());
+  BatchLoader eval(*inputs.eval, inputs.encoder.get(), {0, inputs.eval->size(), 0}, inputs.eval_options());
+
+  const auto evaluate_at = [&](std::int64_t step) {
+    recorder.flush();
+    const Evaluation result = evaluate(trainer.executor(), eval);
+    recorder.on_evaluation({step, result.loss, result.perplexity});
+  };
+  evaluate_at(0);
+  const std::int64_t steps = config.training.steps;
+  recorder.begin_phase("training", steps);
+  train.seek_step(0);
+  Batch batch;
+  std::int64_t evaluated_at = 0;
+  for (std::int64_t step = 1; step <= steps; ++step) {
+    train.next_step(batch);
+    const StepResult result = trainer.step(batch, config.optimizer.lr);
+    recorder.on_step(
+        {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
+    if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
+      evaluate_at(step);
+      evaluated_at = step;
+    }
+  }
+  recorder.end_phase();
+  if (evaluated_at != steps) {
+    evaluate_at(steps);
+  }
+  const std::string folder = RunRecorder::checkpoint_folder(config, 1, steps);
+  save_model(folder, inputs.model.config, model.parameters(), inputs.tokenizer, recorder.record(steps, {}));
+  log::info("checkpoint: {}", folder);
+  recorder.finish();
+}
+
+}  // namespace caravan
