@@ -79,8 +79,8 @@ AttentionCase with_blind_queries(const Sizes& sizes) {
 /// A cache: only `used` of the keys are at or before the last query.
 AttentionCase cached(const Sizes& sizes, std::int64_t used) {
   AttentionCase at = causal("cached", sizes);
-  for (std::size_t i = 0; i < at.query_index.size(); ++i) {
-    at.query_index[i] -= static_cast<std::int32_t>(sizes.key_len - used);
+  for (std::int32_t& index : at.query_index) {
+    index -= static_cast<std::int32_t>(sizes.key_len - used);
   }
   return at;
 }

@@ -14,8 +14,8 @@ struct Context {
   Stream& stream;
   Arena& scratch;  // LIFO inside one segment call
   StepScalars& scalars;
-  DType dtype;             // of activations
-  Trace* trace = nullptr;  // usually null
+  DType dtype = DType::kFloat32;  // of activations
+  Trace* trace = nullptr;         // usually null
 
   TensorView allocate(const char* what, const Shape& shape) const {
     return scratch.allocate(what, dtype, shape);
