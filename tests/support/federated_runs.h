@@ -1,0 +1,87 @@
+// Small federated runs inside a test job of several ranks: rank 0 makes the files, all ranks run.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "caravan/comm/mpi_session.h"
+#include "caravan/core/counter_rng.h"
+#include "caravan/federated/federated_training.h"
+#include "caravan/io/run_folder.h"
+#include "caravan/io/yaml_config.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "support/temporary_folder.h"
+
+namespace caravan::test {
+
+/// A temporary folder that all ranks of the job share; rank 0 removes it.
+class SharedFolder {
+ public:
+  explicit SharedFolder(Communicator& world) : world_(world) {
+    if (world.rank() == 0) {
+      folder_ = std::make_unique<TemporaryFolder>();
+      path_ = folder_->path().string();
+    }
+    world.broadcast_bytes(path_, 0);
+  }
+  ~SharedFolder() { world_.barrier(); }
+  SharedFolder(const SharedFolder&) = delete;
+  SharedFolder& operator=(const SharedFolder&) = delete;
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  Communicator& world_;
+  std::unique_ptr<TemporaryFolder> folder_;
+  std::string path_;
+};
+
+/// Rows of random ids: enough of a pattern that training changes the loss.
+inline void write_random_rows(const std::string& path, std::int64_t rows, std::uint64_t seed, std::int64_t vocab) {
+  std::string text;
+  const CounterRng rng(seed, 1);
+  std::uint64_t index = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    text += "{\"ids\": [";
+    const std::uint64_t length = 5 + rng.below(index++, 20);
+    for (std::uint64_t i = 0; i < length; ++i) {
+      text += fmt::format("{}{}", i > 0 ? ", " : "", rng.below(index++, static_cast<std::uint64_t>(vocab) / 4));
+    }
+    text += "]}\n";
+  }
+  write_text(path, text);
+}
+
+struct RunResult {
+  std::vector<HistoryRecord> history;  // on rank 0
+  std::vector<StepRecord> steps;       // on rank 0
+};
+
+/// Runs `config` as caravan train does. `resume` goes on with what output.dir holds. Collective.
+inline RunResult run_federated_config(const RunConfig& config, Communicator& world) {
+  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
+  const std::optional<ResumeState> resume =
+      config.resume == Resume::kLatest ? find_resume_state(config, world.size()) : std::nullopt;
+  const std::unique_ptr<Backend> backend = make_cpu_backend();
+  world.barrier();
+  std::unique_ptr<RunRecorder> recorder;
+  if (world.rank() == 0) {
+    prepare_run_folder(config.output.dir, resume ? ExistingRun::kResume : ExistingRun::kRefuse);
+    RunRecorder::ResumePoint point;
+    if (resume) {
+      point = {*resume->record.round, resume->record.step_records};
+    }
+    recorder = std::make_unique<RunRecorder>(inputs, world.size(), RunEnvironment{"test", "test", "test"},
+                                             resume ? &point : nullptr);
+  }
+  run_federated(inputs, world, *backend, recorder.get(), resume);
+  RunResult result;
+  if (recorder) {
+    const ResultsContent content = read_results(recorder->results_path());
+    result = {content.history, content.steps};
+  }
+  world.barrier();
+  return result;
+}
+
+}  // namespace caravan::test
