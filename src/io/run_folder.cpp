@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 #include "caravan/core/atomic_file.h"
@@ -27,8 +28,9 @@ constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
 constexpr std::array kCheckpointFilePatterns = {
     "caravan.json",    "params.json",    "consolidated.*.pth", "config.json",
     "tokenizer.model", "tokenizer.json", "*.safetensors",      "model.safetensors.index.json"};
-// What core/atomic_file.h leaves behind when the process is killed: <file>.<pid>.tmp
-constexpr const char* kTemporarySuffix = ".[0-9]*.tmp";
+// What a killed process leaves behind: <file>.<pid>.tmp of core/atomic_file.h, <file or folder>.tmp-XXXXXX of
+// io/output_file.h.
+constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", ".tmp-??????"};
 
 template <std::size_t N>
 bool matches(const std::string& name, const std::array<const char*, N>& patterns) {
@@ -36,10 +38,18 @@ bool matches(const std::string& name, const std::array<const char*, N>& patterns
                      [&](const char* pattern) { return ::fnmatch(pattern, name.c_str(), 0) == 0; });
 }
 
+bool has_temporary_suffix(const std::string& name) {
+  return std::any_of(kTemporarySuffixes.begin(), kTemporarySuffixes.end(), [&](const char* suffix) {
+    return ::fnmatch((std::string("*") + suffix).c_str(), name.c_str(), 0) == 0;
+  });
+}
+
 template <std::size_t N>
 bool matches_temporary(const std::string& name, const std::array<const char*, N>& patterns) {
   return std::any_of(patterns.begin(), patterns.end(), [&](const char* pattern) {
-    return ::fnmatch((std::string(pattern) + kTemporarySuffix).c_str(), name.c_str(), 0) == 0;
+    return std::any_of(kTemporarySuffixes.begin(), kTemporarySuffixes.end(), [&](const char* suffix) {
+      return ::fnmatch((std::string(pattern) + suffix).c_str(), name.c_str(), 0) == 0;
+    });
   });
 }
 
@@ -125,6 +135,11 @@ void remove_temporaries(const fs::path& folder) {
       remove_one(entry);
     }
   }
+  for (const fs::path& checkpoint : checkpoint_folders(folder)) {
+    if (has_temporary_suffix(checkpoint.filename().string())) {
+      remove_checkpoint(checkpoint);
+    }
+  }
 }
 
 fs::path nearest_existing(const std::string& path) {
@@ -184,6 +199,24 @@ void prepare_run_folder(const std::string& folder, ExistingRun existing) {
     remove_results(folder);
   }
   remove_temporaries(folder);
+}
+
+std::optional<FoundCheckpoint> latest_checkpoint(const std::string& folder) {
+  std::optional<FoundCheckpoint> latest;
+  std::int64_t most = -1;
+  for (const fs::path& checkpoint : checkpoint_folders(folder)) {
+    const std::string path = checkpoint.string();
+    if (has_temporary_suffix(checkpoint.filename().string()) || !has_run_record(path)) {
+      continue;
+    }
+    RunRecord record = read_run_record(path);
+    const std::int64_t finished = record.round ? *record.round : *record.step;
+    if (finished > most) {
+      most = finished;
+      latest = FoundCheckpoint{path, std::move(record)};
+    }
+  }
+  return latest;
 }
 
 std::uint64_t free_bytes(const std::string& path) {

@@ -201,15 +201,18 @@ Json parse_file(const std::string& path) {
 
 }  // namespace
 
-void write_run_record(const std::string& folder, const RunRecord& record) {
-  const std::string path = file_of(folder);
+std::string run_record_text(const RunRecord& record) {
   const Json json = encode(record);
   try {
-    CARAVAN_CHECK(decode(json, path) == record, "{}: the run record would not read back", path);
+    CARAVAN_CHECK(decode(json, kRunRecordName) == record, "the run record would not read back the same");
   } catch (const IoError& problem) {
     fail<InternalError>("a run record that could not be read again: {}", problem.what());
   }
-  write_file_atomically(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+void write_run_record(const std::string& folder, const RunRecord& record) {
+  write_file_atomically(file_of(folder), run_record_text(record));
 }
 
 RunRecord read_run_record(const std::string& folder) {

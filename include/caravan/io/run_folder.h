@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+
+#include "caravan/io/run_record.h"
 
 namespace caravan {
 
@@ -22,8 +25,18 @@ void check_run_folder(const std::string& folder, ExistingRun existing);
 /// check_run_folder, then creates the folder with its parents, tries a write, and with kOverwrite removes the
 /// files of the earlier run: results.h5, eval_res_llama32_ws*_r*.txt, and in checkpoints/*_ws*_lr*_round* the
 /// files of a checkpoint. A checkpoint folder with other files in it keeps those. Symbolic links are not
-/// followed. Call after everything else about the run has been validated; one process only.
+/// followed. What a killed run left half written (temporary files and folders) is removed in any case. Call
+/// after everything else about the run has been validated; one process only.
 void prepare_run_folder(const std::string& folder, ExistingRun existing);
+
+struct FoundCheckpoint {
+  std::string folder;
+  RunRecord record;
+};
+
+/// The complete checkpoint of the run with the most finished rounds (steps in synchronous mode); nullopt when
+/// there is none. Throws IoError when a caravan.json among them cannot be read.
+std::optional<FoundCheckpoint> latest_checkpoint(const std::string& folder);
 
 /// Bytes an ordinary user may still write at `path`, or at its nearest existing parent. Throws IoError.
 std::uint64_t free_bytes(const std::string& path);

@@ -25,8 +25,10 @@ struct RunRecord {
   friend bool operator==(const RunRecord&, const RunRecord&) = default;
 };
 
-/// Writes `<folder>/caravan.json` atomically. Throws IoError; InternalError when the record would not be read
-/// back (see read_run_record).
+/// The content of caravan.json. Throws InternalError when it would not be read back (see read_run_record).
+std::string run_record_text(const RunRecord& record);
+
+/// Writes `<folder>/caravan.json` atomically. Throws IoError, and as run_record_text does.
 void write_run_record(const std::string& folder, const RunRecord& record);
 
 /// Reads `<folder>/caravan.json`. Throws IoError when it is missing, is not JSON, has another format version,

@@ -21,9 +21,10 @@ void fill_with_a_run(const std::string& run) {
   write_text(run + "/results.h5.123.tmp", "x");
   write_text(run + "/eval_res_llama32_ws4_r5.txt", "x");
   for (const char* name : {"params.json", "consolidated.00.pth", "caravan.json", "tokenizer.model",
-                           "consolidated.00.pth.77.tmp"}) {
+                           "consolidated.00.pth.77.tmp", "consolidated.00.pth.tmp-Xy12Zz"}) {
     write_text(run + "/checkpoints/sums_ws4_lr1e-05_round1/" + name, "x");
   }
+  write_text(run + "/checkpoints/sums_ws4_lr1e-05_round2.tmp-a1B2c3/consolidated.00.pth", "x");
 }
 
 }  // namespace
@@ -113,6 +114,30 @@ TEST_CASE("resuming keeps everything but the temporary files of a kill", "[io][r
   CHECK(fs::exists(run + "/eval_res_llama32_ws4_r5.txt"));
   CHECK(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round1/caravan.json"));
   CHECK_FALSE(fs::exists(run + "/results.h5.123.tmp"));
+  CHECK_FALSE(fs::exists(run + "/checkpoints/sums_ws4_lr1e-05_round2.tmp-a1B2c3"));
+}
+
+TEST_CASE("the latest checkpoint is the complete one with the most rounds", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  CHECK_FALSE(latest_checkpoint(run).has_value());
+  RunRecord record;
+  record.experiment.dataset = "sums";
+  record.slots = {0};
+  for (const std::int64_t round : {2, 9, 10}) {
+    record.round = round;
+    write_text(fmt::format("{}/checkpoints/sums_ws1_lr0.1_round{}/caravan.json", run, round),
+               run_record_text(record));
+  }
+  record.round = 12;
+  write_text(run + "/checkpoints/sums_ws1_lr0.1_round12.tmp-a1B2c3/caravan.json", run_record_text(record));
+  write_text(run + "/checkpoints/sums_ws1_lr0.1_round11/params.json", "x");
+  const auto latest = latest_checkpoint(run);
+  REQUIRE(latest.has_value());
+  CHECK(latest->folder == run + "/checkpoints/sums_ws1_lr0.1_round10");
+  CHECK(latest->record.round == 10);
+  write_text(run + "/checkpoints/sums_ws1_lr0.1_round11/caravan.json", "{}");
+  CHECK_THROWS_WITH(latest_checkpoint(run), Catch::Contains("round11"));
 }
 
 TEST_CASE("an output folder that is a file or lies under one is an error", "[io][run_folder]") {
