@@ -69,7 +69,7 @@ void run(const TrainOptions& options) {
   Communicator& world = MpiSession::current().world();
   RunInputs inputs;
   RunPlan plan;
-  std::optional<ResumeState> resume;
+  std::optional<FoundCheckpoint> resume;
   agree([&] {
     const RunConfig config = load_run_config(options.config, options.overrides);
     const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);

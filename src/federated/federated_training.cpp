@@ -43,7 +43,11 @@ std::string first_difference(const std::string& before, const std::string& now) 
   return "the number of keys differs";
 }
 
-void check_same_run(const RunConfig& config, const ResumeState& state, std::int64_t ranks) {
+void check_same_run(const RunConfig& config, const FoundCheckpoint& state, std::int64_t ranks) {
+  if (!state.record.round) {
+    fail<ConfigError>("resume: {} is a checkpoint of a synchronous run; choose another output.dir",
+                      state.folder);
+  }
   if (state.record.experiment.world_size != ranks) {
     fail<ConfigError>("resume: {} was made by {} ranks, this run has {}; start it with the same number",
                       state.folder, state.record.experiment.world_size, ranks);
@@ -115,22 +119,8 @@ struct Loop {
 
 }  // namespace
 
-std::optional<ResumeState> find_resume_state(const RunConfig& config, std::int64_t ranks) {
-  const fs::path checkpoints = fs::path(config.output.dir) / kCheckpointsFolder;
-  std::optional<ResumeState> newest;
-  std::error_code error;
-  for (fs::directory_iterator at(checkpoints, error); !error && at != fs::directory_iterator();
-       at.increment(error)) {
-    const std::string folder = at->path().string();
-    if (!at->is_directory() || at->path().filename().string().find(".tmp-") != std::string::npos ||
-        !has_run_record(folder)) {
-      continue;
-    }
-    RunRecord record = read_run_record(folder);
-    if (record.round && (!newest || *record.round > *newest->record.round)) {
-      newest = ResumeState{folder, std::move(record)};
-    }
-  }
+std::optional<FoundCheckpoint> find_resume_state(const RunConfig& config, std::int64_t ranks) {
+  std::optional<FoundCheckpoint> newest = latest_checkpoint(config.output.dir);
   if (newest) {
     check_same_run(config, *newest, ranks);
   }
@@ -138,7 +128,7 @@ std::optional<ResumeState> find_resume_state(const RunConfig& config, std::int64
 }
 
 void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend, RunRecorder* recorder,
-                   const std::optional<ResumeState>& resume) {
+                   const std::optional<FoundCheckpoint>& resume) {
   const RunConfig& config = inputs.config;
   const std::int64_t samples = inputs.train->size();
   const SamplePart part = part_of(world.rank(), world.size(), samples);

@@ -178,18 +178,25 @@ RunInputs open_inputs(const RunConfig& config, DataUse use) {
   if (tokenizer != nullptr) {
     inputs.encoder = std::make_unique<DocumentEncoder>(*inputs.tokenizer);
   }
-  if (config.data.train.empty() || config.data.eval.empty()) {
-    throw ConfigError(config.data.train.empty()
-                          ? "data.train is missing: give a file, a list of files or a glob"
-                          : "data.eval is missing: give the held-out file");
+  if (config.data.train.empty()) {
+    throw ConfigError("data.train is missing: give a file, a list of files or a glob");
+  }
+  const bool has_eval = !config.data.eval.empty();
+  if (!has_eval && config.mode == TrainMode::kFederated) {
+    throw ConfigError(
+        "data.eval is missing: every federated round ends with an evaluation; give the held-out file");
   }
   if (use == DataUse::kCheckPaths) {
     expand_paths(config.data.train);
-    expand_paths(config.data.eval);
+    if (has_eval) {
+      expand_paths(config.data.eval);
+    }
     return inputs;
   }
   inputs.train = open_dataset(config.data.train, inputs.model.config.vocab_size, tokenizer != nullptr);
-  inputs.eval = open_dataset(config.data.eval, inputs.model.config.vocab_size, tokenizer != nullptr);
+  if (has_eval) {
+    inputs.eval = open_dataset(config.data.eval, inputs.model.config.vocab_size, tokenizer != nullptr);
+  }
   return inputs;
 }
 

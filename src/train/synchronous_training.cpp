@@ -36,12 +36,17 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
                   model.parameters());
   BatchLoader train(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
                     inputs.train_options());
-  BatchLoader eval(*inputs.eval, inputs.encoder.get(), {0, inputs.eval->size(), 0}, inputs.eval_options());
-
+  std::unique_ptr<BatchLoader> eval;
+  if (inputs.eval) {
+    eval = std::make_unique<BatchLoader>(*inputs.eval, inputs.encoder.get(),
+                                         SamplePart{0, inputs.eval->size(), 0}, inputs.eval_options());
+  }
   const auto evaluate_at = [&](std::int64_t step) {
     recorder.flush();
-    const Evaluation result = evaluate(trainer.executor(), eval);
-    recorder.on_evaluation({step, result.loss, result.perplexity});
+    if (eval) {
+      const Evaluation result = evaluate(trainer.executor(), *eval);
+      recorder.on_evaluation({step, result.loss, result.perplexity});
+    }
   };
   evaluate_at(0);
   const std::int64_t steps = config.training.steps;

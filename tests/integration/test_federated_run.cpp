@@ -1,6 +1,6 @@
 // RANKS 1 2 4
-// What a user relies on in federated rounds beyond the references: resuming bit for bit, who sends what, which memory
-// is needed, and what each option of our own does.
+// What a user relies on in federated rounds beyond the references: resuming bit for bit, who sends what,
+// which memory is needed, and what each option of our own does.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -101,7 +101,8 @@ TEST_CASE("resuming with another configuration is refused and names the key", "[
   CHECK_FALSE(find_resume_state(config, world.size()).has_value());
 }
 
-TEST_CASE("without swapping only split values travel up and nothing but means comes back", "[federated][traffic]") {
+TEST_CASE("without swapping only split values travel up and nothing but means comes back",
+          "[federated][traffic]") {
   Communicator& world = MpiSession::current().world();
   if (world.size() == 1) {
     return;
@@ -112,9 +113,10 @@ TEST_CASE("without swapping only split values travel up and nothing but means co
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
                     inputs.train_options());
-  FederatedRun run({config, inputs.model.config, world, *backend, train,
-                    std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                                  inputs.eval_options())});
+  FederatedRun run(
+      {config, inputs.model.config, world, *backend, train,
+       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
+                                     inputs.eval_options())});
   run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
   world.reset_traffic();
   run.train_round(1, [](const FederatedRun::StepInfo&) {});
@@ -124,12 +126,14 @@ TEST_CASE("without swapping only split values travel up and nothing but means co
   }
   const Traffic traffic = world.traffic();
   CHECK(traffic[Collective::kScatterv].sent_bytes + traffic[Collective::kBroadcast].sent_bytes == 0);
-  const std::int64_t moved = world.rank() == 0 ? traffic[Collective::kGatherv].received_bytes / (world.size() - 1)
-                                               : traffic[Collective::kGatherv].sent_bytes;
+  const std::int64_t moved = world.rank() == 0
+                                 ? traffic[Collective::kGatherv].received_bytes / (world.size() - 1)
+                                 : traffic[Collective::kGatherv].sent_bytes;
   CHECK(moved == split);
 }
 
-TEST_CASE("the assembled model holds every rank's slice where it belongs, and means elsewhere", "[federated]") {
+TEST_CASE("the assembled model holds every rank's slice where it belongs, and means elsewhere",
+          "[federated]") {
   Communicator& world = MpiSession::current().world();
   const SharedFolder folder(world);
   RunConfig config = small_config(folder, world);
@@ -138,9 +142,10 @@ TEST_CASE("the assembled model holds every rank's slice where it belongs, and me
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
                     inputs.train_options());
-  FederatedRun run({config, inputs.model.config, world, *backend, train,
-                    std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                                  inputs.eval_options())});
+  FederatedRun run(
+      {config, inputs.model.config, world, *backend, train,
+       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
+                                     inputs.eval_options())});
   run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
   for (std::int64_t round = 1; round <= 3; ++round) {
     run.train_round(round, [](const FederatedRun::StepInfo&) {});
@@ -163,7 +168,8 @@ TEST_CASE("the assembled model holds every rank's slice where it belongs, and me
       bool is_equal = true;
       const std::int64_t columns = part.rank() == 2 ? part.dim(1) : 1;
       for (std::int64_t e = 0; e < part.numel(); ++e) {
-        const double there = part.data<double>()[e / columns * part.stride(0) + (part.rank() == 2 ? e % columns : 0)];
+        const double there =
+            part.data<double>()[e / columns * part.stride(0) + (part.rank() == 2 ? e % columns : 0)];
         is_equal = is_equal && there == mine.stored_value().data<double>()[e];
       }
       CAPTURE(mine.name(), round, world.rank());
@@ -193,9 +199,10 @@ TEST_CASE("the plan's activation and scratch bytes are what a run uses", "[feder
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
                     inputs.train_options());
-  FederatedRun run({config, inputs.model.config, world, *backend, train,
-                    std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                                  inputs.eval_options())});
+  FederatedRun run(
+      {config, inputs.model.config, world, *backend, train,
+       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
+                                     inputs.eval_options())});
   run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
   run.train_round(1, [](const FederatedRun::StepInfo&) {});
   Executor& executor = run.trainer().executor();

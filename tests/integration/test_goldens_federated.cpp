@@ -1,5 +1,6 @@
 // RANKS 1 2 4
-// Every federated history of the shared references: tied and untied, with and without swapping, float64 and float32.
+// Every federated history of the shared references: tied and untied, with and without swapping, float64 and
+// float32.
 #include <catch2/catch.hpp>
 #include <cmath>
 
@@ -11,10 +12,12 @@ using namespace caravan::test;
 
 namespace {
 
-constexpr double kFloat64Tolerance = 1e-9;  // relative; the references are float64 with other summation orders
+constexpr double kFloat64Tolerance =
+    1e-9;  // relative; the references are float64 with other summation orders
 constexpr double kFloat32Tolerance = 3e-5;  // relative; 32 steps a round in float32
 
-RunConfig golden_config(const std::string& folder, const nlohmann::json& reference, DType dtype, bool swapping) {
+RunConfig golden_config(const std::string& folder, const nlohmann::json& reference, DType dtype,
+                        bool swapping) {
   RunConfig config;
   config.dtype = dtype;
   config.model.checkpoint = folder + "/meta";

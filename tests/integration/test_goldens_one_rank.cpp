@@ -40,9 +40,10 @@ struct GoldenRun {
     inputs = open_inputs(config, DataUse::kOpen);
     model = std::make_unique<Llama>(inputs.model.config, SynchronousRun::layout(config), *backend,
                                     Ports{boundary, attention, vocab});
-    trainer = std::make_unique<LocalTrainer>(*model, *backend,
-                                             LocalTrainer::Options{SynchronousRun::limits(config),
-                                                                   adamw_options(config.optimizer), clip_norm, ""});
+    trainer =
+        std::make_unique<LocalTrainer>(*model, *backend,
+                                       LocalTrainer::Options{SynchronousRun::limits(config),
+                                                             adamw_options(config.optimizer), clip_norm, ""});
     load_parameters(inputs.model, 0, trainer->executor().context(), model->parameters());
     train = std::make_unique<BatchLoader>(*inputs.train, nullptr, SamplePart{0, inputs.train->size(), 0},
                                           inputs.train_options());
@@ -131,7 +132,8 @@ TEST_CASE("twenty AdamW steps equal the references, with and without clipping", 
   const bool is_clipped = GENERATE(false, true);
   const nlohmann::json references = read_json(*golden + "/reference.json");
   const nlohmann::json reference = references.at(is_clipped ? "adamw_20_steps_clipped" : "adamw_20_steps");
-  GoldenRun run(*golden, "meta", is_clipped ? std::optional<double>(reference.at("clip_norm")) : std::nullopt);
+  GoldenRun run(*golden, "meta",
+                is_clipped ? std::optional<double>(reference.at("clip_norm")) : std::nullopt);
   if (!is_clipped) {
     check_relative(evaluate(run.trainer->executor(), *run.eval).loss, reference.at("test_loss_before"));
   }

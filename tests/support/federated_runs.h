@@ -37,7 +37,8 @@ class SharedFolder {
 };
 
 /// Rows of random ids: enough of a pattern that training changes the loss.
-inline void write_random_rows(const std::string& path, std::int64_t rows, std::uint64_t seed, std::int64_t vocab) {
+inline void write_random_rows(const std::string& path, std::int64_t rows, std::uint64_t seed,
+                              std::int64_t vocab) {
   std::string text;
   const CounterRng rng(seed, 1);
   std::uint64_t index = 0;
@@ -45,7 +46,8 @@ inline void write_random_rows(const std::string& path, std::int64_t rows, std::u
     text += "{\"ids\": [";
     const std::uint64_t length = 5 + rng.below(index++, 20);
     for (std::uint64_t i = 0; i < length; ++i) {
-      text += fmt::format("{}{}", i > 0 ? ", " : "", rng.below(index++, static_cast<std::uint64_t>(vocab) / 4));
+      text +=
+          fmt::format("{}{}", i > 0 ? ", " : "", rng.below(index++, static_cast<std::uint64_t>(vocab) / 4));
     }
     text += "]}\n";
   }
@@ -60,7 +62,7 @@ struct RunResult {
 /// Runs `config` as caravan train does. `resume` goes on with what output.dir holds. Collective.
 inline RunResult run_federated_config(const RunConfig& config, Communicator& world) {
   const RunInputs inputs = open_inputs(config, DataUse::kOpen);
-  const std::optional<ResumeState> resume =
+  const std::optional<FoundCheckpoint> resume =
       config.resume == Resume::kLatest ? find_resume_state(config, world.size()) : std::nullopt;
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   world.barrier();

@@ -41,7 +41,7 @@ struct RunInputs {
   std::optional<Tokenizer> tokenizer;
   std::unique_ptr<DocumentEncoder> encoder;  // null without a tokenizer
   std::optional<Dataset> train;              // absent with kCheckPaths
-  std::optional<Dataset> eval;
+  std::optional<Dataset> eval;               // also absent in synchronous mode without data.eval
   std::int32_t pad_id = 0;
 
   /// data.name, else the stem of the first training path.
