@@ -24,25 +24,13 @@ using namespace caravan::app;
 /// Commands that run on many ranks; every other one works on files alone.
 const std::set<std::string> kParallelCommands = {"train", "eval", "generate"};
 
-void add_commands([[maybe_unused]] CLI::App& program) {
-#ifdef CARAVAN_HAS_COMMAND_TRAIN
+void add_commands(CLI::App& program) {
   add_train_command(program);
-#endif
-#ifdef CARAVAN_HAS_COMMAND_EVAL
   add_eval_command(program);
-#endif
-#ifdef CARAVAN_HAS_COMMAND_GENERATE
   add_generate_command(program);
-#endif
-#ifdef CARAVAN_HAS_COMMAND_CONVERT
   add_convert_command(program);
-#endif
-#ifdef CARAVAN_HAS_COMMAND_TOKENIZER
   add_tokenizer_command(program);
-#endif
-#ifdef CARAVAN_HAS_COMMAND_INSPECT
   add_inspect_command(program);
-#endif
 }
 
 /// The command line as main got it, and the MPI session that a parallel command starts.

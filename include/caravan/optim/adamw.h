@@ -15,7 +15,7 @@ struct AdamwOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
-  std::vector<std::string> no_decay;  // parameter name patterns; * any run of characters, ? one
+  std::vector<std::string> no_decay = {};  // parameter name patterns; * any run of characters, ? one
 };
 
 /// True when `name` matches `pattern` as a whole.
