@@ -215,7 +215,7 @@ void add_inspect_command(CLI::App& program) {
   command->footer(
       "Examples:\n"
       "  caravan inspect Llama-3.2-1B\n"
-      "  caravan inspect runs/quickstart/results.h5\n"
+      "  caravan inspect runs/quickstart/qa/ws1/results.h5\n"
       "  caravan inspect model.safetensors");
   command->callback([path] { inspect(*path); });
 }
