@@ -75,7 +75,7 @@ TEST_CASE("objects that are no samples are errors", "[data][json]") {
   CHECK_THAT(problem("plain words"), Contains("expected a JSON object"));
   CHECK_THAT(problem(R"({"text": "a"} {"text": "b"})"), Contains("more after"));
   CHECK_THAT(problem(R"({"text": "a)"), Contains("ends within a string"));
-  CHECK_THAT(problem(std::string("{\"text\": \"a\0b\"}", 14)), Contains("0x00"));
+  CHECK_THAT(problem(std::string("{\"text\": \"a\0b\"}", 15)), Contains("0x00"));
   CHECK_THAT(problem(R"({"text": "a", "x": )" + std::string(200, '[') + std::string(200, ']') + "}"),
              Contains("nested"));
 }
@@ -104,7 +104,8 @@ TEST_CASE("random damage is judged as by a general JSON parser", "[data][json]")
       R"({"text":"x","a":[1,2.5,-3e7,true,false,null,{"b":"c"}],"d":{}})",
       "{\"text\": \"\xE6\x97\xA5\xE6\x9C\xAC\xC3\xA9\xF0\x9F\x98\x80\", \"k\": [[], [0], \"\"]}",
   };
-  const std::string alphabet("\"\\{}[],:0123456789.eE+-utfn \t/\x80\xC3\xA9\xED\xA0\x01\0", 39);
+  std::string alphabet = "\"\\{}[],:0123456789.eE+-utfn \t/\x80\xC3\xA9\xED\xA0\x01";
+  alphabet.push_back('\0');
   const CounterRng rng(20240607, stream_id("damage"));
   std::uint64_t draw = 0;
   int accepted = 0;
