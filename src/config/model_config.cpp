@@ -162,16 +162,39 @@ std::vector<std::string> find_problems(const ModelConfig& config) {
   return problems;
 }
 
-std::int64_t parameter_count(const ModelConfig& config) {
+std::vector<ParameterShape> parameter_shapes(const ModelConfig& config) {
   const std::int64_t width = config.hidden_size;
   const std::int64_t query = config.n_heads * config.head_dim;
   const std::int64_t key_value = config.n_kv_heads * config.head_dim;
-  const std::int64_t attention = 2 * width * query + 2 * width * key_value;
-  const std::int64_t feed_forward = 3 * width * config.intermediate_size;
-  const std::int64_t norms = 2 * width;
-  const std::int64_t embedding = config.vocab_size * width;
-  return config.n_layers * (attention + feed_forward + norms) + width +
-         (config.tie_embeddings ? embedding : 2 * embedding);
+  const std::int64_t inner = config.intermediate_size;
+  std::vector<ParameterShape> shapes = {{"tok_embeddings.weight", {config.vocab_size, width}}};
+  for (std::int64_t i = 0; i < config.n_layers; ++i) {
+    const auto add = [&](const char* name, const Shape& shape) {
+      shapes.push_back({fmt::format("layers.{}.{}.weight", i, name), shape});
+    };
+    add("attention_norm", {width});
+    add("attention.wq", {query, width});
+    add("attention.wk", {key_value, width});
+    add("attention.wv", {key_value, width});
+    add("attention.wo", {width, query});
+    add("ffn_norm", {width});
+    add("feed_forward.w1", {inner, width});
+    add("feed_forward.w3", {inner, width});
+    add("feed_forward.w2", {width, inner});
+  }
+  shapes.push_back({"norm.weight", {width}});
+  if (!config.tie_embeddings) {
+    shapes.push_back({"output.weight", {config.vocab_size, width}});
+  }
+  return shapes;
+}
+
+std::int64_t parameter_count(const ModelConfig& config) {
+  std::int64_t total = 0;
+  for (const ParameterShape& parameter : parameter_shapes(config)) {
+    total += parameter.shape.numel();
+  }
+  return total;
 }
 
 std::vector<std::string> model_preset_names() {

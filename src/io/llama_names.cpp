@@ -75,23 +75,9 @@ const NameRow* find_meta(std::string_view name) {
 }  // namespace
 
 std::vector<TensorInfo> expected_tensors(const ModelConfig& config, DType dtype) {
-  const std::int64_t width = config.hidden_size;
-  const std::int64_t query = config.n_heads * config.head_dim;
-  const std::int64_t key_value = config.n_kv_heads * config.head_dim;
-  const std::int64_t inner = config.intermediate_size;
-  std::vector<TensorInfo> tensors = {{kEmbeddingName, {config.vocab_size, width}, dtype}};
-  for (std::int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const std::array<Shape, kLayerRows.size()> shapes = {
-        Shape{width},        Shape{query, width}, Shape{key_value, width}, Shape{key_value, width},
-        Shape{width, query}, Shape{width},        Shape{inner, width},     Shape{inner, width},
-        Shape{width, inner}};
-    for (std::size_t i = 0; i < kLayerRows.size(); ++i) {
-      tensors.push_back({fmt::format("layers.{}.{}", layer, kLayerRows[i].meta), shapes[i], dtype});
-    }
-  }
-  tensors.push_back({"norm.weight", {width}, dtype});
-  if (!config.tie_embeddings) {
-    tensors.push_back({kOutputName, {config.vocab_size, width}, dtype});
+  std::vector<TensorInfo> tensors;
+  for (ParameterShape& parameter : parameter_shapes(config)) {
+    tensors.push_back({std::move(parameter.name), parameter.shape, dtype});
   }
   return tensors;
 }

@@ -15,43 +15,55 @@ std::int64_t aligned_bytes(const Shape& shape, DType dtype) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// Cuts of the federated table: whole heads, single MLP rows.
-ShardSpec cut(ShardTable table, int dim, std::int64_t unit) {
-  return table == ShardTable::kWhole ? ShardSpec{} : ShardSpec{{{"slot", dim, unit}}, {}};
+bool has(const std::string& name, const char* part) {
+  return name.find(part) != std::string::npos;
+}
+
+/// Cuts of the federated table: whole heads of q, k, v (rows) and o (columns), single rows of w1 and w3,
+/// columns of w2.
+ShardSpec federated_cut(const std::string& name, const ModelConfig& config) {
+  const auto cut = [](int dim, std::int64_t unit) { return ShardSpec{{{"slot", dim, unit}}, {}}; };
+  if (has(name, ".wq.") || has(name, ".wk.") || has(name, ".wv.")) {
+    return cut(0, config.head_dim);
+  }
+  if (has(name, ".wo.")) {
+    return cut(1, config.head_dim);
+  }
+  if (has(name, ".w1.") || has(name, ".w3.")) {
+    return cut(0, 1);
+  }
+  return has(name, ".w2.") ? cut(1, 1) : ShardSpec{};
+}
+
+/// The embedding, then attention and MLP of each layer, then the head.
+int group_of(const std::string& name, const ModelConfig& config) {
+  if (!name.starts_with("layers.")) {
+    return name == "tok_embeddings.weight" ? 0 : static_cast<int>(1 + 2 * config.n_layers);
+  }
+  const int layer = std::stoi(name.substr(std::string("layers.").size()));
+  return 1 + 2 * layer + (has(name, "feed_forward") || has(name, "ffn_norm") ? 1 : 0);
+}
+
+double initial_deviation(const std::string& name, const ModelConfig& config) {
+  constexpr double kDeviation = 0.02;
+  if (has(name, "norm")) {
+    return 0.0;
+  }
+  // The two maps that write to the residual stream start smaller, so that its variance does not grow with
+  // depth (Radford et al. 2019, section 2.3).
+  const bool writes_to_residual = has(name, ".wo.") || has(name, ".w2.");
+  return writes_to_residual ? kDeviation / std::sqrt(2.0 * static_cast<double>(config.n_layers)) : kDeviation;
 }
 
 }  // namespace
 
 std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable table) {
-  const std::int64_t d = config.hidden_size;
-  const std::int64_t f = config.intermediate_size;
-  const std::int64_t q = config.n_heads * config.head_dim;
-  const std::int64_t kv = config.n_kv_heads * config.head_dim;
-  const std::int64_t e = config.head_dim;
-  // The two maps that write to the residual stream start smaller, so that its variance does not grow with
-  // depth (Radford et al. 2019, section 2.3).
-  const double to_residual = 0.02 / std::sqrt(2.0 * static_cast<double>(config.n_layers));
-
   std::vector<ParameterSpec> specs;
-  specs.push_back({"tok_embeddings.weight", {config.vocab_size, d}, {}, 0});
-  for (std::int64_t i = 0; i < config.n_layers; ++i) {
-    const std::string layer = fmt::format("layers.{}.", i);
-    const int attention = static_cast<int>(1 + 2 * i);
-    const int mlp = attention + 1;
-    specs.push_back({layer + "attention_norm.weight", {d}, {}, attention, 0.0});
-    specs.push_back({layer + "attention.wq.weight", {q, d}, cut(table, 0, e), attention});
-    specs.push_back({layer + "attention.wk.weight", {kv, d}, cut(table, 0, e), attention});
-    specs.push_back({layer + "attention.wv.weight", {kv, d}, cut(table, 0, e), attention});
-    specs.push_back({layer + "attention.wo.weight", {d, q}, cut(table, 1, e), attention, to_residual});
-    specs.push_back({layer + "ffn_norm.weight", {d}, {}, mlp, 0.0});
-    specs.push_back({layer + "feed_forward.w1.weight", {f, d}, cut(table, 0, 1), mlp});
-    specs.push_back({layer + "feed_forward.w3.weight", {f, d}, cut(table, 0, 1), mlp});
-    specs.push_back({layer + "feed_forward.w2.weight", {d, f}, cut(table, 1, 1), mlp, to_residual});
-  }
-  const int head = static_cast<int>(1 + 2 * config.n_layers);
-  specs.push_back({"norm.weight", {d}, {}, head, 0.0});
-  if (!config.tie_embeddings) {
-    specs.push_back({"output.weight", {config.vocab_size, d}, {}, head});
+  for (const ParameterShape& parameter : parameter_shapes(config)) {
+    const std::string& name = parameter.name;
+    specs.push_back({name, parameter.shape,
+                     table == ShardTable::kFederated ? federated_cut(name, config) : ShardSpec{},
+                     group_of(name, config), initial_deviation(name, config)});
   }
   return specs;
 }

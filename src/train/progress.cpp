@@ -135,8 +135,8 @@ void Progress::on_step(const StepRecord& record) {
 void Progress::on_evaluation(const HistoryRecord& record) {
   if (options_.style != ProgressStyle::kOff) {
     clear_line();
-    options_.write_line(fmt::format("round {}: held-out loss {:.4f}, perplexity {:.4g}", record.round,
-                                    record.loss, record.perplexity));
+    options_.write_line(fmt::format("{} {}: held-out loss {:.4f}, perplexity {:.4g}",
+                                    options_.evaluation_unit, record.round, record.loss, record.perplexity));
   }
 }
 

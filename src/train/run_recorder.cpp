@@ -41,6 +41,12 @@ ResultsFile open_results(const RunInputs& inputs, RunAttributes attributes,
   return results;
 }
 
+ProgressOptions console_options(TrainMode mode) {
+  ProgressOptions options = ProgressOptions::for_console();
+  options.evaluation_unit = mode == TrainMode::kFederated ? "round" : "step";
+  return options;
+}
+
 }  // namespace
 
 std::string run_name(const OutputSection& output) {
@@ -76,7 +82,7 @@ RunRecorder::RunRecorder(const RunInputs& inputs, std::int64_t ranks, const RunE
       rounds_((fs::path(inputs.config.output.dir) / round_log_name(ranks, experiment_.rounds)).string(),
               results_.content().history),
       results_sink_(results_, rounds_),
-      progress_(ProgressOptions::for_console()) {
+      progress_(console_options(inputs.config.mode)) {
   sinks_.add(results_sink_);
   sinks_.add(progress_);
 }

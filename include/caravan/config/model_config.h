@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "caravan/core/shape.h"
+
 namespace caravan {
 
 /// Llama-3 frequency scaling of the rotary embedding (Llama 3.1 report; docs/derivations/rope.md).
@@ -38,6 +40,14 @@ struct ModelConfig {
 /// Every impossible combination (n_heads not a multiple of n_kv_heads, odd head_dim, a size of zero, ...),
 /// one sentence each; empty when the model can be built.
 std::vector<std::string> find_problems(const ModelConfig& config);
+
+struct ParameterShape {
+  std::string name;  // Meta's
+  Shape shape;       // global
+};
+/// Every parameter in the order of the forward pass; a tied output is not a parameter of its own. The one
+/// list of names and shapes: the model, the files and the plan walk it.
+std::vector<ParameterShape> parameter_shapes(const ModelConfig& config);
 
 /// Trainable numbers; a tied output counts once.
 std::int64_t parameter_count(const ModelConfig& config);

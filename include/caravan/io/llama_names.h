@@ -25,8 +25,7 @@ struct TensorInfo {
 inline constexpr const char* kEmbeddingName = "tok_embeddings.weight";
 inline constexpr const char* kOutputName = "output.weight";
 
-/// Every parameter of the model by Meta's name, with its global shape, in the order of the forward pass. A
-/// tied output is not a parameter of its own.
+/// parameter_shapes(config) with a dtype.
 std::vector<TensorInfo> expected_tensors(const ModelConfig& config, DType dtype);
 
 /// "layers.3.attention.wq.weight" for "model.layers.3.self_attn.q_proj.weight"; null for a name Llama lacks.

@@ -23,6 +23,7 @@ std::string format_duration(double seconds);
 
 struct ProgressOptions {
   ProgressStyle style = ProgressStyle::kPlain;
+  std::string evaluation_unit = "round";  // what HistoryRecord::round counts: "step" in synchronous mode
   double terminal_interval_seconds = 0.2;
   double plain_interval_seconds = 10.0;
   int columns = 110;  // longest line on a terminal; a longer one would wrap and stay behind
@@ -47,7 +48,7 @@ class Progress final : public MetricsSink {
   void begin(std::string label, std::int64_t total);
   /// One step of the phase is done.
   void on_step(const StepRecord& record) override;
-  /// Prints "round 2: loss ..., perplexity ...".
+  /// Prints "round 2: held-out loss ..., perplexity ...".
   void on_evaluation(const HistoryRecord& record) override;
   /// The phase is over: one closing line with its mean loss, rate and duration. Nothing when no phase is
   /// open.
