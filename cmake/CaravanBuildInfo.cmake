@@ -3,7 +3,7 @@ set(build_info ${CMAKE_BINARY_DIR}/build_info.cpp)
 add_custom_target(
   caravan_build_info_refresh
   COMMAND ${CMAKE_COMMAND} -DOUTPUT=${build_info} -DSOURCE=${CMAKE_SOURCE_DIR} -DVERSION=${PROJECT_VERSION}
-          -DBUILD_TYPE=${CMAKE_BUILD_TYPE} -DSANITIZE=${CARAVAN_SANITIZE} -DCUDA=${CARAVAN_CUDA}
+          -DBUILD_TYPE=${CMAKE_BUILD_TYPE} -DSANITIZE=${CARAVAN_SANITIZE}
           -DCOMPILER=${CMAKE_CXX_COMPILER_ID}-${CMAKE_CXX_COMPILER_VERSION}
           -P ${CMAKE_SOURCE_DIR}/cmake/write_build_info.cmake
   BYPRODUCTS ${build_info})

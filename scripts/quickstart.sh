@@ -40,7 +40,6 @@ started=$SECONDS
 # mpirun on one small machine: as root in containers, more ranks than cores, ranks that wait without spinning.
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
 [ "$(id -u)" -eq 0 ] && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-[ -t 2 ] && export CARAVAN_PROGRESS=${CARAVAN_PROGRESS:-terminal}
 
 # ---- A tokenizer and a base model from scratch
 out=runs/quickstart
@@ -60,7 +59,7 @@ for run in "1 false" "2 false" "2 true" "4 false" "4 true"; do
   mpirun --quiet -n "$ranks" $caravan train configs/quickstart/federated.yaml --overwrite \
     --set model.checkpoint="$base" --set data.train="$train" --set data.eval="$eval" --set data.name="$name" \
     --set federated.rounds=$rounds --set federated.enable_swapping="$swapping" --set output.dir="$folder" 2>&1 |
-    grep -v -E '^(plan:|  |$)' || { echo "quickstart: the run failed; see above" >&2; exit 1; }
+    grep --line-buffered -v -E '^(plan:|  |$)' || { echo "quickstart: the run failed; see above" >&2; exit 1; }
   columns+=("$folder")
 done
 unigram=$($caravan eval --checkpoint "$base" --data $eval --unigram $train --max-seq-len 96 --json 2>/dev/null |

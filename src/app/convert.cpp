@@ -1,4 +1,5 @@
 // caravan convert: a checkpoint folder from one layout to the other
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <map>
@@ -46,8 +47,20 @@ std::vector<std::string> tokenizer_files(const std::string& folder) {
   return found;
 }
 
+/// True when `path` lies somewhere below `folder`; both canonical.
+bool is_inside(const std::filesystem::path& path, const std::filesystem::path& folder) {
+  return std::search(path.begin(), path.end(), folder.begin(), folder.end()) == path.begin() &&
+         path != folder;
+}
+
 void convert(const ConvertOptions& options) {
   const StopWatch watch;
+  const auto in = std::filesystem::weakly_canonical(options.in);
+  const auto out = std::filesystem::weakly_canonical(options.out);
+  if (in == out || is_inside(in, out) || is_inside(out, in)) {
+    fail<ConfigError>("--out {} and --in {} lie one in the other; write to a folder of its own", options.out,
+                      options.in);
+  }
   const auto reader = open_checkpoint(options.in, options.rope_scaling_factor, options.tie);
   const ModelConfig& config = reader->config();
   check_tensors(*reader, expected_tensors(config, DType::kFloat32));

@@ -16,30 +16,58 @@
 namespace caravan::app {
 namespace {
 
-/// Cores this process may run on: mpirun or Slurm may have bound it.
-int usable_cores() {
+cpu_set_t usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-    return std::max(1, CPU_COUNT(&set));
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+    for (unsigned core = 0; core < std::max(1U, std::thread::hardware_concurrency()); ++core) {
+      CPU_SET(core, &set);
+    }
   }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return set;
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+/// The cores this process may use, divided by the ranks on this machine that may use the same ones: right
+/// whether mpirun or Slurm bound ranks to cores, to sockets, or not at all. Collective.
 int default_threads() {
-  if (const char* value = std::getenv("OPENBLAS_NUM_THREADS"); value != nullptr && std::atoi(value) > 0) {
-    return std::atoi(value);
+  const cpu_set_t mine = usable_cores();
+  const int cores = std::max(1, CPU_COUNT(&mine));
+  if (!MpiSession::exists() || MpiSession::current().world().size() == 1) {
+    return cores;
   }
-  const int cores = usable_cores();
-  const int machine = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  // A bound rank has its own cores already; an unbound one shares the machine with the other ranks on it.
-  return cores < machine ? cores : std::max(1, cores / local_ranks());
+  std::string key = host_name() + ' ';
+  for (std::size_t core = 0; core < CPU_SETSIZE; ++core) {
+    key += CPU_ISSET(core, &mine) ? '1' : '0';
+  }
+  Communicator& world = MpiSession::current().world();
+  std::string all;
+  for (const std::string& other : world.gather_bytes(key, 0)) {
+    all += other + '\n';
+  }
+  world.broadcast_bytes(all, 0);
+  int sharing = 0;
+  for (std::size_t at = all.find(key + '\n'); at != std::string::npos; at = all.find(key + '\n', at + 1)) {
+    ++sharing;
+  }
+  return std::max(1, cores / std::max(1, sharing));
 }
 
 }  // namespace
 
 void set_threads(std::optional<std::int64_t> wanted) {
-  set_cpu_threads(wanted ? static_cast<int>(*wanted) : default_threads());
+  const char* blas = std::getenv("OPENBLAS_NUM_THREADS");
+  const int from_environment = blas != nullptr ? std::atoi(blas) : 0;
+  if (wanted) {
+    set_cpu_threads(static_cast<int>(*wanted));
+  } else {
+    set_cpu_threads(from_environment > 0 ? from_environment : default_threads());
+  }
 }
 
 int threads() {
@@ -69,11 +97,9 @@ int local_ranks() {
 }
 
 std::string host_names(Communicator& world) {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
   std::string all;
   std::vector<std::string> seen;
-  for (const std::string& host : world.gather_bytes(name.data(), 0)) {
+  for (const std::string& host : world.gather_bytes(host_name(), 0)) {
     if (std::find(seen.begin(), seen.end(), host) == seen.end()) {
       seen.push_back(host);
       all += (all.empty() ? "" : ",") + host;

@@ -52,7 +52,7 @@ void prepare_command(const CLI::App& program, const std::string& log_ranks, Proc
         "out mpirun or srun",
         name, place.size);
   }
-  agree([&] { log::configure(place.rank, log_ranks); });
+  agree([&] { log::configure(place.rank, place.size, log_ranks); });
 }
 
 /// What to say of a command line that cannot be understood.
@@ -113,7 +113,11 @@ int main(int argc, char** argv) {
         "Caravan trains Llama-3-family models on MPI ranks: federated tensor-parallel rounds or "
         "plain training.",
         "caravan");
-    return run(program, process);
+    const int status = run(program, process);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      throw IoError("standard output could not be written to its end (disk full, or the reader is gone)");
+    }
+    return status;
   } catch (const std::exception& error) {
     return report_failure(error);
   }

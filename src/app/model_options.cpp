@@ -15,8 +15,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--dtype", options.dtype, "Arithmetic")
       ->check(CLI::IsMember({"float32", "float64"}))
       ->capture_default_str();
-  command.add_option("--rope-scaling-factor", options.rope_scaling_factor,
-                     "Overrides the factor of scaled rotary embeddings");
+  command
+      .add_option("--rope-scaling-factor", options.rope_scaling_factor,
+                  "Overrides the factor of scaled rotary embeddings")
+      ->check(CLI::Range(1e-3, 1e6));
   command.add_option("--threads", options.threads, "Threads; default: the cores this process may use")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
 }

@@ -1,4 +1,5 @@
 // caravan train: reads and checks everything, plans, and runs either mode.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -48,15 +49,65 @@ std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_
 
 ExistingRun existing_run(const RunConfig& config, bool overwrite) {
   if (config.resume == Resume::kLatest) {
+    if (overwrite) {
+      throw ConfigError("--overwrite and resume: latest contradict each other; give one of them");
+    }
     return ExistingRun::kResume;
   }
   return overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
 }
 
+/// --overwrite removes what output.dir holds; what the run reads must not be among it.
+void check_inputs_survive(const RunConfig& config) {
+  namespace fs = std::filesystem;
+  const fs::path output = fs::weakly_canonical(config.output.dir);
+  const auto check = [&](const char* key, const std::optional<std::string>& path) {
+    if (path) {
+      const fs::path input = fs::weakly_canonical(*path);
+      if (std::mismatch(output.begin(), output.end(), input.begin(), input.end()).first == output.end()) {
+        fail<ConfigError>(
+            "{} ({}) lies in output.dir ({}), which --overwrite empties; choose another output.dir", key,
+            *path, config.output.dir);
+      }
+    }
+  };
+  check("model.checkpoint", config.model.checkpoint);
+  check("model.config", config.model.config);
+}
+
+/// Every rank decided for itself from the files it sees; a difference (another file system, another
+/// environment) would end in a wrong model or a hang. Collective; every rank throws the same.
+void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts) {
+  std::string mine;
+  for (const auto& [name, value] : facts) {
+    mine += name + '\x1e' + value + '\x1f';
+  }
+  const std::vector<std::string> all = world.gather_bytes(mine, 0);
+  std::string message;
+  for (std::size_t rank = 1; rank < all.size() && message.empty(); ++rank) {
+    if (all[rank] != all[0]) {
+      const auto differs =
+          std::mismatch(all[0].begin(), all[0].end(), all[rank].begin(), all[rank].end()).first;
+      const auto at = static_cast<std::size_t>(differs - all[0].begin());
+      const auto begin = all[0].rfind('\x1f', at);
+      const std::size_t start = begin == std::string::npos ? 0 : begin + 1;
+      const std::string name = all[0].substr(start, all[0].find('\x1e', start) - start);
+      message = fmt::format(
+          "rank {} and rank 0 do not agree on the {}; every rank must see the same files and options "
+          "(output.dir and model.checkpoint on a shared file system)",
+          rank, name);
+    }
+  }
+  world.broadcast_bytes(message, 0);
+  if (!message.empty()) {
+    throw AgreedError(message, kExitUsage);
+  }
+}
+
 void warn_about_memory(const RunPlan& plan) {
   const std::int64_t available = available_memory_bytes();
   const std::int64_t wanted = plan.aggregator.total() + (local_ranks() - 1) * plan.trainer.total();
-  if (available > 0 && wanted > available) {
+  if (log::is_speaking() && available > 0 && wanted > available) {
     log::warning(
         "the ranks on this machine need {}, {} are available; use fewer ranks per machine, a smaller batch "
         "or "
@@ -74,6 +125,9 @@ void run(const TrainOptions& options) {
     const RunConfig config = load_run_config(options.config, options.overrides);
     const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
     check_run_folder(config.output.dir, existing_run(config, options.overwrite));
+    if (options.overwrite) {
+      check_inputs_survive(config);
+    }
     inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen);
     plan = make_plan(config, inputs.model.config, ranks);
     if (inputs.train) {
@@ -88,6 +142,11 @@ void run(const TrainOptions& options) {
     }
   });
   const RunConfig& config = inputs.config;
+  check_agreement(
+      world, {{"configuration", to_yaml(config)},
+              {"model", describe(plan, config, inputs.model.config, "", "")},
+              {"number of training samples", fmt::format("{}", inputs.train ? inputs.train->size() : 0)},
+              {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
   set_threads(config.threads);
   const std::unique_ptr<Backend> backend = make_backend();
   log::info("{}", describe(plan, config, inputs.model.config, inputs.model.description,
@@ -109,6 +168,8 @@ void run(const TrainOptions& options) {
     } else if (config.resume == Resume::kLatest) {
       log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
     }
+    // What a run of this configuration left before its first round was finished is in the way and worth
+    // nothing.
     const ExistingRun existing = existing_run(config, options.overwrite);
     prepare_run_folder(config.output.dir,
                        existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);

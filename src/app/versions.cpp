@@ -27,7 +27,7 @@ std::vector<std::pair<std::string, std::string>> program_versions() {
   if (*build.sanitize != '\0') {
     options += fmt::format(", sanitizers {}", build.sanitize);
   }
-  options += fmt::format(", CUDA {}", build.cuda);
+  options += ", without CUDA";
   return {{"caravan", build.version},     {"commit", build.commit}, {"build", options},
           {"compiler", build.compiler},   {"mpi", mpi_version()},   {"hdf5", CARAVAN_HDF5_VERSION},
           {"blas", openblas_get_config()}};

@@ -136,7 +136,8 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
 }
 
 void MpiCommunicator::do_all_reduce(const TensorView& values, ReduceOp op) {
-  in_chunks(values, group_->max_count, [&](char* data, int count) {
+  const auto block = kReduceBlockBytes / static_cast<std::int64_t>(dtype_bytes(values.dtype()));
+  in_chunks(values, std::min(group_->max_count, block), [&](char* data, int count) {
     CARAVAN_MPI(
         MPI_Allreduce(MPI_IN_PLACE, data, count, detail::mpi_type(values.dtype()), mpi_op(op), group_->comm));
     count_library_call(Collective::kAllReduce);

@@ -29,7 +29,7 @@ State& state() {
   return instance;
 }
 
-bool names_rank(std::string_view ranks, int rank) {
+bool names_rank(std::string_view ranks, int rank, int size) {
   if (ranks == "all") {
     return true;
   }
@@ -42,6 +42,10 @@ bool names_rank(std::string_view ranks, int rank) {
     if (status != std::errc() || end != item.data() + item.size() || value < 0) {
       fail<ConfigError>("--log-ranks / LOG_RANK: cannot read '{}'; give ranks like 0 or 0,2 or all", item);
     }
+    if (value >= size) {
+      fail<ConfigError>("--log-ranks / LOG_RANK: there is no rank {}; the ranks are 0 to {}", value,
+                        size - 1);
+    }
     found = found || value == rank;
     ranks = comma == std::string_view::npos ? std::string_view() : ranks.substr(comma + 1);
   }
@@ -50,9 +54,9 @@ bool names_rank(std::string_view ranks, int rank) {
 
 }  // namespace
 
-void configure(int rank, std::string_view ranks) {
+void configure(int rank, int size, std::string_view ranks) {
   state().rank = rank;
-  state().speaking = names_rank(ranks, rank);
+  state().speaking = names_rank(ranks, rank, size);
   if (rank != 0 || (!ranks.empty() && ranks != "0")) {
     state().logger->set_pattern(fmt::format("%^[rank {}] %v%$", rank));
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -18,14 +19,24 @@ struct Task {
   std::int64_t count = 0;
   std::int64_t chunk = 0;
   std::atomic<std::int64_t> next{0};
+  std::mutex error_mutex;
+  std::exception_ptr error;  // the first one any thread met
 
   void work() {
-    for (;;) {
-      const std::int64_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= count) {
-        return;
+    try {
+      for (;;) {
+        const std::int64_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
+        if (begin >= count) {
+          return;
+        }
+        (*body)(begin, std::min(begin + chunk, count));
       }
-      (*body)(begin, std::min(begin + chunk, count));
+    } catch (...) {
+      next.store(count);  // the others stop after their present range
+      const std::lock_guard lock(error_mutex);
+      if (!error) {
+        error = std::current_exception();
+      }
     }
   }
 };
@@ -64,6 +75,9 @@ class Pool {
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
     task_ = nullptr;
+    if (task.error) {
+      std::rethrow_exception(task.error);
+    }
   }
 
  private:

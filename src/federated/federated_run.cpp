@@ -116,7 +116,7 @@ void FederatedRun::pass_on_optimizer_state() {
   trainer_->optimizer().set_steps(incoming_steps);
 }
 
-void FederatedRun::train_round(std::int64_t round, const OnStep& on_step) {
+void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
   const FederatedSection& options = setup_.config.federated;
   move_slots(round);
   if (options.optimizer_state == OptimizerState::kFresh) {
@@ -134,6 +134,9 @@ void FederatedRun::train_round(std::int64_t round, const OnStep& on_step) {
       }
     }
   }
+}
+
+void FederatedRun::collect(std::int64_t round) {
   if (setup_.world.rank() == SliceExchange::kAggregator && !full_) {
     return;  // one rank: its slice is the model
   }
@@ -153,10 +156,6 @@ Evaluation FederatedRun::evaluate() {
   result.perplexity = setup_.world.all_reduce_value(evaluator_ ? result.perplexity : 0.0);
   result.tokens = setup_.world.all_reduce_value(result.tokens);
   return result;
-}
-
-std::int64_t FederatedRun::parameter_bytes() const {
-  return slice_->parameters().value_bytes() + (full_ ? full_->parameters().value_bytes() : 0);
 }
 
 }  // namespace caravan

@@ -70,7 +70,7 @@ void save_round_state(const std::string& folder, FederatedRun& run, Communicator
   world.barrier();
 }
 
-void load_round_state(const std::string& folder, FederatedRun& run, Communicator& /*world*/) {
+void load_round_state(const std::string& folder, FederatedRun& run) {
   if (keeps_optimizer(run)) {
     Adamw& optimizer = run.trainer().optimizer();
     double steps = 0.0;

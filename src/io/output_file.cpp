@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "caravan/core/error.h"
+#include "caravan/io/checkpoint_files.h"
 
 namespace caravan {
 namespace {
@@ -149,6 +150,12 @@ void OutputFolder::check_target() const {
   std::error_code error;
   if (if_exists_ == IfExists::kFail && fs::exists(fs::symlink_status(path_, error))) {
     fail<IoError>("{}: exists already; choose another folder or allow overwriting", path_);
+  }
+  if (if_exists_ == IfExists::kReplace && fs::exists(fs::symlink_status(path_, error))) {
+    if (const std::string foreign = foreign_entry(path_); !foreign.empty()) {
+      fail<IoError>("{}: is not replaced, because {} is no file of a checkpoint; choose another folder",
+                    path_, foreign);
+    }
   }
 }
 

@@ -344,8 +344,10 @@ class Unpickler {
       refuse("a persistent id is not ('storage', class, key, location, elements)");
     }
     const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0; };
-    if (key.text.empty() || !std::all_of(key.text.begin(), key.text.end(), is_digit)) {
-      refuse("storage key '{}' is not a number", key.text);
+    constexpr std::size_t kMaxKeyDigits = 20;  // a longer one would be copied into every tensor that names it
+    if (key.text.empty() || key.text.size() > kMaxKeyDigits ||
+        !std::all_of(key.text.begin(), key.text.end(), is_digit)) {
+      refuse("storage key '{}' is not a number of at most {} digits", key.text.substr(0, 40), kMaxKeyDigits);
     }
     if (count.number < 0) {
       refuse("storage {} has {} elements", key.text, count.number);
@@ -426,14 +428,17 @@ class Unpickler {
     std::int64_t last = tensor.storage_offset;
     auto bytes = static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
     bool overflows = tensor.storage_offset < 0;
+    std::int64_t elements = 1;
     const bool is_empty = std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end();
     for (std::size_t dim = 0; dim < tensor.shape.size(); ++dim) {
       const std::int64_t size = std::max<std::int64_t>(tensor.shape[dim], 1);
       std::int64_t step = 0;
-      overflows = overflows || __builtin_mul_overflow(size - 1, tensor.strides[dim], &step) ||
+      overflows = overflows || __builtin_mul_overflow(elements, size, &elements) ||
+                  __builtin_mul_overflow(size - 1, tensor.strides[dim], &step) ||
                   __builtin_add_overflow(last, step, &last) || __builtin_mul_overflow(bytes, size, &bytes);
     }
-    if (overflows || (!is_empty && last >= tensor.storage_numel)) {
+    // More elements than the storage has (strides of 0) would let a small file ask for any amount of memory.
+    if (overflows || (!is_empty && (last >= tensor.storage_numel || elements > tensor.storage_numel))) {
       refuse("a tensor of size ({}) and stride ({}) at {} reaches outside its storage of {} elements",
              fmt::join(tensor.shape, ", "), fmt::join(tensor.strides, ", "), tensor.storage_offset,
              tensor.storage_numel);

@@ -14,6 +14,7 @@
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/checkpoint_files.h"
 #include "caravan/io/results_file.h"
 
 namespace caravan {
@@ -25,9 +26,6 @@ namespace fs = std::filesystem;
 
 constexpr std::array kResultPatterns = {kResultsFileName, "eval_res_llama32_ws[0-9]*_r[0-9]*.txt"};
 constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
-constexpr std::array kCheckpointFilePatterns = {
-    "caravan.json",    "params.json",    "consolidated.*.pth", "config.json",
-    "tokenizer.model", "tokenizer.json", "*.safetensors",      "model.safetensors.index.json"};
 // What a killed process leaves behind: <file>.<pid>.tmp of core/atomic_file.h, <file or folder>.tmp-XXXXXX of
 // io/output_file.h.
 constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", ".tmp-??????"};
@@ -51,6 +49,17 @@ bool matches_temporary(const std::string& name, const std::array<const char*, N>
       return ::fnmatch((std::string(pattern) + suffix).c_str(), name.c_str(), 0) == 0;
     });
   });
+}
+
+/// "a.pth" of "a.pth.tmp-Xy12Zq"; any other name as it is.
+std::string without_temporary_suffix(const std::string& name) {
+  for (const char* suffix : {".tmp-", ".tmp"}) {
+    if (const auto at = name.rfind(suffix); at != std::string::npos && has_temporary_suffix(name)) {
+      const std::string stem = name.substr(0, at);
+      return *(suffix + 4) == '-' ? stem : stem.substr(0, stem.rfind('.'));
+    }
+  }
+  return name;
 }
 
 bool is_plain_folder(const fs::path& path) {
@@ -97,7 +106,7 @@ void remove_checkpoint(const fs::path& folder) {
   for (const fs::path& entry : entries_of(folder)) {
     const std::string name = entry.filename().string();
     const bool is_ours =
-        matches(name, kCheckpointFilePatterns) || matches_temporary(name, kCheckpointFilePatterns);
+        is_checkpoint_file_name(name) || is_checkpoint_file_name(without_temporary_suffix(name));
     if (is_ours && !is_plain_folder(entry)) {
       remove_one(entry);
     } else {

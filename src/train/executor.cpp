@@ -45,19 +45,26 @@ StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layo
   CountingBackend counting;
   Llama model(config, layout, counting, ports);
   Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}});
-  run_on_shapes(executor, limits);
-  return {executor.saved_high_water(), executor.scratch_high_water(), counting.work()};
+  executor.run_on_shapes(limits.pass);
+  StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), counting.work()};
+  if (limits.pass == Pass::kForwardBackward) {
+    // The same executor evaluates as well, and inference keeps in scratch what training keeps in the saved
+    // arena.
+    executor.run_on_shapes(Pass::kForward);
+    needs.scratch_bytes = executor.scratch_high_water();
+  }
+  return needs;
 }
 
-void Executor::run_on_shapes(Executor& executor, const Limits& limits) {
-  const TokenBatch tokens = executor.device_batch_.shape(limits.batch, limits.seq_len);
-  Context ctx = executor.context();
-  const ArenaScope scope(executor.scratch_arena_);
+void Executor::run_on_shapes(Pass pass) {
+  const TokenBatch tokens = device_batch_.shape(limits_.batch, limits_.seq_len);
+  Context ctx = context();
+  const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
-  if (limits.pass == Pass::kForwardBackward) {
-    executor.forward_backward(ctx, tokens, losses);
+  if (pass == Pass::kForwardBackward) {
+    forward_backward(ctx, tokens, losses);
   } else {
-    executor.loss(ctx, tokens, losses);
+    loss(ctx, tokens, losses);
   }
 }
 

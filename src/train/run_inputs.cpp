@@ -1,11 +1,15 @@
 #include "caravan/train/run_inputs.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/data/path_list.h"
 #include "caravan/io/params_json.h"
+#include "caravan/optim/adamw.h"
 
 namespace caravan {
 namespace {
@@ -44,7 +48,20 @@ ModelConfig shape_of(const ModelSection& section, const Tokenizer* tokenizer, st
   return config;
 }
 
-/// A null vocabulary in a text data set is told by the first place that needs it.
+/// A pattern that matches nothing is a spelling mistake, and the decay would silently go on.
+void check_no_decay(const OptimizerSection& optimizer, const ModelConfig& model) {
+  for (const std::string& pattern : optimizer.no_decay) {
+    const auto shapes = parameter_shapes(model);
+    if (std::none_of(shapes.begin(), shapes.end(), [&](const ParameterShape& parameter) {
+          return matches_pattern(pattern, parameter.name);
+        })) {
+      fail<ConfigError>(
+          "optimizer.no_decay: '{}' matches no parameter; names are like {} and {}, patterns like *norm*",
+          pattern, shapes.front().name, shapes.at(1).name);
+    }
+  }
+}
+
 [[noreturn]] void fail_no_tokenizer(const Dataset& dataset) {
   fail<ConfigError>(
       "{}: this sample is text, and no tokenizer is given; set tokenizer: to a tokenizer.model or "
@@ -109,6 +126,19 @@ std::optional<Tokenizer> open_tokenizer(const std::optional<std::string>& path,
   return std::nullopt;
 }
 
+TokenizerFile read_tokenizer_file(const Tokenizer& tokenizer) {
+  std::ifstream file(tokenizer.path(), std::ios::binary);
+  TokenizerFile result;
+  result.bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  if (!file || result.bytes.empty()) {
+    fail<IoError>("{}: cannot be read", tokenizer.path());
+  }
+  const auto first = result.bytes.find_first_not_of(" \t\r\n");
+  result.name =
+      first != std::string::npos && result.bytes[first] == '{' ? "tokenizer.json" : "tokenizer.model";
+  return result;
+}
+
 Dataset open_dataset(const std::vector<std::string>& patterns, std::int64_t vocab_size, bool has_tokenizer) {
   Dataset dataset(patterns, {.vocab_size = vocab_size});
   if (dataset.text_samples() > 0 && !has_tokenizer) {
@@ -171,21 +201,16 @@ RunInputs open_inputs(const RunConfig& config, DataUse use) {
   const Tokenizer* tokenizer = inputs.tokenizer ? &*inputs.tokenizer : nullptr;
   inputs.model = open_model(config.model, tokenizer);
   inputs.pad_id = resolve_pad_id(config.data.pad_id, tokenizer, inputs.model.config.vocab_size);
-  if (config.data.max_seq_len - 1 > inputs.model.config.max_position) {
+  check_no_decay(config.optimizer, inputs.model.config);
+  if (log::is_speaking() && config.data.max_seq_len - 1 > inputs.model.config.max_position) {
     log::warning("data.max_seq_len is {}, beyond the {} positions the model was made for",
                  config.data.max_seq_len, inputs.model.config.max_position);
   }
   if (tokenizer != nullptr) {
+    inputs.tokenizer_file = read_tokenizer_file(*tokenizer);
     inputs.encoder = std::make_unique<DocumentEncoder>(*inputs.tokenizer);
   }
-  if (config.data.train.empty()) {
-    throw ConfigError("data.train is missing: give a file, a list of files or a glob");
-  }
   const bool has_eval = !config.data.eval.empty();
-  if (!has_eval && config.mode == TrainMode::kFederated) {
-    throw ConfigError(
-        "data.eval is missing: every federated round ends with an evaluation; give the held-out file");
-  }
   if (use == DataUse::kCheckPaths) {
     expand_paths(config.data.train);
     if (has_eval) {

@@ -1,7 +1,9 @@
 #include "caravan/train/save_model.h"
 
 #include <cstring>
+#include <filesystem>
 
+#include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_writer.h"
 
@@ -20,7 +22,7 @@ TensorSource source_of(std::string name, const TensorView& view) {
 }
 
 void save_model(const std::string& folder, const ModelConfig& config, const ParameterSet& parameters,
-                const std::optional<Tokenizer>& tokenizer, const RunRecord& record) {
+                const std::optional<TokenizerFile>& tokenizer, const RunRecord& record) {
   std::vector<TensorSource> sources;
   for (const Parameter& parameter : parameters.all()) {
     CARAVAN_CHECK(parameter.shape() == parameter.spec().shape, "{} is a slice, not the whole tensor",
@@ -29,10 +31,12 @@ void save_model(const std::string& folder, const ModelConfig& config, const Para
   }
   CheckpointWriteOptions options;
   options.if_exists = IfExists::kReplace;
-  if (tokenizer) {
-    options.copied_files.push_back(tokenizer->path());
-  }
-  options.add_files = [&](const std::string& unfinished) { write_run_record(unfinished, record); };
+  options.add_files = [&](const std::string& unfinished) {
+    if (tokenizer) {
+      write_file_atomically((std::filesystem::path(unfinished) / tokenizer->name).string(), tokenizer->bytes);
+    }
+    write_run_record(unfinished, record);
+  };
   write_meta_checkpoint(folder, config, sources, options);
 }
 

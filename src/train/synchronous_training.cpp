@@ -57,8 +57,10 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
   for (std::int64_t step = 1; step <= steps; ++step) {
     train.next_step(batch);
     const StepResult result = trainer.step(batch, config.optimizer.lr);
-    recorder.on_step(
-        {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
+    if (result.updated) {
+      recorder.on_step(
+          {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
+    }
     if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
       evaluate_at(step);
       evaluated_at = step;
@@ -69,7 +71,8 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
     evaluate_at(steps);
   }
   const std::string folder = RunRecorder::checkpoint_folder(config, 1, steps);
-  save_model(folder, inputs.model.config, model.parameters(), inputs.tokenizer, recorder.record(steps, {}));
+  save_model(folder, inputs.model.config, model.parameters(), inputs.tokenizer_file,
+             recorder.record(steps, {}));
   log::info("checkpoint: {}", folder);
   recorder.finish();
 }

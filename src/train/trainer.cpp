@@ -90,9 +90,12 @@ void LocalTrainer::fail_not_finite(const Batch& batch, const char* what, double 
     executor_.observe(batch, trace);
     culprit = trace.name();
   }
-  for (const Parameter& parameter : executor_.model().parameters().all()) {
-    if (culprit.empty() && !is_finite(parameter.stored_grad())) {
-      culprit = "the gradient of " + parameter.name();
+  // The backward pass runs from the last parameter to the first, and what it meets spoils everything before
+  // it.
+  const auto& parameters = executor_.model().parameters().all();
+  for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter) {
+    if (culprit.empty() && !is_finite(parameter->stored_grad())) {
+      culprit = "the gradient of " + parameter->name();
     }
   }
   fail<NumericError>(

@@ -178,6 +178,45 @@ TEST_CASE("the assembled model holds every rank's slice where it belongs, and me
   }
 }
 
+TEST_CASE("kept optimizer state goes with its slot", "[federated][optimizer_state]") {
+  Communicator& world = MpiSession::current().world();
+  const SharedFolder folder(world);
+  RunConfig config = small_config(folder, world);
+  config.federated.enable_swapping = true;
+  config.federated.optimizer_state = OptimizerState::kKeep;
+  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
+  const std::unique_ptr<Backend> backend = make_cpu_backend();
+  BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
+                    inputs.train_options());
+  FederatedRun run(
+      {config, inputs.model.config, world, *backend, train,
+       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
+                                     inputs.eval_options())});
+  run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
+  run.train_round(1, [](const FederatedRun::StepInfo&) {});
+  const auto state_bytes = [&] {
+    const TensorView state = run.trainer().optimizer().state();
+    return std::string(static_cast<const char*>(state.raw()), static_cast<std::size_t>(state.bytes()));
+  };
+  const std::string mine = state_bytes();
+  const std::int64_t steps = run.trainer().optimizer().steps();
+  std::vector<std::string> by_rank = world.gather_bytes(mine, 0);
+  config.federated.local_epochs = 0;  // the next round only moves the slots
+  run.train_round(2, [](const FederatedRun::StepInfo&) {});
+  CHECK(run.slot() == (world.rank() + 1) % world.size());
+  std::string expected;
+  for (int rank = 0; rank < world.size(); ++rank) {  // slot s was trained by rank s in round 1
+    std::string state = world.rank() == 0 ? by_rank[static_cast<std::size_t>(rank)] : "";
+    world.broadcast_bytes(state, 0);
+    expected = rank == run.slot() ? state : expected;
+  }
+  CHECK(state_bytes() == expected);
+  CHECK(run.trainer().optimizer().steps() == steps);  // the parts have equal numbers of batches
+  if (world.size() > 1) {
+    CHECK(expected != mine);
+  }
+}
+
 TEST_CASE("the plan's activation and scratch bytes are what a run uses", "[federated][memory]") {
   Communicator& world = MpiSession::current().world();
   const SharedFolder folder(world);
@@ -206,5 +245,9 @@ TEST_CASE("the plan's activation and scratch bytes are what a run uses", "[feder
   run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
   run.train_round(1, [](const FederatedRun::StepInfo&) {});
   Executor& executor = run.trainer().executor();
+  Batch batch;
+  train.start_epoch(0);
+  REQUIRE(train.next(batch));
+  executor.loss(batch);
   CHECK(executor.saved_high_water() + executor.scratch_high_water() == executor.arena_bytes());
 }

@@ -177,7 +177,7 @@ void visit_fields(Visitor& visit, S& s) {
               .bounds = at_least(0)},
         s.eval_every);
   visit(Field{.key = "clip_norm",
-              .help = "Largest norm of the whole gradient; null: no clipping.",
+              .help = "Largest norm of the gradient (of a federated slice: its own); null: no clipping.",
               .bounds = greater_than(0)},
         s.clip_norm);
 }

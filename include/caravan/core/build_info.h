@@ -9,7 +9,6 @@ struct BuildInfo {
   const char* build_type;
   const char* compiler;
   const char* sanitize;  // empty when none
-  const char* cuda;      // "OFF" or "ON"
 };
 
 BuildInfo build_info();

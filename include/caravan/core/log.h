@@ -14,8 +14,9 @@ namespace caravan::log {
 enum class Level : std::uint8_t { kDebug, kInfo, kWarning, kError };
 
 /// Rank 0 speaks; `ranks` names others as "all", "1" or "0,2". Call once, before the first message; without a
-/// call a single process speaks as rank 0. Throws ConfigError when `ranks` cannot be read.
-void configure(int rank, std::string_view ranks);
+/// call a single process speaks as rank 0. Throws ConfigError when `ranks` cannot be read or names a rank
+/// that is not there.
+void configure(int rank, int size, std::string_view ranks);
 /// True when this rank's info messages are printed.
 bool is_speaking();
 /// Errors and warnings are printed on every rank, with the rank's number in front when there are several.

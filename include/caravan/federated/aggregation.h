@@ -25,7 +25,7 @@ class Aggregation {
   bool takes_values_as_they_are() const { return is_plain_; }
 
   enum class Kind : std::uint8_t { kSplit, kReplicated };
-  /// old <- new value from `gathered` (changed). Both contiguous, same shape, float32 or float64, on the
+  /// old <- new value from `gathered`. Both contiguous, same shape, float32 or float64, on the
   /// host. `index` is the parameter's place in the set.
   void apply(std::size_t index, Kind kind, const TensorView& gathered, const TensorView& old);
 

@@ -46,8 +46,16 @@ class FederatedRun {
     StepResult result;
   };
   using OnStep = std::function<void(const StepInfo&)>;
-  /// One round: move slots, train locally, collect. Collective; `on_step` is called on every rank.
-  void train_round(std::int64_t round, const OnStep& on_step);
+  /// First part of a round: move slots (collective when they move), then train alone. `on_step` is called on
+  /// every rank.
+  void train_locally(std::int64_t round, const OnStep& on_step);
+  /// Second part: the slices come together in the full model. Collective.
+  void collect(std::int64_t round);
+  /// Both.
+  void train_round(std::int64_t round, const OnStep& on_step) {
+    train_locally(round, on_step);
+    collect(round);
+  }
 
   /// Evaluates the assembled model on the aggregator; every rank gets the result. Collective.
   Evaluation evaluate();
@@ -59,8 +67,6 @@ class FederatedRun {
   Llama& slice() { return *slice_; }
   const RunConfig& config() const { return setup_.config; }
   std::int64_t slot() const { return slot_; }
-  /// Bytes that live as long as the run on this rank, by category in the order of the plan.
-  std::int64_t parameter_bytes() const;
 
   /// Limits of the training and of the evaluation executor for a configuration.
   static Executor::Limits train_limits(const RunConfig& config);

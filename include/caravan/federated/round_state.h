@@ -15,8 +15,8 @@ std::string round_state_folder(const std::string& checkpoint_folder);
 /// Every rank writes its slot's file, the aggregator its own. Replaces older files. Collective.
 void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
 
-/// Reads what save_round_state wrote. Throws IoError when a file is missing or belongs to another model.
-/// Collective.
-void load_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
+/// Reads this rank's part of what save_round_state wrote. Throws IoError when a file is missing or belongs to
+/// another model.
+void load_round_state(const std::string& folder, FederatedRun& run);
 
 }  // namespace caravan

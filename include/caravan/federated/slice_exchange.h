@@ -1,5 +1,6 @@
 // Moves slices between the ranks and the aggregator's full model: collect at the end of a round, distribute
-// when slices move. One tensor at a time, so no rank holds more than its own part plus one tensor.
+// when slices move. One tensor at a time, so no rank holds more than its own part plus one tensor
+// (two on the aggregator when the change is scaled or goes through the outer optimizer).
 #pragma once
 
 #include <vector>

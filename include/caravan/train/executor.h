@@ -60,7 +60,7 @@ class Executor {
   void observe(const Batch& batch, Trace& trace);
 
  private:
-  static void run_on_shapes(Executor& executor, const Limits& limits);
+  void run_on_shapes(Pass pass);
   void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
   void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
   void loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses);

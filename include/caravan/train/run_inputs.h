@@ -33,12 +33,21 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
 std::optional<Tokenizer> open_tokenizer(const std::optional<std::string>& path,
                                         const std::optional<std::string>& checkpoint);
 
+/// A tokenizer's file as it goes into checkpoints: held since the start, so that moving it does not cost the
+/// model.
+struct TokenizerFile {
+  std::string name;  // tokenizer.json or tokenizer.model, by its content: where open_tokenizer finds it
+  std::string bytes;
+};
+TokenizerFile read_tokenizer_file(const Tokenizer& tokenizer);
+
 enum class DataUse : std::uint8_t { kOpen, kCheckPaths };
 
 struct RunInputs {
   RunConfig config;
   ModelSource model;
   std::optional<Tokenizer> tokenizer;
+  std::optional<TokenizerFile> tokenizer_file;
   std::unique_ptr<DocumentEncoder> encoder;  // null without a tokenizer
   std::optional<Dataset> train;              // absent with kCheckPaths
   std::optional<Dataset> eval;               // also absent in synchronous mode without data.eval

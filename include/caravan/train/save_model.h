@@ -5,17 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "caravan/data/tokenizer.h"
 #include "caravan/io/run_record.h"
 #include "caravan/io/tensor_source.h"
 #include "caravan/model/parameter.h"
+#include "caravan/train/run_inputs.h"
 
 namespace caravan {
 
 /// `folder` in Meta's layout with params.json, the tokenizer's file and caravan.json; appears complete or not
 /// at all, replacing an older one. `parameters` is the whole model, in host memory.
 void save_model(const std::string& folder, const ModelConfig& config, const ParameterSet& parameters,
-                const std::optional<Tokenizer>& tokenizer, const RunRecord& record);
+                const std::optional<TokenizerFile>& tokenizer, const RunRecord& record);
 
 /// A tensor source over a contiguous host view that outlives it.
 TensorSource source_of(std::string name, const TensorView& view);

@@ -107,7 +107,9 @@ TEST_CASE("a checkpoint over the shard limit is written as numbered files with a
         read_all(*open_checkpoint(folder / "one", std::nullopt)));
 }
 
-TEST_CASE("an existing folder is refused, and replaced as a whole when that is allowed", "[io][checkpoint]") {
+TEST_CASE(
+    "an existing folder is refused, and replaced as a whole when that is allowed and it is a checkpoint",
+    "[io][checkpoint]") {
   const TemporaryFolder folder;
   const ModelConfig config = model_preset("tiny").value();
   write_text(folder / "out/old.txt", "precious");
@@ -119,8 +121,12 @@ TEST_CASE("an existing folder is refused, and replaced as a whole when that is a
   options.if_exists = IfExists::kReplace;
   options.copied_files = {folder / "tokenizer.model"};
   options.add_files = [](const std::string& target) { write_text(target + "/caravan.json", "{}"); };
+  CHECK_THROWS_WITH(write_meta_checkpoint(folder / "out", config, numbered_sources(config), options),
+                    Catch::Contains("old.txt is no file of a checkpoint"));
+  CHECK(read_text(folder / "out/old.txt") == "precious");
+  std::filesystem::rename(folder / "out/old.txt", folder / "out/consolidated.07.pth");
   write_meta_checkpoint(folder / "out/", config, numbered_sources(config), options);
-  CHECK_FALSE(std::filesystem::exists(folder / "out/old.txt"));
+  CHECK_FALSE(std::filesystem::exists(folder / "out/consolidated.07.pth"));
   CHECK(read_text(folder / "out/tokenizer.model") == "IQ== 0\n");
   CHECK(read_text(folder / "out/caravan.json") == "{}");
   CHECK(file_names(folder.path()) == std::vector<std::string>{"out", "tokenizer.model"});

@@ -81,10 +81,27 @@ TEST_CASE("measured and counted memory are the same, for every batch that fits",
   Trained trained(DType::kFloat32);
   Executor& executor = trained.trainer.executor();
   trained.trainer.step(pattern_batch(4, 12), 1e-3);
+  executor.loss(pattern_batch(4, 12));
   CHECK(executor.saved_high_water() + executor.scratch_high_water() == executor.arena_bytes());
   trained.trainer.step(pattern_batch(1, 3), 1e-3);
   trained.trainer.step(pattern_batch(3, 7), 1e-3);
   CHECK(executor.saved_high_water() + executor.scratch_high_water() == executor.arena_bytes());
+}
+
+TEST_CASE("every preset can evaluate with the executor it trains with", "[train][executor]") {
+  const LocalBoundary boundary;
+  const LocalAttention attention;
+  const LocalVocab vocab;
+  for (const std::string& name : model_preset_names()) {
+    const ModelConfig config = *model_preset(name);
+    Executor::Limits limits{.batch = 4, .seq_len = 511};
+    const Ports ports{boundary, attention, vocab};
+    const StepNeeds training = Executor::measure(config, {.positions = 512}, ports, limits);
+    limits.pass = Pass::kForward;
+    CAPTURE(name);
+    CHECK(training.scratch_bytes >=
+          Executor::measure(config, {.positions = 512}, ports, limits).scratch_bytes);
+  }
 }
 
 TEST_CASE("counted FLOPs are those of the formula", "[train][executor]") {

@@ -163,9 +163,9 @@ TEST_CASE("a silent rank writes nothing", "[train][progress]") {
 
 TEST_CASE("a rank that does not speak has no progress", "[train][progress]") {
   const ScopedEnvironment wish("terminal");
-  log::configure(1, "0");
+  log::configure(1, 2, "0");
   CHECK(progress_style() == ProgressStyle::kOff);
-  log::configure(0, "");
+  log::configure(0, 1, "");
   CHECK(progress_style() == ProgressStyle::kTerminal);
 }
 
