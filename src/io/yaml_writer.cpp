@@ -39,10 +39,15 @@ std::string format_value(bool value) {
 std::string format_value(std::int64_t value) {
   return fmt::format("{}", value);
 }
-/// The shortest text that reads back to the same number.
+/// The shortest text that reads back to the same number, with a point: readers of YAML 1.1 take 1e-05 for a
+/// string.
 std::string format_value(double value) {
-  const std::string text = fmt::format("{}", value);
-  return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
+  std::string text = fmt::format("{}", value);
+  if (text.find('.') == std::string::npos) {
+    const auto exponent = std::min(text.find('e'), text.size());
+    text.insert(exponent, ".0");
+  }
+  return text;
 }
 std::string format_value(const std::string& text) {
   const auto is_plain = [](unsigned char letter) {

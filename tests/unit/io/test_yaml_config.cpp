@@ -428,7 +428,7 @@ TEST_CASE("the effective configuration reads back to the same values", "[io][con
 
 TEST_CASE("the key reference names every key with default and help", "[io][config]") {
   const std::string reference = key_reference();
-  CHECK(reference.find("optimizer.lr: 1e-05\n    Learning rate.\n    Takes a number greater than 0.\n") !=
+  CHECK(reference.find("optimizer.lr: 1.0e-05\n    Learning rate.\n    Takes a number greater than 0.\n") !=
         std::string::npos);
   CHECK(reference.find("model.tie_embeddings: auto\n") != std::string::npos);
   CHECK(reference.find("Takes one of llama3.2-1b, llama3.2-3b,") != std::string::npos);
