@@ -4,7 +4,8 @@ file(GLOB support_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/support/*.
 target_sources(caravan_test_support PRIVATE ${support_sources})
 target_include_directories(caravan_test_support PUBLIC ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR})
 target_link_libraries(caravan_test_support PUBLIC caravan_flags caravan_federated caravan_kernels_cpu
-                      caravan_build_info nlohmann_json::nlohmann_json Catch2::Catch2 MPI::MPI_CXX)
+                      caravan_build_info nlohmann_json::nlohmann_json Catch2::Catch2 MPI::MPI_CXX
+                      PkgConfig::LIBZIP)
 
 # Several ranks on few cores: yield instead of spinning, one BLAS thread each. No output of mpirun's own.
 set(caravan_test_environment
