@@ -41,13 +41,14 @@ Walk plan_walk(const StoredTensor& tensor, const Region& region, const TensorVie
       walk.destination_strides.push_back(destination.stride(static_cast<int>(dim)));
     }
   }
-  if (walk.sizes.empty()) {
+  const int last = destination.rank() - 1;
+  CARAVAN_CHECK(last < 0 || destination.dim(last) <= 1 || destination.stride(last) == 1,
+                "{}: destination {} is strided in its last dim", tensor.name, destination.str());
+  if (walk.sizes.empty() || walk.destination_strides.back() != 1) {  // one element, or one column
     walk.sizes.push_back(1);
     walk.source_strides.push_back(1);
     walk.destination_strides.push_back(1);
   }
-  CARAVAN_CHECK(walk.destination_strides.back() == 1, "{}: destination {} is strided in its last dim",
-                tensor.name, destination.str());
   return walk;
 }
 

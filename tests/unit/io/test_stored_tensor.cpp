@@ -92,6 +92,20 @@ TEST_CASE("a destination may be a column slice of a larger view", "[io][stored_t
   }
 }
 
+TEST_CASE("a destination may be a single column of a larger view", "[io][stored_tensor]") {
+  const TemporaryFolder folder;
+  for (const auto& strides : std::vector<std::vector<std::int64_t>>{{4, 1}, {1, 3}}) {
+    const StoredTensor tensor = numbers(folder, 12, {3, 4}, strides);
+    std::vector<float> whole(3 * 5, -1.0F);
+    read_region(tensor, {{0, 3}, {2, 3}}, TensorView(whole.data(), DType::kFloat32, {3, 5}).slice(1, 4, 5));
+    for (std::int64_t row = 0; row < 3; ++row) {
+      CHECK(whole[static_cast<std::size_t>(row * 5 + 3)] == -1.0F);
+      CHECK(whole[static_cast<std::size_t>(row * 5 + 4)] ==
+            static_cast<float>(row * strides[0] + 2 * strides[1]));
+    }
+  }
+}
+
 TEST_CASE("a tensor larger than the staging buffer is converted in pieces", "[io][stored_tensor]") {
   const TemporaryFolder folder;
   const std::int64_t count = 3'000'000;
