@@ -146,8 +146,11 @@ class DirectoryParser {
       fail<IoError>("{}: member '{}' is encrypted", file_.path(), name);
     }
     if (method != 0) {
-      fail<IoError>("{}: member '{}' is compressed (method {}); only stored members are read", file_.path(),
-                    name, method);
+      fail<IoError>(
+          "{}: member '{}' is compressed (method {}); only stored members are read, as torch.save writes "
+          "them "
+          "(TorchScript archives have others)",
+          file_.path(), name, method);
     }
     const auto disk = load_little_endian<std::uint16_t>(head, 34);
     if (disk != 0 && disk != kSaturated16) {
