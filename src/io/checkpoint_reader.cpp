@@ -198,7 +198,8 @@ bool is_same_weight(const MergedTensor& a, const MergedTensor& b) {
 }
 
 /// Decides whether the output is tied and adds or removes its tensor accordingly.
-bool settle_output(std::vector<MergedTensor>& tensors, Tie tie, const std::string& folder) {
+bool settle_output(std::vector<MergedTensor>& tensors, const ModelConfig& config, Tie tie,
+                   const std::string& folder) {
   const auto embedding = find_tensor(tensors, kEmbeddingName);
   const auto output = find_tensor(tensors, kOutputName);
   const bool has_both = embedding != tensors.end() && output != tensors.end();
@@ -210,7 +211,12 @@ bool settle_output(std::vector<MergedTensor>& tensors, Tie tie, const std::strin
     }
     return false;
   }
-  const bool is_same = has_both && is_same_weight(*embedding, *output);
+  // Only tensors of the model's own size are compared: a file may claim any shape (strides of 0 cost no
+  // bytes).
+  const bool has_size = has_both && embedding->info.shape.rank() == 2 &&
+                        embedding->info.shape[1] == config.hidden_size &&
+                        (config.vocab_size <= 0 || embedding->info.shape[0] == config.vocab_size);
+  const bool is_same = has_size && is_same_weight(*embedding, *output);
   if (tie == Tie::kTied && has_both && !is_same) {
     log::warning("{}: tie_embeddings is true, so {} is not used although it differs from {}", folder,
                  kOutputName, kEmbeddingName);
@@ -225,7 +231,7 @@ bool settle_output(std::vector<MergedTensor>& tensors, Tie tie, const std::strin
 std::unique_ptr<CheckpointReader> make_reader(CheckpointLayout layout, ModelConfig config,
                                               std::vector<MergedTensor> tensors, Tie tie,
                                               const std::string& folder) {
-  const bool is_tied = settle_output(tensors, tie, folder);
+  const bool is_tied = settle_output(tensors, config, tie, folder);
   if (layout == CheckpointLayout::kHuggingFace && tie == Tie::kAuto && is_tied != config.tie_embeddings) {
     log::warning(
         "{}: config.json says tie_word_embeddings {}, the tensors say {}; set tie_embeddings to decide",

@@ -428,17 +428,14 @@ class Unpickler {
     std::int64_t last = tensor.storage_offset;
     auto bytes = static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
     bool overflows = tensor.storage_offset < 0;
-    std::int64_t elements = 1;
     const bool is_empty = std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end();
     for (std::size_t dim = 0; dim < tensor.shape.size(); ++dim) {
       const std::int64_t size = std::max<std::int64_t>(tensor.shape[dim], 1);
       std::int64_t step = 0;
-      overflows = overflows || __builtin_mul_overflow(elements, size, &elements) ||
-                  __builtin_mul_overflow(size - 1, tensor.strides[dim], &step) ||
+      overflows = overflows || __builtin_mul_overflow(size - 1, tensor.strides[dim], &step) ||
                   __builtin_add_overflow(last, step, &last) || __builtin_mul_overflow(bytes, size, &bytes);
     }
-    // More elements than the storage has (strides of 0) would let a small file ask for any amount of memory.
-    if (overflows || (!is_empty && (last >= tensor.storage_numel || elements > tensor.storage_numel))) {
+    if (overflows || (!is_empty && last >= tensor.storage_numel)) {
       refuse("a tensor of size ({}) and stride ({}) at {} reaches outside its storage of {} elements",
              fmt::join(tensor.shape, ", "), fmt::join(tensor.strides, ", "), tensor.storage_offset,
              tensor.storage_numel);
