@@ -57,7 +57,8 @@ void convert(const ConvertOptions& options) {
   const StopWatch watch;
   const auto in = std::filesystem::weakly_canonical(options.in);
   const auto out = std::filesystem::weakly_canonical(options.out);
-  if (in == out || is_inside(in, out) || is_inside(out, in)) {
+  // The folder itself may be rewritten (--overwrite): it is replaced when the new one is complete.
+  if (is_inside(in, out) || is_inside(out, in)) {
     fail<ConfigError>("--out {} and --in {} lie one in the other; write to a folder of its own", options.out,
                       options.in);
   }
