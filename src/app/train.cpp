@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <string_view>
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/core/build_info.h"
@@ -116,6 +118,28 @@ void warn_about_memory(const RunPlan& plan) {
   }
 }
 
+/// Rank 0's recorder in a prepared run folder; null on the other ranks.
+std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const RunInputs& inputs,
+                                           const Communicator& world, const RunEnvironment& environment,
+                                           const std::optional<FoundCheckpoint>& resume) {
+  if (world.rank() != 0) {
+    return nullptr;
+  }
+  const RunConfig& config = inputs.config;
+  RunRecorder::ResumePoint point;
+  if (resume) {
+    point = {*resume->record.round, resume->record.step_records};
+  } else if (config.resume == Resume::kLatest) {
+    log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
+  }
+  // What a run of this configuration left before its first round was finished is in the way and worth
+  // nothing.
+  const ExistingRun existing = existing_run(config, options.overwrite);
+  prepare_run_folder(config.output.dir,
+                     existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
+  return std::make_unique<RunRecorder>(inputs, world.size(), environment, resume ? &point : nullptr);
+}
+
 void run(const TrainOptions& options) {
   Communicator& world = MpiSession::current().world();
   RunInputs inputs;
@@ -158,23 +182,7 @@ void run(const TrainOptions& options) {
   warn_about_memory(plan);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
-  agree([&] {
-    if (world.rank() != 0) {
-      return;
-    }
-    RunRecorder::ResumePoint point;
-    if (resume) {
-      point = {*resume->record.round, resume->record.step_records};
-    } else if (config.resume == Resume::kLatest) {
-      log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
-    }
-    // What a run of this configuration left before its first round was finished is in the way and worth
-    // nothing.
-    const ExistingRun existing = existing_run(config, options.overwrite);
-    prepare_run_folder(config.output.dir,
-                       existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
-    recorder = std::make_unique<RunRecorder>(inputs, world.size(), environment, resume ? &point : nullptr);
-  });
+  agree([&] { recorder = open_recorder(options, inputs, world, environment, resume); });
   if (resume) {
     log::info("resume: round {} of {} is finished ({})", *resume->record.round, config.federated.rounds,
               resume->folder);
@@ -191,7 +199,7 @@ void run(const TrainOptions& options) {
 
 bool dry_run_by_environment() {
   const char* value = std::getenv("DRY_RUN");
-  return value != nullptr && std::string(value) != "" && std::string(value) != "0";
+  return value != nullptr && *value != '\0' && std::string_view(value) != "0";
 }
 
 }  // namespace

@@ -27,8 +27,9 @@ bool keeps_optimizer(const FederatedRun& run) {
 void read_all(const std::string& path, const std::vector<std::pair<std::string, TensorView>>& wanted) {
   const std::vector<StoredTensor> stored = read_safetensors(path);
   for (const auto& [name, view] : wanted) {
-    const auto found =
-        std::find_if(stored.begin(), stored.end(), [&](const auto& tensor) { return tensor.name == name; });
+    const auto found = std::find_if(stored.begin(), stored.end(), [&wanted_name = name](const auto& tensor) {
+      return tensor.name == wanted_name;
+    });
     if (found == stored.end() || found->checked_shape() != view.shape() || found->dtype != view.dtype()) {
       fail<IoError>("{}: tensor {} is missing or is not {}; the file belongs to another run", path, name,
                     view.str());

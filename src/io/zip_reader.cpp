@@ -176,13 +176,14 @@ class DirectoryParser {
         continue;
       }
       for (std::uint64_t* value : {&entry.size, &entry.stored_size, &entry.local_offset}) {
-        if (*value == kSaturated32) {
-          if (values.size() < 8) {
-            damaged(file_, fmt::format("the ZIP64 field of '{}' is too short", entry.name));
-          }
-          *value = load_little_endian<std::uint64_t>(values, 0);
-          values = values.subspan(8);
+        if (*value != kSaturated32) {
+          continue;
         }
+        if (values.size() < 8) {
+          damaged(file_, fmt::format("the ZIP64 field of '{}' is too short", entry.name));
+        }
+        *value = load_little_endian<std::uint64_t>(values, 0);
+        values = values.subspan(8);
       }
     }
   }

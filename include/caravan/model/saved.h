@@ -15,8 +15,8 @@ namespace caravan {
 enum class SlotClass : std::uint8_t { kInput, kCheap, kCostly, kGathered };
 
 struct Slot {
-  const char* name;
-  SlotClass slot_class;
+  const char* name = nullptr;
+  SlotClass slot_class = SlotClass::kInput;
   TensorView view;       // undefined: absent, to be computed when needed
   bool is_kept = false;  // in the saved arena; else in scratch, gone when the call ends
 };

@@ -40,10 +40,10 @@ class Adamw {
 
  private:
   struct Entry {
-    Parameter* parameter;
+    Parameter* parameter = nullptr;
     TensorView m;
     TensorView v;
-    double weight_decay;
+    double weight_decay = 0.0;
   };
   AdamwOptions options_;
   Buffer memory_;
