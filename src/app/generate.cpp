@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -74,6 +75,9 @@ void run(const GenerateOptions& options) {
   if (options.prompt.empty() == options.ids.empty()) {
     throw ConfigError("give either --prompt TEXT or --ids ID ...");
   }
+  if (std::isnan(options.sampling.temperature) || std::isnan(options.sampling.top_p)) {
+    throw ConfigError("--temperature and --top-p: nan is no number to sample with");  // passes CLI::Range
+  }
   const OpenedModel opened = open(options.model);
   const std::vector<std::int32_t> prompt = prompt_ids(options, opened);
   set_threads(options.model.threads);
@@ -108,7 +112,9 @@ void add_generate_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("generate", "Continue a prompt or ids from a checkpoint");
   add_model_options(*command, options->model);
   command->add_option("--prompt", options->prompt, "Text to continue; the begin token is put before it");
-  command->add_option("--ids", options->ids, "Token ids to continue, as they are")->delimiter(',');
+  command->add_option("--ids", options->ids, "Token ids to continue, as they are")
+      ->delimiter(',')
+      ->check([](const std::string& id) { return id.empty() ? std::string("an empty text is no id") : ""; });
   command->add_option("-n,--max-new-tokens", options->max_new_tokens, "At most this many new tokens")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();

@@ -13,6 +13,7 @@
 #include "caravan/federated/run_plan.h"
 #include "caravan/io/run_folder.h"
 #include "caravan/io/yaml_config.h"
+#include "caravan/train/progress.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
 #include "failure.h"
@@ -152,17 +153,17 @@ void run(const TrainOptions& options) {
     if (options.overwrite) {
       check_inputs_survive(config);
     }
+    progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
     inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen);
     plan = make_plan(config, inputs.model.config, ranks);
     if (inputs.train) {
       part_of(0, ranks, inputs.train->size());  // throws when there are fewer samples than ranks
     }
     if (config.resume == Resume::kLatest) {
-      if (config.mode == TrainMode::kSynchronous) {
-        throw ConfigError(
-            "resume: latest works with mode: federated; a synchronous run starts afresh (resume: never)");
-      }
       resume = find_resume_state(config, ranks);
+      if (resume) {
+        open_resume_model(*resume, config, inputs.model.config);
+      }
     }
   });
   const RunConfig& config = inputs.config;
@@ -173,12 +174,16 @@ void run(const TrainOptions& options) {
               {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
   set_threads(config.threads);
   const std::unique_ptr<Backend> backend = make_backend();
-  log::info("{}", describe(plan, config, inputs.model.config, inputs.model.description,
-                           fmt::format("{}, {} thread{} per rank", backend->name(), threads(),
-                                       threads() == 1 ? "" : "s")));
+  const std::string plan_text = describe(
+      plan, config, inputs.model.config, inputs.model.description,
+      fmt::format("{}, {} thread{} per rank", backend->name(), threads(), threads() == 1 ? "" : "s"));
   if (options.dry_run) {
+    if (world.rank() == 0) {
+      fmt::print("{}", plan_text);  // what was asked for, not a message about it
+    }
     return;
   }
+  log::info("{}", plan_text);
   warn_about_memory(plan);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;

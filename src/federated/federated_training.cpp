@@ -1,84 +1,17 @@
 #include "caravan/federated/federated_training.h"
 
-#include <algorithm>
 #include <filesystem>
-#include <sstream>
 
+#include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/federated/round_state.h"
 #include "caravan/io/run_folder.h"
-#include "caravan/io/yaml_config.h"
 #include "caravan/train/save_model.h"
 
 namespace caravan {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The configuration as text without what may change when a run goes on.
-std::string comparable(RunConfig config) {
-  config.resume = Resume::kNever;
-  config.threads.reset();
-  config.output = {};
-  config.federated.rounds = 0;
-  config.federated.save_every_round = true;
-  return to_yaml(config);
-}
-
-/// The first line that differs, as "key: value" of either side.
-std::string first_difference(const std::string& before, const std::string& now) {
-  std::istringstream left(before);
-  std::istringstream right(now);
-  std::string section;
-  std::string a;
-  std::string b;
-  while (std::getline(left, a) && std::getline(right, b)) {
-    if (a != b) {
-      return fmt::format("{}: it was '{}' and is '{}' now", section, a, b);
-    }
-    if (!a.empty() && a.front() != ' ') {
-      section = a.substr(0, a.find(':'));
-    }
-  }
-  return "the number of keys differs";
-}
-
-void check_same_configuration(const RunConfig& config, const std::string& stored, const std::string& where) {
-  const std::string old_text = comparable(parse_run_config(stored, where, {}));
-  const std::string new_text = comparable(config);
-  if (old_text != new_text) {
-    fail<ConfigError>(
-        "resume: this is not the run of {}: {}; put the old value back, or choose another output.dir", where,
-        first_difference(old_text, new_text));
-  }
-}
-
-void check_same_run(const RunConfig& config, const FoundCheckpoint& state, std::int64_t ranks) {
-  if (!state.record.round) {
-    fail<ConfigError>("resume: {} is a checkpoint of a synchronous run; choose another output.dir",
-                      state.folder);
-  }
-  if (state.record.experiment.world_size != ranks) {
-    fail<ConfigError>("resume: {} was made by {} ranks, this run has {}; start it with the same number",
-                      state.folder, state.record.experiment.world_size, ranks);
-  }
-  check_same_configuration(config, state.record.config, state.folder);
-  if (*state.record.round > config.federated.rounds) {
-    fail<ConfigError>("resume: federated.rounds is {}, but {} has finished {}; give at least as many",
-                      config.federated.rounds, state.folder, *state.record.round);
-  }
-  const std::string results_path = (fs::path(config.output.dir) / kResultsFileName).string();
-  const ResultsContent results = read_results(results_path);
-  if (static_cast<std::int64_t>(results.history.size()) <= *state.record.round ||
-      static_cast<std::int64_t>(results.steps.size()) < state.record.step_records) {
-    fail<IoError>(
-        "resume: {} has {} rounds and {} steps, fewer than {} says; it is an older file: put back the one "
-        "that "
-        "belongs to the checkpoint, or start again in another output.dir",
-        results_path, static_cast<std::int64_t>(results.history.size()) - 1, results.steps.size(),
-        state.folder);
-  }
-}
 
 /// Everything one process needs for the loop.
 struct Loop {
@@ -115,7 +48,9 @@ struct Loop {
       recorder->begin_phase(label, steps);
     }
     begin_console(label, steps);
+    bool has_learned = false;
     run.train_locally(round, [&](const FederatedRun::StepInfo& info) {
+      has_learned = true;
       const StepRecord record{recorder != nullptr ? recorder->step_records() + 1 : info.step,
                               info.result.loss,
                               info.lr,
@@ -128,6 +63,11 @@ struct Loop {
         console->on_step(record);
       }
     });
+    if (!has_learned) {
+      fail<IoError>(
+          "data.train has no target token in the part of rank {}: its samples are shorter than two tokens",
+          world.rank());
+    }
     if (recorder != nullptr) {
       recorder->end_phase();
       recorder->flush();  // the collection may wait long for a slower rank
@@ -162,26 +102,6 @@ struct Loop {
 
 }  // namespace
 
-std::optional<FoundCheckpoint> find_resume_state(const RunConfig& config, std::int64_t ranks) {
-  std::optional<FoundCheckpoint> newest = latest_checkpoint(config.output.dir);
-  const std::string results = (fs::path(config.output.dir) / kResultsFileName).string();
-  if (newest) {
-    check_same_run(config, *newest, ranks);
-  } else if (fs::exists(results)) {
-    // No round is finished: the run starts afresh over its own remains, never over another run's results.
-    const ResultsContent content = read_results(results);
-    check_same_configuration(config, content.attributes.config, results);
-    if (content.history.size() > 1) {
-      fail<IoError>(
-          "resume: {} holds {} finished rounds, but their checkpoints are gone from {}; put the last one "
-          "back, or "
-          "start again with --overwrite",
-          results, content.history.size() - 1, (fs::path(config.output.dir) / kCheckpointsFolder).string());
-    }
-  }
-  return newest;
-}
-
 void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend, RunRecorder* recorder,
                    const std::optional<FoundCheckpoint>& resume) {
   const RunConfig& config = inputs.config;
@@ -206,10 +126,7 @@ void run_federated(const RunInputs& inputs, Communicator& world, Backend& backen
                     .eval = std::move(eval),
                     .first_round = finished + 1});
   if (resume) {
-    ModelSection section;
-    section.checkpoint = resume->folder;
-    section.tie_embeddings = inputs.model.config.tie_embeddings ? Tie::kTied : Tie::kUntied;
-    const ModelSource source = open_model(section, nullptr);
+    const ModelSource source = open_resume_model(*resume, config, inputs.model.config);
     run.load(
         [&](const Context& ctx, ParameterSet& parameters) { load_parameters(source, 0, ctx, parameters); });
     load_round_state(round_state_folder(resume->folder), run);

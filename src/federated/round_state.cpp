@@ -19,8 +19,12 @@ std::string momentum_file(const std::string& folder) {
   return (fs::path(folder) / "outer_momentum.safetensors").string();
 }
 
-bool keeps_optimizer(const FederatedRun& run) {
-  return run.config().federated.optimizer_state == OptimizerState::kKeep;
+bool keeps_optimizer(const RunConfig& config) {
+  return config.federated.optimizer_state == OptimizerState::kKeep;
+}
+
+bool has_momentum(const RunConfig& config) {
+  return config.federated.outer.momentum != 0.0;
 }
 
 /// Reads every tensor of `path` by name into the given views; names, shapes and dtypes must be the same.
@@ -46,15 +50,14 @@ std::string round_state_folder(const std::string& checkpoint_folder) {
 
 void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world) {
   const std::vector<TensorView>& momentum = run.aggregation().momentum();
-  const bool has_momentum = run.config().federated.outer.momentum != 0.0;
-  if (!keeps_optimizer(run) && !has_momentum) {
+  if (!keeps_optimizer(run.config()) && !has_momentum(run.config())) {
     return;
   }
   if (world.rank() == SliceExchange::kAggregator) {
     fs::create_directories(folder);
   }
   world.barrier();
-  if (keeps_optimizer(run)) {
+  if (keeps_optimizer(run.config())) {
     Adamw& optimizer = run.trainer().optimizer();
     auto steps = static_cast<double>(optimizer.steps());
     write_safetensors(slot_file(folder, run.slot()),
@@ -71,8 +74,17 @@ void save_round_state(const std::string& folder, FederatedRun& run, Communicator
   world.barrier();
 }
 
+void check_round_state(const std::string& folder, const RunConfig& config, std::int64_t ranks) {
+  for (std::int64_t slot = 0; keeps_optimizer(config) && slot < ranks; ++slot) {
+    read_safetensors(slot_file(folder, slot));
+  }
+  if (has_momentum(config)) {
+    read_safetensors(momentum_file(folder));
+  }
+}
+
 void load_round_state(const std::string& folder, FederatedRun& run) {
-  if (keeps_optimizer(run)) {
+  if (keeps_optimizer(run.config())) {
     Adamw& optimizer = run.trainer().optimizer();
     double steps = 0.0;
     read_all(slot_file(folder, run.slot()),

@@ -1,10 +1,26 @@
 #include "caravan/train/synchronous_training.h"
 
+#include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/train/evaluator.h"
 #include "caravan/train/save_model.h"
 
 namespace caravan {
+namespace {
+
+/// A batch of samples shorter than two tokens teaches nothing and is no step. Throws IoError when an epoch's
+/// worth of batches is like that.
+void next_batch_with_targets(BatchLoader& train, Batch& batch) {
+  for (std::int64_t i = 0; i <= train.max_batches_per_epoch(); ++i) {
+    train.next_step(batch);
+    if (batch.valid_tokens > 0) {
+      return;
+    }
+  }
+  throw IoError("data.train has no target token: every sample is shorter than two tokens");
+}
+
+}  // namespace
 
 Llama::Layout SynchronousRun::layout(const RunConfig& config) {
   return {.table = ShardTable::kWhole,
@@ -55,12 +71,10 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
   Batch batch;
   std::int64_t evaluated_at = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
-    train.next_step(batch);
+    next_batch_with_targets(train, batch);
     const StepResult result = trainer.step(batch, config.optimizer.lr);
-    if (result.updated) {
-      recorder.on_step(
-          {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
-    }
+    recorder.on_step(
+        {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
     if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
       evaluate_at(step);
       evaluated_at = step;

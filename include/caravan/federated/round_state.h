@@ -15,6 +15,10 @@ std::string round_state_folder(const std::string& checkpoint_folder);
 /// Every rank writes its slot's file, the aggregator its own. Replaces older files. Collective.
 void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
 
+/// Throws IoError when a file that load_round_state will read is missing or damaged; reads their headers
+/// only.
+void check_round_state(const std::string& folder, const RunConfig& config, std::int64_t ranks);
+
 /// Reads this rank's part of what save_round_state wrote. Throws IoError when a file is missing or belongs to
 /// another model.
 void load_round_state(const std::string& folder, FederatedRun& run);
