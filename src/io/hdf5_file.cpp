@@ -1,12 +1,13 @@
 #include "caravan/io/hdf5_file.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <type_traits>
 #include <utility>
 
@@ -83,9 +84,20 @@ Hdf5Handle bool_type() {
   return type;
 }
 
+struct Descriptor {
+  int number;
+  ~Descriptor() {
+    if (number >= 0) {
+      ::close(number);
+    }
+  }
+};
+
+// Size and bytes come from one open file: a running writer may put another one under the name at any moment.
 std::string read_all(const std::string& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
+  if (file.number < 0 || ::fstat(file.number, &status) != 0) {
     fail<IoError>("{}: cannot be read: {}", path, std::strerror(errno));
   }
   if (!S_ISREG(status.st_mode)) {
@@ -96,9 +108,16 @@ std::string read_all(const std::string& path) {
     fail<IoError>("{}: has {} bytes; a results file has at most {}", path, size, kMaxFileBytes);
   }
   std::string bytes(size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(bytes.data(), static_cast<std::streamsize>(size))) {
-    fail<IoError>("{}: cannot be read: {}", path, std::strerror(errno));
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t count = ::read(file.number, bytes.data() + done, size - done);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count <= 0) {
+      fail<IoError>("{}: cannot be read: {}", path, count < 0 ? std::strerror(errno) : "it became shorter");
+    }
+    done += static_cast<std::size_t>(count);
   }
   return bytes;
 }
