@@ -1,9 +1,11 @@
 // caravan eval: loss and perplexity of a checkpoint over a data file.
 #include <fmt/format.h>
 
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/train/evaluator.h"
 #include "caravan/train/run_inputs.h"
@@ -25,6 +27,10 @@ struct EvalOptions {
 
 void run(const EvalOptions& options) {
   require_one_rank("eval");
+  if (options.batch_size > std::numeric_limits<std::int32_t>::max() / options.max_seq_len) {
+    fail<ConfigError>("--batch-size {} with --max-seq-len {} is more tokens than a batch may have, {}",
+                      options.batch_size, options.max_seq_len, std::numeric_limits<std::int32_t>::max());
+  }
   const OpenedModel opened = open(options.model);
   const std::int64_t vocab_size = opened.source.config.vocab_size;
   const LoaderOptions loading{.batch_size = options.batch_size,

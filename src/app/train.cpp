@@ -187,15 +187,18 @@ void run(const TrainOptions& options) {
   warn_about_memory(plan);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
-  agree([&] { recorder = open_recorder(options, inputs, world, environment, resume); });
+  const auto open = [&] {
+    agree([&] { recorder = open_recorder(options, inputs, world, environment, resume); });
+    return recorder.get();
+  };
   if (resume) {
     log::info("resume: round {} of {} is finished ({})", *resume->record.round, config.federated.rounds,
               resume->folder);
   }
   if (config.mode == TrainMode::kFederated) {
-    run_federated(inputs, world, *backend, recorder.get(), resume);
+    run_federated(inputs, world, *backend, open, resume);
   } else {
-    run_synchronous(inputs, *backend, *recorder);
+    run_synchronous(inputs, *backend, open);
   }
   if (recorder) {
     log::info("results: {}", recorder->results_path());

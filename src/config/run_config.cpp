@@ -110,6 +110,21 @@ void check_data(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   }
 }
 
+/// Places of tokens are 32-bit numbers.
+void check_step_size(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  constexpr double kMaxTokens = 2147483647.0;
+  const bool is_federated = config.mode == TrainMode::kFederated;
+  const std::int64_t batch_size = is_federated ? config.federated.batch_size : config.training.batch_size;
+  const double tokens = static_cast<double>(batch_size) * static_cast<double>(config.data.max_seq_len);
+  if (tokens > kMaxTokens) {
+    problems.push_back(
+        {is_federated ? "federated.batch_size" : "training.batch_size",
+         fmt::format("is {} for samples of data.max_seq_len {}: {:.0f} tokens in a step, {:.0f} "
+                     "are possible",
+                     batch_size, config.data.max_seq_len, tokens, kMaxTokens)});
+  }
+}
+
 void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
     problems.push_back(
@@ -139,6 +154,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   }
   check_model(config.model, problems);
   check_data(config, problems);
+  check_step_size(config, problems);
   check_optimizer(config, problems);
   if (config.resume == Resume::kLatest && config.mode == TrainMode::kSynchronous) {
     problems.push_back({"resume", "is latest, which goes on with a federated round; mode is synchronous"});

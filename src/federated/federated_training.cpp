@@ -102,8 +102,8 @@ struct Loop {
 
 }  // namespace
 
-void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend, RunRecorder* recorder,
-                   const std::optional<FoundCheckpoint>& resume) {
+void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend,
+                   const OpenRecorder& open_recorder, const std::optional<FoundCheckpoint>& resume) {
   const RunConfig& config = inputs.config;
   const std::int64_t samples = inputs.train->size();
   const SamplePart part = part_of(world.rank(), world.size(), samples);
@@ -136,10 +136,15 @@ void run_federated(const RunInputs& inputs, Communicator& world, Backend& backen
     });
   }
 
-  Loop loop{inputs, world, recorder, run, train};
+  std::optional<Evaluation> before;
   if (!resume) {
-    loop.evaluate(0);
+    before = run.evaluate();
   }
+  RunRecorder* const recorder = open_recorder();
+  if (recorder != nullptr && before) {
+    recorder->on_evaluation({0, before->loss, before->perplexity});
+  }
+  Loop loop{inputs, world, recorder, run, train};
   for (std::int64_t round = finished + 1; round <= config.federated.rounds; ++round) {
     loop.train_round(round);
     loop.evaluate(round);

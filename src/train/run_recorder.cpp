@@ -20,7 +20,7 @@ RunAttributes attributes_of(const RunInputs& inputs, const ExperimentKey& experi
   attributes.commit = environment.commit;
   attributes.versions = environment.versions;
   attributes.hosts = environment.hosts;
-  attributes.start_time = utc_timestamp();
+  attributes.start_time = environment.start_time;
   return attributes;
 }
 

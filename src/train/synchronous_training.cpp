@@ -37,7 +37,7 @@ Executor::Limits SynchronousRun::limits(const RunConfig& config) {
           .policy = SavePolicy::none()};
 }
 
-void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& recorder) {
+void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder) {
   const RunConfig& config = inputs.config;
   const LocalBoundary boundary;
   const LocalAttention attention;
@@ -57,6 +57,14 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
     eval = std::make_unique<BatchLoader>(*inputs.eval, inputs.encoder.get(),
                                          SamplePart{0, inputs.eval->size(), 0}, inputs.eval_options());
   }
+  std::optional<Evaluation> before;
+  if (eval) {
+    before = evaluate(trainer.executor(), *eval);
+  }
+  RunRecorder& recorder = *open_recorder();
+  if (before) {
+    recorder.on_evaluation({0, before->loss, before->perplexity});
+  }
   const auto evaluate_at = [&](std::int64_t step) {
     recorder.flush();
     if (eval) {
@@ -64,7 +72,6 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& rec
       recorder.on_evaluation({step, result.loss, result.perplexity});
     }
   };
-  evaluate_at(0);
   const std::int64_t steps = config.training.steps;
   recorder.begin_phase("training", steps);
   train.seek_step(0);

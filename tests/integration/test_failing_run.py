@@ -54,7 +54,7 @@ class NotFinite(ProgramTest):
         source = dict(model__preset="null", model__checkpoint="hf")
         self.run_out(["local step 1", "the parameter layers.1.feed_forward.w3.weight"], mode="synchronous",
                      data__eval="[]", output__dir="out1", **source)
-        self.run_out(["evaluation loss", "weights"], ranks=2, output__dir="out2", **source)
+        self.refuse(1, "weights are not usable", "--overwrite", ranks=2, **source)
         self.expect_failure(1, "the evaluation loss is", "eval", "--checkpoint", "hf", "--data", "eval.jsonl")
 
 

@@ -34,6 +34,13 @@ class OutputFolder(ProgramTest):
                     model__checkpoint=f"./out/../out/checkpoints/{self.checkpoint(2).name}/")
         self.refuse(CONFIG, "--overwrite and resume: latest contradict each other", "--overwrite", resume="latest")
 
+    def test_a_run_that_cannot_start_replaces_nothing(self):
+        self.train(ranks=2)
+        (self.folder / "short.jsonl").write_text('{"ids": [1]}\n{"ids": []}\n')
+        self.refuse(INPUT, "the evaluation data has no target token", "--overwrite", ranks=2, data__eval="short.jsonl")
+        self.refuse(INPUT, "the evaluation data has no target token", "--overwrite", mode="synchronous",
+                    data__eval="short.jsonl")
+
     def test_places_that_cannot_be_a_folder(self):
         self.refuse(INPUT, "run.yaml is not a folder", output__dir="run.yaml", ranks=2)
         self.refuse(INPUT, "run.yaml is not a folder", output__dir="run.yaml/run")

@@ -84,6 +84,7 @@ class WrongConfiguration(ProgramTest):
             ("dtype: is bfloat16, which comes with the CUDA backend", {"dtype": "bfloat16"}),
             ("data.eval: is missing", {"data__eval": "[]"}),
             ("data.train: is missing", {"data__train": "[]"}),
+            ("federated.batch_size: is 1048576", {"federated__batch_size": 1048576, "data__max_seq_len": 4096}),
             ("resume: is latest", {"mode": "synchronous", "resume": "latest"}),
             ("run mpirun -n 4", {"federated__world_size": 4}),
             ("output.name: is 'a/b'", {"output__name": "a/b"}),

@@ -67,16 +67,19 @@ inline RunResult run_federated_config(const RunConfig& config, Communicator& wor
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   world.barrier();
   std::unique_ptr<RunRecorder> recorder;
-  if (world.rank() == 0) {
-    prepare_run_folder(config.output.dir, resume ? ExistingRun::kResume : ExistingRun::kRefuse);
-    RunRecorder::ResumePoint point;
-    if (resume) {
-      point = {*resume->record.round, resume->record.step_records};
+  const auto open_recorder = [&] {
+    if (world.rank() == 0) {
+      prepare_run_folder(config.output.dir, resume ? ExistingRun::kResume : ExistingRun::kRefuse);
+      RunRecorder::ResumePoint point;
+      if (resume) {
+        point = {*resume->record.round, resume->record.step_records};
+      }
+      recorder = std::make_unique<RunRecorder>(inputs, world.size(), RunEnvironment{"test", "test", "test"},
+                                               resume ? &point : nullptr);
     }
-    recorder = std::make_unique<RunRecorder>(inputs, world.size(), RunEnvironment{"test", "test", "test"},
-                                             resume ? &point : nullptr);
-  }
-  run_federated(inputs, world, *backend, recorder.get(), resume);
+    return recorder.get();
+  };
+  run_federated(inputs, world, *backend, open_recorder, resume);
   RunResult result;
   if (recorder) {
     const ResultsContent content = read_results(recorder->results_path());

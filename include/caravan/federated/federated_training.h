@@ -11,8 +11,8 @@
 
 namespace caravan {
 
-/// Runs rounds up to federated.rounds. `recorder` is on rank 0, null elsewhere. Collective.
-void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend, RunRecorder* recorder,
-                   const std::optional<FoundCheckpoint>& resume);
+/// Runs rounds up to federated.rounds. Collective.
+void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend,
+                   const OpenRecorder& open_recorder, const std::optional<FoundCheckpoint>& resume);
 
 }  // namespace caravan

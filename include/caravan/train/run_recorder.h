@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "caravan/core/clock.h"
 #include "caravan/io/results_file.h"
 #include "caravan/io/round_log.h"
 #include "caravan/io/run_record.h"
@@ -20,6 +22,7 @@ struct RunEnvironment {
   std::string commit;
   std::string versions;
   std::string hosts;
+  std::string start_time = utc_timestamp();
 };
 
 /// The experiment key of a run on `ranks` ranks. Synchronous runs have no rounds: 0.
@@ -64,6 +67,10 @@ class RunRecorder {
   Progress progress_;
   MetricsFanout sinks_;
 };
+
+/// Opens the recorder of a run, called once the model is in memory and was evaluated: a run that cannot start
+/// creates and replaces nothing. Collective; null on ranks other than 0.
+using OpenRecorder = std::function<RunRecorder*()>;
 
 /// output.name, else the last part of output.dir.
 std::string run_name(const OutputSection& output);

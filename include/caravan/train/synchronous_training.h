@@ -14,6 +14,6 @@ class SynchronousRun {
 
 /// Trains for training.steps steps, evaluating before the first, every training.eval_every and after the
 /// last, and writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is the step.
-void run_synchronous(const RunInputs& inputs, Backend& backend, RunRecorder& recorder);
+void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder);
 
 }  // namespace caravan
