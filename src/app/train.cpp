@@ -138,7 +138,10 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ru
   const ExistingRun existing = existing_run(config, options.overwrite);
   prepare_run_folder(config.output.dir,
                      existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
-  return std::make_unique<RunRecorder>(inputs, world.size(), environment, resume ? &point : nullptr);
+  const RunIdentity identity = config.mode == TrainMode::kFederated
+                                   ? federated_identity(inputs, world.size())
+                                   : synchronous_identity(inputs);
+  return std::make_unique<RunRecorder>(inputs, identity, environment, resume ? &point : nullptr);
 }
 
 void run(const TrainOptions& options) {

@@ -102,6 +102,19 @@ struct Loop {
 
 }  // namespace
 
+RunIdentity federated_identity(const RunInputs& inputs, std::int64_t ranks) {
+  const RunConfig& config = inputs.config;
+  return {.mode = "federated",
+          .counts = RunIdentity::Counts::kRounds,
+          .experiment = {.world_size = ranks,
+                         .lr = config.optimizer.lr,
+                         .enable_swapping = config.federated.enable_swapping,
+                         .rounds = config.federated.rounds,
+                         .local_epochs = config.federated.local_epochs,
+                         .dataset = inputs.dataset_name(),
+                         .seed = config.seed}};
+}
+
 void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend,
                    const OpenRecorder& open_recorder, const std::optional<FoundCheckpoint>& resume) {
   const RunConfig& config = inputs.config;
@@ -111,11 +124,13 @@ void run_federated(const RunInputs& inputs, Communicator& world, Backend& backen
     log::info("data: {} samples in {} parts of {}; the last {} are not used", samples, world.size(),
               part.samples(), unused);
   }
-  BatchLoader train(*inputs.train, inputs.encoder.get(), part, inputs.train_options());
+  BatchLoader train(*inputs.train, inputs.encoder.get(), part,
+                    inputs.train_options(config.federated.batch_size));
   std::unique_ptr<BatchLoader> eval;
   if (world.rank() == SliceExchange::kAggregator) {
     eval = std::make_unique<BatchLoader>(*inputs.eval, inputs.encoder.get(),
-                                         SamplePart{0, inputs.eval->size(), 0}, inputs.eval_options());
+                                         SamplePart{0, inputs.eval->size(), 0},
+                                         inputs.eval_options(config.federated.batch_size));
   }
   const std::int64_t finished = resume ? *resume->record.round : 0;
   FederatedRun run({.config = config,

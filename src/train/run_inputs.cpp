@@ -176,9 +176,8 @@ std::string RunInputs::dataset_name() const {
   return name.stem().string();
 }
 
-LoaderOptions RunInputs::train_options() const {
-  const bool is_federated = config.mode == TrainMode::kFederated;
-  return {.batch_size = is_federated ? config.federated.batch_size : config.training.batch_size,
+LoaderOptions RunInputs::train_options(std::int64_t batch_size) const {
+  return {.batch_size = batch_size,
           .max_seq_len = config.data.max_seq_len,
           .shuffle = config.data.shuffle,
           .shuffle_buffer = config.data.shuffle_buffer,
@@ -187,8 +186,8 @@ LoaderOptions RunInputs::train_options() const {
           .pad_id = pad_id};
 }
 
-LoaderOptions RunInputs::eval_options() const {
-  LoaderOptions options = train_options();
+LoaderOptions RunInputs::eval_options(std::int64_t batch_size) const {
+  LoaderOptions options = train_options(batch_size);
   options.shuffle = false;
   options.pack = false;
   return options;

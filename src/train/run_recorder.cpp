@@ -10,11 +10,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-RunAttributes attributes_of(const RunInputs& inputs, const ExperimentKey& experiment,
+RunAttributes attributes_of(const RunInputs& inputs, const RunIdentity& identity,
                             const RunEnvironment& environment) {
   RunAttributes attributes;
-  attributes.experiment = experiment;
-  attributes.mode = inputs.config.mode == TrainMode::kFederated ? "federated" : "synchronous";
+  attributes.experiment = identity.experiment;
+  attributes.mode = identity.mode;
   attributes.dtype = dtype_name(inputs.config.dtype);
   attributes.config = to_yaml(inputs.config);
   attributes.commit = environment.commit;
@@ -41,9 +41,9 @@ ResultsFile open_results(const RunInputs& inputs, RunAttributes attributes,
   return results;
 }
 
-ProgressOptions console_options(TrainMode mode) {
+ProgressOptions console_options(RunIdentity::Counts counts) {
   ProgressOptions options = ProgressOptions::for_console();
-  options.evaluation_unit = mode == TrainMode::kFederated ? "round" : "step";
+  options.evaluation_unit = counts == RunIdentity::Counts::kRounds ? "round" : "step";
   return options;
 }
 
@@ -61,28 +61,18 @@ std::string run_name(const OutputSection& output) {
   return name.empty() || name == "." || name == ".." ? "run" : name;
 }
 
-ExperimentKey experiment_key(const RunInputs& inputs, std::int64_t ranks) {
-  const RunConfig& config = inputs.config;
-  const bool is_federated = config.mode == TrainMode::kFederated;
-  return {.world_size = ranks,
-          .lr = config.optimizer.lr,
-          .enable_swapping = is_federated && config.federated.enable_swapping,
-          .rounds = is_federated ? config.federated.rounds : 0,
-          .local_epochs = is_federated ? config.federated.local_epochs : 0,
-          .dataset = inputs.dataset_name(),
-          .seed = config.seed};
-}
-
-RunRecorder::RunRecorder(const RunInputs& inputs, std::int64_t ranks, const RunEnvironment& environment,
-                         const ResumePoint* resume)
+RunRecorder::RunRecorder(const RunInputs& inputs, const RunIdentity& identity,
+                         const RunEnvironment& environment, const ResumePoint* resume)
     : inputs_(inputs),
-      experiment_(experiment_key(inputs, ranks)),
+      identity_(identity),
       commit_(environment.commit),
-      results_(open_results(inputs, attributes_of(inputs, experiment_, environment), resume)),
-      rounds_((fs::path(inputs.config.output.dir) / round_log_name(ranks, experiment_.rounds)).string(),
+      results_(open_results(inputs, attributes_of(inputs, identity, environment), resume)),
+      rounds_((fs::path(inputs.config.output.dir) /
+               round_log_name(identity.experiment.world_size, identity.experiment.rounds))
+                  .string(),
               results_.content().history),
       results_sink_(results_, rounds_),
-      progress_(console_options(inputs.config.mode)) {
+      progress_(console_options(identity.counts)) {
   sinks_.add(results_sink_);
   sinks_.add(progress_);
 }
@@ -103,15 +93,11 @@ std::string RunRecorder::results_path() const {
   return results_file_path(inputs_.config);
 }
 
-RunRecord RunRecorder::record(std::int64_t round, std::vector<std::int64_t> slots) const {
+RunRecord RunRecorder::record(std::int64_t count, std::vector<std::int64_t> slots) const {
   RunRecord record;
-  record.experiment = experiment_;
-  record.mode = results_.content().attributes.mode;
-  if (inputs_.config.mode == TrainMode::kFederated) {
-    record.round = round;
-  } else {
-    record.step = round;
-  }
+  record.experiment = identity_.experiment;
+  record.mode = identity_.mode;
+  (identity_.counts == RunIdentity::Counts::kRounds ? record.round : record.step) = count;
   record.slots = std::move(slots);
   record.step_records = step_records();
   record.config = to_yaml(inputs_.config);

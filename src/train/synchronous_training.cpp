@@ -37,6 +37,18 @@ Executor::Limits SynchronousRun::limits(const RunConfig& config) {
           .policy = SavePolicy::none()};
 }
 
+RunIdentity synchronous_identity(const RunInputs& inputs) {
+  return {.mode = "synchronous",
+          .counts = RunIdentity::Counts::kSteps,
+          .experiment = {.world_size = 1,
+                         .lr = inputs.config.optimizer.lr,
+                         .enable_swapping = false,
+                         .rounds = 0,
+                         .local_epochs = 0,
+                         .dataset = inputs.dataset_name(),
+                         .seed = inputs.config.seed}};
+}
+
 void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder) {
   const RunConfig& config = inputs.config;
   const LocalBoundary boundary;
@@ -51,11 +63,12 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecord
   load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), trainer.executor().context(),
                   model.parameters());
   BatchLoader train(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
-                    inputs.train_options());
+                    inputs.train_options(config.training.batch_size));
   std::unique_ptr<BatchLoader> eval;
   if (inputs.eval) {
     eval = std::make_unique<BatchLoader>(*inputs.eval, inputs.encoder.get(),
-                                         SamplePart{0, inputs.eval->size(), 0}, inputs.eval_options());
+                                         SamplePart{0, inputs.eval->size(), 0},
+                                         inputs.eval_options(config.training.batch_size));
   }
   std::optional<Evaluation> before;
   if (eval) {

@@ -109,17 +109,10 @@ TEST_CASE("without swapping only split values travel up and nothing but means co
   }
   const SharedFolder folder(world);
   const RunConfig config = small_config(folder, world);
-  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
-  const std::unique_ptr<Backend> backend = make_cpu_backend();
-  BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
-                    inputs.train_options());
-  FederatedRun run(
-      {config, inputs.model.config, world, *backend, train,
-       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                     inputs.eval_options())});
-  run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
+  ReadyRun ready(config, world);
+  FederatedRun& run = ready.run;
   world.reset_traffic();
-  run.train_round(1, [](const FederatedRun::StepInfo&) {});
+  ready.train_round(1);
   std::int64_t split = 0;
   for (const Parameter& parameter : run.slice().parameters().all()) {
     split += parameter.spec().shard.is_split("slot") ? parameter.stored_value().bytes() : 0;
@@ -138,17 +131,10 @@ TEST_CASE("the assembled model holds every rank's slice where it belongs, and me
   const SharedFolder folder(world);
   RunConfig config = small_config(folder, world);
   config.federated.enable_swapping = true;
-  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
-  const std::unique_ptr<Backend> backend = make_cpu_backend();
-  BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
-                    inputs.train_options());
-  FederatedRun run(
-      {config, inputs.model.config, world, *backend, train,
-       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                     inputs.eval_options())});
-  run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
+  ReadyRun ready(config, world);
+  FederatedRun& run = ready.run;
   for (std::int64_t round = 1; round <= 3; ++round) {
-    run.train_round(round, [](const FederatedRun::StepInfo&) {});
+    ready.train_round(round);
     CHECK(run.slot() == (world.rank() + round / 2) % world.size());
     // Every rank gets the full model and compares its own slice.
     for (std::size_t i = 0; i < run.slice().parameters().all().size(); ++i) {
@@ -184,16 +170,9 @@ TEST_CASE("kept optimizer state goes with its slot", "[federated][optimizer_stat
   RunConfig config = small_config(folder, world);
   config.federated.enable_swapping = true;
   config.federated.optimizer_state = OptimizerState::kKeep;
-  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
-  const std::unique_ptr<Backend> backend = make_cpu_backend();
-  BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
-                    inputs.train_options());
-  FederatedRun run(
-      {config, inputs.model.config, world, *backend, train,
-       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                     inputs.eval_options())});
-  run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
-  run.train_round(1, [](const FederatedRun::StepInfo&) {});
+  ReadyRun ready(config, world);
+  FederatedRun& run = ready.run;
+  ready.train_round(1);
   const auto state_bytes = [&] {
     const TensorView state = run.trainer().optimizer().state();
     return std::string(static_cast<const char*>(state.raw()), static_cast<std::size_t>(state.bytes()));
@@ -201,8 +180,8 @@ TEST_CASE("kept optimizer state goes with its slot", "[federated][optimizer_stat
   const std::string mine = state_bytes();
   const std::int64_t steps = run.trainer().optimizer().steps();
   std::vector<std::string> by_rank = world.gather_bytes(mine, 0);
-  config.federated.local_epochs = 0;  // the next round only moves the slots
-  run.train_round(2, [](const FederatedRun::StepInfo&) {});
+  ready.config.federated.local_epochs = 0;  // the next round only moves the slots
+  ready.train_round(2);
   CHECK(run.slot() == (world.rank() + 1) % world.size());
   std::string expected;
   for (int rank = 0; rank < world.size(); ++rank) {  // slot s was trained by rank s in round 1
@@ -234,20 +213,13 @@ TEST_CASE("the plan's activation and scratch bytes are what a run uses", "[feder
     write_text(folder / "train.jsonl", text);
   }
   world.barrier();
-  const RunInputs inputs = open_inputs(config, DataUse::kOpen);
-  const std::unique_ptr<Backend> backend = make_cpu_backend();
-  BatchLoader train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
-                    inputs.train_options());
-  FederatedRun run(
-      {config, inputs.model.config, world, *backend, train,
-       std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                     inputs.eval_options())});
-  run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
-  run.train_round(1, [](const FederatedRun::StepInfo&) {});
+  ReadyRun ready(config, world);
+  FederatedRun& run = ready.run;
+  ready.train_round(1);
   Executor& executor = run.trainer().executor();
   Batch batch;
-  train.start_epoch(0);
-  REQUIRE(train.next(batch));
+  ready.train.start_epoch(0);
+  REQUIRE(ready.train.next(batch));
   executor.loss(batch);
   CHECK(executor.saved_high_water() + executor.scratch_high_water() == executor.arena_bytes());
 }

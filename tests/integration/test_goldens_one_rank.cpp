@@ -46,9 +46,9 @@ struct GoldenRun {
                                                              adamw_options(config.optimizer), clip_norm, ""});
     load_parameters(inputs.model, 0, trainer->executor().context(), model->parameters());
     train = std::make_unique<BatchLoader>(*inputs.train, nullptr, SamplePart{0, inputs.train->size(), 0},
-                                          inputs.train_options());
+                                          inputs.train_options(4));
     eval = std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                         inputs.eval_options());
+                                         inputs.eval_options(4));
     train->seek_step(0);
   }
 
@@ -117,7 +117,7 @@ TEST_CASE("loss, logits and every gradient of one batch equal the references", "
   const nlohmann::json row = read_json(*golden + "/tokens.json").at("train").at(0);
   write_text(run.folder / "padded.jsonl", nlohmann::json{{"ids", row}}.dump() + "\n");
   const Dataset padded({run.folder / "padded.jsonl"});
-  BatchLoader loader(padded, nullptr, {0, 1, 0}, run.inputs.train_options());
+  BatchLoader loader(padded, nullptr, {0, 1, 0}, run.inputs.train_options(4));
   loader.start_epoch(0);
   REQUIRE(loader.next(batch));
   REQUIRE(batch.seq_len == 47);

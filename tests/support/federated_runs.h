@@ -74,8 +74,9 @@ inline RunResult run_federated_config(const RunConfig& config, Communicator& wor
       if (resume) {
         point = {*resume->record.round, resume->record.step_records};
       }
-      recorder = std::make_unique<RunRecorder>(inputs, world.size(), RunEnvironment{"test", "test", "test"},
-                                               resume ? &point : nullptr);
+      recorder =
+          std::make_unique<RunRecorder>(inputs, federated_identity(inputs, world.size()),
+                                        RunEnvironment{"test", "test", "test"}, resume ? &point : nullptr);
     }
     return recorder.get();
   };
@@ -88,5 +89,29 @@ inline RunResult run_federated_config(const RunConfig& config, Communicator& wor
   world.barrier();
   return result;
 }
+
+/// This rank's part of a federated run with the weights of seed 1, ready for its first round. Collective.
+struct ReadyRun {
+  ReadyRun(const RunConfig& wanted, Communicator& world)
+      : config(wanted),
+        inputs(open_inputs(wanted, DataUse::kOpen)),
+        backend(make_cpu_backend()),
+        train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
+              inputs.train_options(wanted.federated.batch_size)),
+        run({config, inputs.model.config, world, *backend, train,
+             std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
+                                           inputs.eval_options(wanted.federated.batch_size))}) {
+    run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, set); });
+  }
+  void train_round(std::int64_t round) {
+    run.train_round(round, [](const FederatedRun::StepInfo&) {});
+  }
+
+  RunConfig config;  // the run reads it: a test may change it between rounds
+  RunInputs inputs;
+  std::unique_ptr<Backend> backend;
+  BatchLoader train;
+  FederatedRun run;
+};
 
 }  // namespace caravan::test

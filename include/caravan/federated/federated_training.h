@@ -11,6 +11,9 @@
 
 namespace caravan {
 
+/// What a federated run on `ranks` ranks is.
+RunIdentity federated_identity(const RunInputs& inputs, std::int64_t ranks);
+
 /// Runs rounds up to federated.rounds. Collective.
 void run_federated(const RunInputs& inputs, Communicator& world, Backend& backend,
                    const OpenRecorder& open_recorder, const std::optional<FoundCheckpoint>& resume);

@@ -55,8 +55,8 @@ struct RunInputs {
 
   /// data.name, else the stem of the first training path.
   std::string dataset_name() const;
-  LoaderOptions train_options() const;
-  LoaderOptions eval_options() const;
+  LoaderOptions train_options(std::int64_t batch_size) const;
+  LoaderOptions eval_options(std::int64_t batch_size) const;
 };
 
 /// Throws ConfigError or IoError that says what, where and what to do. Reads data files once when `use` is

@@ -25,8 +25,14 @@ struct RunEnvironment {
   std::string start_time = utc_timestamp();
 };
 
-/// The experiment key of a run on `ranks` ranks. Synchronous runs have no rounds: 0.
-ExperimentKey experiment_key(const RunInputs& inputs, std::int64_t ranks);
+/// What a run is, in the words of whoever runs it: the mode's name, what its history counts, its key.
+struct RunIdentity {
+  enum class Counts : std::uint8_t { kRounds, kSteps };
+
+  std::string mode;
+  Counts counts = Counts::kRounds;
+  ExperimentKey experiment;
+};
 
 class RunRecorder {
  public:
@@ -36,7 +42,7 @@ class RunRecorder {
   };
   /// Creates the files of a run in inputs.config.output.dir, which has been prepared; with `resume`, goes on
   /// with those that are there, cut back to the resume point. Throws IoError.
-  RunRecorder(const RunInputs& inputs, std::int64_t ranks, const RunEnvironment& environment,
+  RunRecorder(const RunInputs& inputs, const RunIdentity& identity, const RunEnvironment& environment,
               const ResumePoint* resume);
 
   /// Phases and metrics go to all sinks.
@@ -52,14 +58,14 @@ class RunRecorder {
   std::int64_t step_records() const { return static_cast<std::int64_t>(results_.content().steps.size()); }
   std::string results_path() const;
 
-  /// The record that goes into a checkpoint made now.
-  RunRecord record(std::int64_t round, std::vector<std::int64_t> slots) const;
+  /// The record that goes into a checkpoint made now, after `count` rounds or steps.
+  RunRecord record(std::int64_t count, std::vector<std::int64_t> slots) const;
   /// <output.dir>/checkpoints/<name>_ws.._lr.._round..
   static std::string checkpoint_folder(const RunConfig& config, std::int64_t ranks, std::int64_t round);
 
  private:
   const RunInputs& inputs_;
-  ExperimentKey experiment_;
+  RunIdentity identity_;
   std::string commit_;
   ResultsFile results_;
   RoundLog rounds_;

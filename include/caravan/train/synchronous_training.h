@@ -12,6 +12,9 @@ class SynchronousRun {
   static Executor::Limits limits(const RunConfig& config);
 };
 
+/// What a synchronous run is; it has no rounds: 0.
+RunIdentity synchronous_identity(const RunInputs& inputs);
+
 /// Trains for training.steps steps, evaluating before the first, every training.eval_every and after the
 /// last, and writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is the step.
 void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder);
