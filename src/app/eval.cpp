@@ -35,10 +35,10 @@ void run(const EvalOptions& options) {
   const std::int64_t vocab_size = opened.source.config.vocab_size;
   const LoaderOptions loading{.batch_size = options.batch_size,
                               .max_seq_len = options.max_seq_len,
-                              .pad_id = resolve_pad_id(std::nullopt, opened.tokenizer_or_null(), vocab_size)};
+                              .pad_id = resolve_pad_id(std::nullopt, opened.text, opened.source.config)};
   const auto loader_of = [&](const std::vector<std::string>& paths) {
-    const Dataset dataset = open_dataset(paths, vocab_size, opened.encoder != nullptr);
-    return std::make_unique<BatchLoader>(dataset, opened.encoder.get(), SamplePart{0, dataset.size(), 0},
+    const Dataset dataset = open_dataset(paths, vocab_size, opened.text);
+    return std::make_unique<BatchLoader>(dataset, opened.text.encoder.get(), SamplePart{0, dataset.size(), 0},
                                          loading);
   };
   const std::unique_ptr<BatchLoader> data = loader_of(options.data);
@@ -93,7 +93,8 @@ void add_eval_command(CLI::App& program) {
       ->capture_default_str();
   command->add_option("--unigram", options->unigram,
                       "Also the loss of token frequencies counted on these files: what context must beat");
-  command->add_flag("--json", options->json, "One JSON object on standard output");
+  command->add_flag("--json", options->json,
+                    "One JSON object on standard output; a perplexity beyond all numbers is null");
   command->footer(
       "Examples:\n"
       "  caravan eval --checkpoint DIR --data test.jsonl --json\n"

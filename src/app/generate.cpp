@@ -19,7 +19,7 @@ namespace {
 
 struct GenerateOptions {
   ModelOptions model;
-  std::string prompt;
+  std::optional<std::string> prompt;
   std::vector<std::int32_t> ids;
   std::int64_t max_new_tokens = 64;
   SamplingOptions sampling;
@@ -37,11 +37,14 @@ std::vector<std::int32_t> prompt_ids(const GenerateOptions& options, const Opene
     }
     return options.ids;
   }
-  if (!opened.tokenizer) {
-    throw ConfigError("--prompt needs a tokenizer: give --tokenizer, or give --ids");
+  const std::optional<Tokenizer>& tokenizer = opened.text.tokenizer;
+  if (!tokenizer) {
+    fail<ConfigError>(
+        "--prompt needs a tokenizer: give --tokenizer, or give --ids{}{}",
+        opened.text.why_not.empty() ? "" : "; the checkpoint's cannot be used: ", opened.text.why_not);
   }
-  std::vector<std::int32_t> ids = {opened.tokenizer->bos_id()};
-  opened.tokenizer->append_ids(options.prompt, ids);
+  std::vector<std::int32_t> ids = {tokenizer->bos_id()};
+  tokenizer->append_ids(*options.prompt, ids);
   return ids;
 }
 
@@ -49,9 +52,9 @@ std::vector<std::int32_t> prompt_ids(const GenerateOptions& options, const Opene
 class TokenPrinter {
  public:
   TokenPrinter(const GenerateOptions& options, const OpenedModel& opened) {
-    if (options.ids.empty()) {
-      fmt::print("{}", options.prompt);
-      decoder_.emplace(*opened.tokenizer);
+    if (options.prompt) {
+      fmt::print("{}", *options.prompt);
+      decoder_.emplace(*opened.text.tokenizer);
     }
   }
   void print(std::int32_t id) {
@@ -72,7 +75,7 @@ class TokenPrinter {
 
 void run(const GenerateOptions& options) {
   require_one_rank("generate");
-  if (options.prompt.empty() == options.ids.empty()) {
+  if (options.prompt.has_value() != options.ids.empty()) {
     throw ConfigError("give either --prompt TEXT or --ids ID ...");
   }
   if (std::isnan(options.sampling.temperature) || std::isnan(options.sampling.top_p)) {
@@ -80,17 +83,21 @@ void run(const GenerateOptions& options) {
   }
   const OpenedModel opened = open(options.model);
   const std::vector<std::int32_t> prompt = prompt_ids(options, opened);
+  const auto longest = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
+  if (longest > opened.source.config.max_position) {
+    log::warning("prompt and --max-new-tokens are {} tokens, beyond the {} positions the model was made for",
+                 longest, opened.source.config.max_position);
+  }
   set_threads(options.model.threads);
   const std::unique_ptr<Backend> backend = make_backend();
-  Generator generator(opened.source.config, opened.dtype, *backend,
-                      static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens,
+  Generator generator(opened.source.config, opened.dtype, *backend, longest,
                       options.no_cache ? KvCache::kOff : KvCache::kOn,
                       [&](const Context& ctx, ParameterSet& parameters) {
                         load_parameters(opened.source, 0, ctx, parameters);
                       });
   std::vector<std::int32_t> stop_ids;
-  if (opened.tokenizer && !options.ignore_stop) {
-    stop_ids = opened.tokenizer->stop_ids();
+  if (opened.text.tokenizer && !options.ignore_stop) {
+    stop_ids = opened.text.tokenizer->stop_ids();
   }
   TokenPrinter printer(options, opened);
   const StopWatch watch;
@@ -111,7 +118,8 @@ void add_generate_command(CLI::App& program) {
   auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = program.add_subcommand("generate", "Continue a prompt or ids from a checkpoint");
   add_model_options(*command, options->model);
-  command->add_option("--prompt", options->prompt, "Text to continue; the begin token is put before it");
+  command->add_option("--prompt", options->prompt,
+                      "Text to continue, also an empty one; the begin token is put before it");
   command->add_option("--ids", options->ids, "Token ids to continue, as they are")
       ->delimiter(',')
       ->check([](const std::string& id) { return id.empty() ? std::string("an empty text is no id") : ""; });

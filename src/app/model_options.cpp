@@ -25,14 +25,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
 
 OpenedModel open(const ModelOptions& options) {
   OpenedModel opened;
-  opened.tokenizer = open_tokenizer(options.tokenizer, options.checkpoint);
+  opened.text = open_text_tools(options.tokenizer, options.checkpoint);
   ModelSection section;
   section.checkpoint = options.checkpoint;
   section.rope_scaling_factor = options.rope_scaling_factor;
-  opened.source = open_model(section, opened.tokenizer_or_null());
-  if (opened.tokenizer) {
-    opened.encoder = std::make_unique<DocumentEncoder>(*opened.tokenizer);
-  }
+  opened.source = open_model(section, opened.text.tokenizer_or_null());
   opened.dtype = options.dtype == "float64" ? DType::kFloat64 : DType::kFloat32;
   return opened;
 }

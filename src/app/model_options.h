@@ -23,11 +23,8 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 /// A checkpoint opened and checked; weights are not read yet.
 struct OpenedModel {
   ModelSource source;
-  std::optional<Tokenizer> tokenizer;
-  std::unique_ptr<DocumentEncoder> encoder;  // null without a tokenizer
+  TextTools text;
   DType dtype = DType::kFloat32;
-
-  const Tokenizer* tokenizer_or_null() const { return tokenizer ? &*tokenizer : nullptr; }
 };
 OpenedModel open(const ModelOptions& options);
 

@@ -157,8 +157,8 @@ void run(const TrainOptions& options) {
       check_inputs_survive(config);
     }
     progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
-    inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen);
-    plan = make_plan(config, inputs.model.config, ranks);
+    inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen,
+                         [&](const ModelConfig& model) { plan = make_plan(config, model, ranks); });
     if (inputs.train) {
       part_of(0, ranks, inputs.train->size());  // throws when there are fewer samples than ranks
     }

@@ -1,5 +1,7 @@
 #include "caravan/train/run_inputs.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -62,12 +64,73 @@ void check_no_decay(const OptimizerSection& optimizer, const ModelConfig& model)
   }
 }
 
-[[noreturn]] void fail_no_tokenizer(const Dataset& dataset) {
+[[noreturn]] void fail_no_tokenizer(const Dataset& dataset, const TextTools& text) {
+  if (!text.why_not.empty()) {
+    fail<ConfigError>("{}: this sample is text, and the tokenizer cannot be used: {}",
+                      dataset.first_text_sample(), text.why_not);
+  }
   fail<ConfigError>(
       "{}: this sample is text, and no tokenizer is given; set tokenizer: to a tokenizer.model or "
       "tokenizer.json, or give rows with ids",
       dataset.first_text_sample());
 }
+
+std::optional<std::string> tokenizer_in(const std::optional<std::string>& folder) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
+    if (folder && fs::exists(fs::path(*folder) / name)) {
+      return (fs::path(*folder) / name).string();
+    }
+  }
+  return std::nullopt;
+}
+
+TokenizerFile read_tokenizer_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  TokenizerFile result;
+  result.bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  if (!file || result.bytes.empty()) {
+    fail<IoError>("{}: cannot be read", path);
+  }
+  const auto first = result.bytes.find_first_not_of(" \t\r\n");
+  result.name =
+      first != std::string::npos && result.bytes[first] == '{' ? "tokenizer.json" : "tokenizer.model";
+  return result;
+}
+
+/// What is wrong with a run's inputs, collected so that all of it is said at once.
+class InputProblems {
+ public:
+  /// False when `work` found the input wrong.
+  bool collect(const std::function<void()>& work) {
+    try {
+      work();
+      return true;
+    } catch (const ConfigError& error) {
+      messages_.emplace_back(error.what());
+    } catch (const IoError& error) {
+      messages_.emplace_back(error.what());
+      is_configuration_ = false;
+    }
+    return false;
+  }
+  void throw_if_any() const {
+    if (messages_.empty()) {
+      return;
+    }
+    const std::string message = messages_.size() == 1
+                                    ? messages_.front()
+                                    : fmt::format("the run's inputs have {} problems:\n  {}",
+                                                  messages_.size(), fmt::join(messages_, "\n  "));
+    if (is_configuration_) {
+      throw ConfigError(message);
+    }
+    throw IoError(message);
+  }
+
+ private:
+  std::vector<std::string> messages_;
+  bool is_configuration_ = true;
+};
 
 }  // namespace
 
@@ -111,56 +174,58 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
   }
 }
 
-std::optional<Tokenizer> open_tokenizer(const std::optional<std::string>& path,
-                                        const std::optional<std::string>& checkpoint) {
-  if (path) {
-    return Tokenizer::load(*path);
+TextTools open_text_tools(const std::optional<std::string>& path,
+                          const std::optional<std::string>& checkpoint) {
+  TextTools text;
+  const std::optional<std::string> beside = path ? std::nullopt : tokenizer_in(checkpoint);
+  if (!path && !beside) {
+    return text;
   }
-  if (checkpoint) {
-    for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-      if (const fs::path file = fs::path(*checkpoint) / name; fs::exists(file)) {
-        return Tokenizer::load(file.string());
-      }
+  try {
+    text.tokenizer = Tokenizer::load(path ? *path : *beside);
+  } catch (const Error& error) {
+    if (path) {
+      throw;
+    }
+    text.why_not = error.what();
+  }
+  text.file = read_tokenizer_file(text.tokenizer ? text.tokenizer->path() : *beside);
+  if (text.tokenizer) {
+    try {
+      text.encoder = std::make_unique<DocumentEncoder>(*text.tokenizer);
+    } catch (const ConfigError& error) {  // no token begins or ends a text
+      text.why_not = error.what();
     }
   }
-  return std::nullopt;
+  return text;
 }
 
-TokenizerFile read_tokenizer_file(const Tokenizer& tokenizer) {
-  std::ifstream file(tokenizer.path(), std::ios::binary);
-  TokenizerFile result;
-  result.bytes.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  if (!file || result.bytes.empty()) {
-    fail<IoError>("{}: cannot be read", tokenizer.path());
-  }
-  const auto first = result.bytes.find_first_not_of(" \t\r\n");
-  result.name =
-      first != std::string::npos && result.bytes[first] == '{' ? "tokenizer.json" : "tokenizer.model";
-  return result;
-}
-
-Dataset open_dataset(const std::vector<std::string>& patterns, std::int64_t vocab_size, bool has_tokenizer) {
+Dataset open_dataset(const std::vector<std::string>& patterns, std::int64_t vocab_size,
+                     const TextTools& text) {
   Dataset dataset(patterns, {.vocab_size = vocab_size});
-  if (dataset.text_samples() > 0 && !has_tokenizer) {
-    fail_no_tokenizer(dataset);
+  if (dataset.text_samples() > 0 && !text.encoder) {
+    fail_no_tokenizer(dataset, text);
   }
   return dataset;
 }
 
-std::int32_t resolve_pad_id(std::optional<std::int64_t> given, const Tokenizer* tokenizer,
-                            std::int64_t vocab_size) {
+std::int32_t resolve_pad_id(std::optional<std::int64_t> given, const TextTools& text,
+                            const ModelConfig& model) {
+  constexpr std::int64_t kLlama3Vocab = 128256;
   constexpr std::int64_t kLlama31Pad = 128004;
+  constexpr std::int64_t kLlama3EndOfText =
+      128001;  // 3.0 has no padding token, and no scaled rotary embedding
   std::int64_t id = 0;
   if (given) {
     id = *given;
-  } else if (tokenizer != nullptr) {
-    id = tokenizer->default_pad_id();
-  } else if (vocab_size > kLlama31Pad) {
-    id = kLlama31Pad;
+  } else if (text.encoder) {
+    id = text.tokenizer->default_pad_id();
+  } else if (model.vocab_size == kLlama3Vocab) {
+    id = model.rope_scaling ? kLlama31Pad : kLlama3EndOfText;
   }
-  if (id < 0 || id >= vocab_size) {
+  if (id < 0 || id >= model.vocab_size) {
     fail<ConfigError>("data.pad_id is {}, outside the model's vocabulary of {}; give an id below it, or null",
-                      id, vocab_size);
+                      id, model.vocab_size);
   }
   return static_cast<std::int32_t>(id);
 }
@@ -169,7 +234,7 @@ std::string RunInputs::dataset_name() const {
   if (config.data.name) {
     return *config.data.name;
   }
-  fs::path name = fs::path(config.data.train.front()).filename();
+  fs::path name = fs::path(train ? train->files().front().path : config.data.train.front()).filename();
   if (name.extension() == ".gz") {
     name = name.stem();
   }
@@ -193,34 +258,44 @@ LoaderOptions RunInputs::eval_options(std::int64_t batch_size) const {
   return options;
 }
 
-RunInputs open_inputs(const RunConfig& config, DataUse use) {
+RunInputs open_inputs(const RunConfig& config, DataUse use,
+                      const std::function<void(const ModelConfig&)>& check_model) {
   RunInputs inputs;
   inputs.config = config;
-  inputs.tokenizer = open_tokenizer(config.tokenizer, config.model.checkpoint);
-  const Tokenizer* tokenizer = inputs.tokenizer ? &*inputs.tokenizer : nullptr;
-  inputs.model = open_model(config.model, tokenizer);
-  inputs.pad_id = resolve_pad_id(config.data.pad_id, tokenizer, inputs.model.config.vocab_size);
-  check_no_decay(config.optimizer, inputs.model.config);
-  if (log::is_speaking() && config.data.max_seq_len - 1 > inputs.model.config.max_position) {
-    log::warning("data.max_seq_len is {}, beyond the {} positions the model was made for",
-                 config.data.max_seq_len, inputs.model.config.max_position);
-  }
-  if (tokenizer != nullptr) {
-    inputs.tokenizer_file = read_tokenizer_file(*tokenizer);
-    inputs.encoder = std::make_unique<DocumentEncoder>(*inputs.tokenizer);
-  }
-  const bool has_eval = !config.data.eval.empty();
-  if (use == DataUse::kCheckPaths) {
-    expand_paths(config.data.train);
-    if (has_eval) {
-      expand_paths(config.data.eval);
+  TextTools text;
+  InputProblems problems;
+  const bool has_text_tools =
+      problems.collect([&] { text = open_text_tools(config.tokenizer, config.model.checkpoint); });
+  const ModelConfig& model = inputs.model.config;
+  const bool has_model = problems.collect([&] {
+    inputs.model = open_model(config.model, text.tokenizer_or_null());
+    inputs.pad_id = resolve_pad_id(config.data.pad_id, text, model);
+    check_no_decay(config.optimizer, model);
+    if (check_model) {
+      check_model(model);
     }
-    return inputs;
+  });
+  const auto open = [&](const std::vector<std::string>& patterns, std::optional<Dataset>& dataset) {
+    if (use == DataUse::kCheckPaths || !has_text_tools || !has_model) {
+      expand_paths(patterns);
+    } else {
+      dataset = open_dataset(patterns, model.vocab_size, text);
+    }
+  };
+  problems.collect([&] { open(config.data.train, inputs.train); });
+  if (!config.data.eval.empty()) {
+    problems.collect([&] { open(config.data.eval, inputs.eval); });
   }
-  inputs.train = open_dataset(config.data.train, inputs.model.config.vocab_size, tokenizer != nullptr);
-  if (has_eval) {
-    inputs.eval = open_dataset(config.data.eval, inputs.model.config.vocab_size, tokenizer != nullptr);
+  problems.throw_if_any();
+  if (log::is_speaking() && config.data.max_seq_len - 1 > model.max_position) {
+    log::warning("data.max_seq_len is {}, beyond the {} positions the model was made for",
+                 config.data.max_seq_len, model.max_position);
   }
+  if (log::is_speaking() && !text.why_not.empty()) {
+    log::warning("the tokenizer cannot be used, which does no harm to samples of ids: {}", text.why_not);
+  }
+  inputs.tokenizer_file = std::move(text.file);
+  inputs.encoder = std::move(text.encoder);
   return inputs;
 }
 

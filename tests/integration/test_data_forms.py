@@ -70,8 +70,8 @@ class DataForms(ProgramTest):
                 self.assertEqual(found[1], expected[1])
 
     def test_the_data_set_is_named_after_its_first_file(self):
-        for given, name in (("a.jsonl.gz", "a"), ("b.txt", "b"), ("[c.d.jsonl, b.txt]", "c.d")):
-            path = given.strip("[").split(",")[0]
+        for given, name in (("a.jsonl.gz", "a"), ("b.txt", "b"), ("[c.d.jsonl, b.txt]", "c.d"), ("*.d.js*", "c.d")):
+            path = given.strip("[").split(",")[0].replace("*.d.js*", "c.d.jsonl")
             self.write(path.removesuffix(".gz"), self.ids_of(self.texts) if "jsonl" in path else self.texts,
                        packed=path.endswith(".gz"))
             self.train("--overwrite", tokenizer="tokenizer.json", data__train=given, federated__rounds=0)

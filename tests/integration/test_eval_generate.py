@@ -112,6 +112,13 @@ class WithText(ProgramTest):
         self.assertEqual(self.generate("--prompt", prompt, "-n", 30, "--no-cache"), out)
         self.assertEqual(self.generate("--prompt", prompt, "-n", 30, "--tokenizer", "tokenizer.json"), out)
 
+    def test_an_empty_prompt_continues_the_begin_token(self):
+        begin = json.loads((self.folder / "tokenizer.json").read_text())["added_tokens"][0]["id"]
+        made = self.generate("--ids", begin, "-n", 12, "--ignore-stop")
+        decoded = self.succeed("tokenizer", "decode", "--tokenizer", "tokenizer.json", "--json",
+                               text=json.dumps([int(word) for word in made.split()]) + "\n").out
+        self.assertEqual(self.generate("--prompt", "", "-n", 12, "--ignore-stop"), json.loads(decoded) + "\n")
+
     def test_streamed_text_is_the_decoded_ids(self):
         prompt = "The gr\u00fc\u00dfe \U0001F600"
         encoded = self.succeed("tokenizer", "encode", "--tokenizer", "tokenizer.json", "--json",

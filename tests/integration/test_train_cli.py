@@ -1,6 +1,7 @@
 # What a user meets before a run starts: the dry run, and every kind of bad input, told once and without a trace.
 # LABELS mpi
 # TIMEOUT 300
+import json
 import pathlib
 import re
 import sys
@@ -135,6 +136,16 @@ class WrongData(ProgramTest):
                 self.refuse(INPUT, words, data__train=name)
         self.refuse(INPUT, "cut.jsonl:3: column 12", ranks=2, data__eval="cut.jsonl")
 
+    def test_everything_wrong_with_the_inputs_is_told_at_once(self):
+        (self.folder / "cut.jsonl").write_text('{"ids": [1,\n')
+        self.refuse(INPUT, ["inputs have 4 problems", "none.json: cannot read", "none.yaml", "gone.jsonl", "gone*.txt"],
+                    tokenizer="none.json", model__preset="null", model__config="none.yaml", data__train="gone.jsonl",
+                    data__eval="gone*.txt")
+        self.refuse(INPUT, ["inputs have 3 problems", "allowed numbers of ranks: 1, 2, 4", "no such data file",
+                            "gone*.txt"], ranks=3, data__train="gone.jsonl", data__eval="gone*.txt")
+        self.refuse(INPUT, ["inputs have 2 problems", "cut.jsonl:1: column 12", "gone.jsonl"], data__train="cut.jsonl",
+                    data__eval="gone.jsonl")
+
     def test_text_needs_a_tokenizer(self):
         (self.folder / "text.txt").write_text("two plus two\n")
         (self.folder / "text.jsonl").write_text('{"ids": [1]}\n{"text": "two plus two"}\n')
@@ -149,6 +160,27 @@ class WrongData(ProgramTest):
         self.refuse(INPUT, "none.json: cannot read", tokenizer="none.json")
         (self.folder / "broken.json").write_text("{")
         self.refuse(INPUT, "broken.json", tokenizer="broken.json")
+
+    def test_ids_need_no_tokenizer_that_works(self):
+        self.train(federated__rounds=1)
+        source = self.checkpoint(1)
+        (self.folder / "text.txt").write_text("two plus two\n")
+        begins_nothing = json.loads(self.tokenizer("whole.json", vocab=256 + 40).read_text())
+        begins_nothing["added_tokens"] = []
+        for content, reason in (('{"model": {"type": "Unigram"}}', "must be ByteLevel"),
+                                (json.dumps(begins_nothing), "no token begins a text")):
+            (source / "tokenizer.json").write_text(content)
+            wanted = dict(model__preset="null", model__checkpoint=source, federated__rounds=1, output__dir="out2")
+            if content.count("added_tokens"):
+                wanted.update(model__checkpoint="null", model__preset="tiny", tokenizer=source / "tokenizer.json")
+            result = self.train("--overwrite", **wanted)
+            self.assertEqual(len(re.findall(f"warning: the tokenizer cannot be used.*{reason}", result.err)), 1, result.err)
+            self.assertEqual((self.checkpoint(1, "out2") / "tokenizer.json").read_text(), content)
+            self.refuse(CONFIG, ["text.txt:1: this sample is text, and the tokenizer cannot be used", reason],
+                        "--overwrite", **{**wanted, "data__eval": "text.txt"})
+            self.succeed("eval", "--checkpoint", self.checkpoint(1, "out2"), "--data", "eval.jsonl")
+            self.expect_failure(CONFIG, reason, "generate", "--checkpoint", self.checkpoint(1, "out2"), "--prompt", "a")
+            self.succeed("generate", "--checkpoint", self.checkpoint(1, "out2"), "--ids", "1,2", "-n", 2)
 
     def test_samples_without_a_target_end_the_run(self):
         (self.folder / "short.jsonl").write_text('{"ids": [1]}\n{"ids": [2]}\n{"ids": []}\n')

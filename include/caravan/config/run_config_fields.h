@@ -88,8 +88,9 @@ void visit_fields(Visitor& visit, S& s) {
         s.max_seq_len);
   visit(
       Field{.key = "pad_id",
-            .help = "Token id that fills short samples, known by length and never by value; null: 128004 for "
-                    "Llama 3.1 and later, else end of text.",
+            .help =
+                "Token id that fills short samples, known by length and never by value; null: 128004 for "
+                "Llama 3.1 and later, else end of text (0 when neither tokenizer nor vocabulary is Llama's).",
             .bounds = at_least(0)},
       s.pad_id);
   visit(Field{.key = "shuffle", .help = "Another order in every epoch, from the seed."}, s.shuffle);
@@ -218,7 +219,8 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "data", .help = "What it is trained on."}, s.data);
   visit(Field{.key = "optimizer", .help = "How a step changes the weights."}, s.optimizer);
   visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
-  visit(Field{.key = "training", .help = "Steps; used in mode synchronous."}, s.training);
+  visit(Field{.key = "training", .help = "Steps of mode synchronous; clip_norm holds in both modes."},
+        s.training);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 
