@@ -70,20 +70,27 @@ void let_rank_zero_speak() {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
 }
 
+int head_start_milliseconds(int rank) {
+  constexpr int kFirst = 6;  // ranks with a long head start: nearly always one of them has failed too
+  constexpr int kLongest = 20000;
+  return std::min(150 * std::min(rank, kFirst) + 20 * std::max(rank - kFirst, 0), kLongest);
+}
+
 int report_failure(const std::exception& error) {
   const LaunchPlace place = launch_place();
   const int exit_code = exit_code_of(error);
-  const bool all_know = dynamic_cast<const AgreedError*>(&error) != nullptr || !MpiSession::exists();
-  if (place.size == 1 || all_know) {
+  const bool is_agreed = dynamic_cast<const AgreedError*>(&error) != nullptr;
+  if (place.size == 1 || is_agreed || !MpiSession::exists()) {
     if (place.rank == 0) {
       fmt::print(stderr, "caravan: {}\n", describe(error));
+    } else if (is_agreed) {
+      return 0;
     } else {
       let_rank_zero_speak();
     }
     return exit_code;
   }
-  // Ranks that fail alike would each print: the lower ones get a head start to end the job first.
-  std::this_thread::sleep_for(std::chrono::milliseconds(150 * std::min(place.rank, 6)));
+  std::this_thread::sleep_for(std::chrono::milliseconds(head_start_milliseconds(place.rank)));
   fmt::print(stderr, "caravan: rank {}: {}\n", place.rank, describe(error));
   MpiSession::abort(exit_code);
 }

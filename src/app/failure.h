@@ -13,7 +13,8 @@ namespace caravan::app {
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;  // the command line or the configuration is wrong
 
-/// A failure all ranks know of: rank 0 prints it, the others stay silent, every rank leaves with `exit_code`.
+/// A failure all ranks know of: rank 0 prints it and leaves with `exit_code`; the others stay silent and
+/// leave with 0, since launchers kill the job at the first rank that fails, perhaps before rank 0 has spoken.
 class AgreedError : public Error {
  public:
   AgreedError(const std::string& message, int exit_code) : Error(message), exit_code_(exit_code) {}
@@ -30,9 +31,13 @@ class AgreedError : public Error {
 /// passes through unchanged.
 void agree(const std::function<void()>& work);
 
-/// For ranks other than 0 that leave with an error rank 0 is about to print: launchers kill the whole job as
-/// soon as one rank has left with an error, so these wait a moment.
+/// For ranks other than 0 that leave, before MPI has started, with an error that rank 0 is about to print:
+/// launchers kill the whole job as soon as one rank has left with an error, so these wait a moment.
 void let_rank_zero_speak();
+
+/// How long `rank` waits before it reports an error that the others may not know of. Ranks that fail alike
+/// would each print: each gives the ones below it time to end the job first.
+int head_start_milliseconds(int rank);
 
 /// Says on standard error what ended the program and returns the exit code. With several ranks and an error
 /// that the others do not know of, ends all of them by MPI_Abort and does not return.

@@ -43,9 +43,16 @@ std::optional<std::string> nearest_name(std::string_view name, const std::vector
   std::optional<std::string> best;
   // A third of the letters may be wrong, two in short names.
   std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
+  const auto length_difference = [&](const std::string& candidate) {
+    return std::max(name.size(), candidate.size()) - std::min(name.size(), candidate.size());
+  };
   for (const std::string& candidate : candidates) {
     const std::size_t distance = edit_distance(name, candidate);
-    if (distance < best_distance && distance < std::max(name.size(), candidate.size())) {
+    // Of equals the one as long as the name: letters are swapped or mistaken more often than forgotten.
+    const bool is_nearer =
+        distance < best_distance ||
+        (best && distance == best_distance && length_difference(candidate) < length_difference(*best));
+    if (is_nearer && distance < std::max(name.size(), candidate.size())) {
       best = candidate;
       best_distance = distance;
     }

@@ -45,12 +45,11 @@ FederatedRun::FederatedRun(Setup setup)
   check_world_size(setup_.model, ranks);
   slice_ = std::make_unique<Llama>(setup_.model, slice_layout(config, slot_, ranks), setup_.backend,
                                    Ports{boundary_, attention_, vocab_});
-  trainer_ = std::make_unique<LocalTrainer>(
-      *slice_, setup_.backend,
-      LocalTrainer::Options{.limits = train_limits(config),
-                            .optimizer = adamw_options(config.optimizer),
-                            .clip_norm = config.training.clip_norm,
-                            .where = ranks > 1 ? fmt::format("rank {}", setup_.world.rank()) : ""});
+  trainer_ =
+      std::make_unique<LocalTrainer>(*slice_, setup_.backend,
+                                     LocalTrainer::Options{.limits = train_limits(config),
+                                                           .optimizer = adamw_options(config.optimizer),
+                                                           .clip_norm = config.training.clip_norm});
   const bool is_aggregator = setup_.world.rank() == SliceExchange::kAggregator;
   const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
   if (is_aggregator && (ranks > 1 || !is_plain)) {

@@ -72,6 +72,9 @@ class Reader {
   void operator()(const Field& field, T& value) {
     const std::string key(field.key);
     known_.push_back(key);
+    if constexpr (Section<T>) {
+      sections_.push_back(key);
+    }
     const yaml::Node* node = section_.find(key);
     if (node == nullptr) {
       return;
@@ -86,14 +89,18 @@ class Reader {
     const std::set<std::string> known(known_.begin(), known_.end());
     for (const yaml::Node& item : section_.items) {
       if (!known.contains(item.key)) {
-        problems_.emplace_back(item.key_place, prefix_ + item.key + ": unknown key; " + suggestion(item.key));
+        problems_.emplace_back(item.key_place, prefix_ + item.key + ": unknown key; " + suggestion(item));
       }
     }
   }
 
  private:
-  std::string suggestion(const std::string& key) const {
-    if (const auto near = nearest_name(key, known_)) {
+  std::string suggestion(const yaml::Node& item) const {
+    const std::string& key = item.key;
+    // What has keys below it (also --set a.b=c) is meant as a section.
+    auto near = item.kind == yaml::Node::Kind::kMap ? nearest_name(key, sections_) : std::nullopt;
+    near = near ? near : nearest_name(key, known_);
+    if (near) {
       return fmt::format("did you mean {}{}?", prefix_, *near);
     }
     if (const auto elsewhere = find_elsewhere(key)) {
@@ -242,6 +249,7 @@ class Reader {
   ReadConfig& result_;
   std::vector<yaml::Problem>& problems_;
   std::vector<std::string> known_;
+  std::vector<std::string> sections_;  // of them
   std::string dotted_;
 };
 

@@ -21,6 +21,10 @@ void visit_targets(BatchLoader& loader, const Visit& visit) {
   }
 }
 
+[[noreturn]] void fail_no_target() {
+  throw IoError("the evaluation data has no target token: every sample is shorter than two tokens");
+}
+
 }  // namespace
 
 Evaluation evaluate(Executor& executor, BatchLoader& loader) {
@@ -36,12 +40,13 @@ Evaluation evaluate(Executor& executor, BatchLoader& loader) {
     result.tokens += batch.valid_tokens;
   }
   if (result.tokens == 0) {
-    throw IoError("the evaluation data has no target token: every sample is shorter than two tokens");
+    fail_no_target();
   }
   result.samples = loader.samples();
   result.loss = sum / static_cast<double>(result.tokens);
   if (!std::isfinite(result.loss)) {
-    fail<NumericError>("the evaluation loss is {}: the model's weights are not usable", result.loss);
+    fail<NumericError>("the evaluation loss is {}: the model's weights are not usable",
+                       std::abs(result.loss));  // a NaN with its sign would print as -nan
   }
   result.perplexity = std::exp(result.loss);
   result.seconds = watch.seconds();
@@ -62,7 +67,7 @@ double unigram_loss(BatchLoader& train, BatchLoader& eval, std::int64_t vocab_si
     tokens += 1.0;
   });
   if (tokens == 0.0) {
-    throw IoError("the evaluation data has no target token: every sample is shorter than two tokens");
+    fail_no_target();
   }
   return sum / tokens;
 }

@@ -58,8 +58,7 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecord
   LocalTrainer trainer(model, backend,
                        {.limits = SynchronousRun::limits(config),
                         .optimizer = adamw_options(config.optimizer),
-                        .clip_norm = config.training.clip_norm,
-                        .where = ""});
+                        .clip_norm = config.training.clip_norm});
   load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), trainer.executor().context(),
                   model.parameters());
   BatchLoader train(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},

@@ -99,9 +99,9 @@ void LocalTrainer::fail_not_finite(const Batch& batch, const char* what, double 
     }
   }
   fail<NumericError>(
-      "the {} is {} at local step {}{}{}: the first value that is not finite is in {}; a smaller "
+      "the {} is {} at local step {}: the first value that is not finite is in {}; a smaller "
       "optimizer.lr or training.clip_norm often helps, and the data of this step is worth a look",
-      what, value, steps_, options_.where.empty() ? "" : " on ", options_.where,
+      what, std::abs(value), steps_,  // a NaN with its sign would print as -nan
       culprit.empty() ? "no stored tensor" : culprit);
 }
 

@@ -34,7 +34,9 @@ class NotFinite(ProgramTest):
         return result
 
     def test_a_step_too_large_stops_with_step_and_rank(self):
-        self.run_out(["local step 2", "rank ", "optimizer.lr"], ranks=2, optimizer__lr=1e30)
+        result = self.run_out(["local step 2", "rank ", "optimizer.lr"], ranks=2, optimizer__lr=1e30)
+        self.assertEqual(result.messages()[0].count("rank "), 1, result.err)
+        self.assertNotIn("-nan", result.err)
         self.assertEqual([row[0] for row in self.history()], [0])
         self.assertFalse((self.folder / "out" / "checkpoints").exists())
         self.run_out(["local step 2"], optimizer__lr=1e30, mode="synchronous", output__dir="out1")

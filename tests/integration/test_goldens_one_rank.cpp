@@ -40,10 +40,9 @@ struct GoldenRun {
     inputs = open_inputs(config, DataUse::kOpen);
     model = std::make_unique<Llama>(inputs.model.config, SynchronousRun::layout(config), *backend,
                                     Ports{boundary, attention, vocab});
-    trainer =
-        std::make_unique<LocalTrainer>(*model, *backend,
-                                       LocalTrainer::Options{SynchronousRun::limits(config),
-                                                             adamw_options(config.optimizer), clip_norm, ""});
+    trainer = std::make_unique<LocalTrainer>(
+        *model, *backend,
+        LocalTrainer::Options{SynchronousRun::limits(config), adamw_options(config.optimizer), clip_norm});
     load_parameters(inputs.model, 0, trainer->executor().context(), model->parameters());
     train = std::make_unique<BatchLoader>(*inputs.train, nullptr, SamplePart{0, inputs.train->size(), 0},
                                           inputs.train_options(4));

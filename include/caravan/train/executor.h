@@ -1,5 +1,5 @@
 // Runs a model over batches: leases parameters, owns the arenas, walks segments forward and backward.
-// Contains no arithmetic of its own.
+// Contains no arithmetic of its own but the sum of the tokens' losses.
 #pragma once
 
 #include <functional>

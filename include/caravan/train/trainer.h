@@ -27,12 +27,11 @@ class LocalTrainer {
     Executor::Limits limits;
     AdamwOptions optimizer;
     std::optional<double> clip_norm;
-    std::string where;  // for errors: "rank 2", empty for a single rank
   };
   /// `model` has gradients; it and `backend` outlive the trainer.
   LocalTrainer(Llama& model, Backend& backend, const Options& options);
 
-  /// Forward, backward, clip, update. Throws NumericError, naming step, rank and the first tensor that is not
+  /// Forward, backward, clip, update. Throws NumericError, naming the step and the first tensor that is not
   /// finite, when the loss or the gradient norm is not; the parameters are those of before the step then.
   StepResult step(const Batch& batch, double lr);
   /// Adds the gradients of `batch` (mean over its valid tokens) to zero; no update. Returns the mean loss.

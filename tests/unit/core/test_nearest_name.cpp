@@ -26,6 +26,12 @@ TEST_CASE("the nearest name is found, and none when all are far", "[core][names]
   CHECK_FALSE(nearest_name("x", {}).has_value());
 }
 
+TEST_CASE("of equally near names the one of the same length is meant", "[core][names]") {
+  CHECK(nearest_name("modle", {"mode", "model"}) == "model");
+  CHECK(nearest_name("modle", {"model", "mode"}) == "model");
+  CHECK(nearest_name("mod", {"mode", "model"}) == "mode");
+}
+
 TEST_CASE("very long names are compared by their beginning", "[core][names]") {
   const std::string with_tail = std::string(64, 'a') + "tail";
   CHECK(edit_distance(std::string(100000, 'a'), with_tail) == 0);
