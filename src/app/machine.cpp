@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <thread>
 
 #include "caravan/comm/mpi_session.h"
@@ -25,12 +24,6 @@ cpu_set_t usable_cores() {
     }
   }
   return set;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 /// The cores this process may use, divided by the ranks on this machine that may use the same ones: right
@@ -78,22 +71,10 @@ std::unique_ptr<Backend> make_backend() {
   return make_cpu_backend();
 }
 
-std::int64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::int64_t kibibytes = 0;
-  std::string unit;
-  while (file >> key >> kibibytes) {
-    std::getline(file, unit);
-    if (key == "MemAvailable:") {
-      return kibibytes * 1024;
-    }
-  }
-  return 0;
-}
-
-int local_ranks() {
-  return MpiSession::exists() ? MpiSession::current().local_size() : 1;
+std::string host_name() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
 }
 
 std::string host_names(Communicator& world) {

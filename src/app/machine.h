@@ -17,10 +17,7 @@ void set_threads(std::optional<std::int64_t> wanted);
 int threads();
 /// The best backend there is.
 std::unique_ptr<Backend> make_backend();
-/// Memory that can be had without swapping; 0 when the system does not say.
-std::int64_t available_memory_bytes();
-/// Ranks on this machine, 1 without MPI.
-int local_ranks();
+std::string host_name();
 /// Names of all machines, in rank order without repetition, comma between. Collective; complete on rank 0.
 std::string host_names(Communicator& world);
 

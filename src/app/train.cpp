@@ -1,7 +1,5 @@
 // caravan train: reads and checks everything, plans, and runs either mode.
-#include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -12,12 +10,14 @@
 #include "caravan/federated/federated_training.h"
 #include "caravan/federated/run_plan.h"
 #include "caravan/io/run_folder.h"
+#include "caravan/io/run_folder_lock.h"
 #include "caravan/io/yaml_config.h"
 #include "caravan/train/progress.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
 #include "failure.h"
 #include "machine.h"
+#include "run_checks.h"
 #include "versions.h"
 
 namespace caravan::app {
@@ -60,73 +60,29 @@ ExistingRun existing_run(const RunConfig& config, bool overwrite) {
   return overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
 }
 
-/// --overwrite removes what output.dir holds; what the run reads must not be among it.
-void check_inputs_survive(const RunConfig& config) {
-  namespace fs = std::filesystem;
-  const fs::path output = fs::weakly_canonical(config.output.dir);
-  const auto check = [&](const char* key, const std::optional<std::string>& path) {
-    if (path) {
-      const fs::path input = fs::weakly_canonical(*path);
-      if (std::mismatch(output.begin(), output.end(), input.begin(), input.end()).first == output.end()) {
-        fail<ConfigError>(
-            "{} ({}) lies in output.dir ({}), which --overwrite empties; choose another output.dir", key,
-            *path, config.output.dir);
-      }
-    }
-  };
-  check("model.checkpoint", config.model.checkpoint);
-  check("model.config", config.model.config);
-}
-
-/// Every rank decided for itself from the files it sees; a difference (another file system, another
-/// environment) would end in a wrong model or a hang. Collective; every rank throws the same.
-void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts) {
-  std::string mine;
-  for (const auto& [name, value] : facts) {
-    mine += name + '\x1e' + value + '\x1f';
-  }
-  const std::vector<std::string> all = world.gather_bytes(mine, 0);
-  std::string message;
-  for (std::size_t rank = 1; rank < all.size() && message.empty(); ++rank) {
-    if (all[rank] != all[0]) {
-      const auto differs =
-          std::mismatch(all[0].begin(), all[0].end(), all[rank].begin(), all[rank].end()).first;
-      const auto at = static_cast<std::size_t>(differs - all[0].begin());
-      const auto begin = all[0].rfind('\x1f', at);
-      const std::size_t start = begin == std::string::npos ? 0 : begin + 1;
-      const std::string name = all[0].substr(start, all[0].find('\x1e', start) - start);
-      message = fmt::format(
-          "rank {} and rank 0 do not agree on the {}; every rank must see the same files and options "
-          "(output.dir and model.checkpoint on a shared file system)",
-          rank, name);
-    }
-  }
-  world.broadcast_bytes(message, 0);
-  if (!message.empty()) {
-    throw AgreedError(message, kExitUsage);
+/// Nothing was locked while the model was loaded: another run may have come and gone in between.
+void check_resume_point_stands(const std::optional<FoundCheckpoint>& before, const RunConfig& config,
+                               std::int64_t ranks) {
+  const std::optional<FoundCheckpoint> now = find_resume_state(config, ranks);
+  if (now.has_value() != before.has_value() || (now && now->record.round != before->record.round)) {
+    fail<ConfigError>("resume: another run changed output.dir {} while this one started; start it again",
+                      config.output.dir);
   }
 }
 
-void warn_about_memory(const RunPlan& plan) {
-  const std::int64_t available = available_memory_bytes();
-  const std::int64_t wanted = plan.aggregator.total() + (local_ranks() - 1) * plan.trainer.total();
-  if (log::is_speaking() && available > 0 && wanted > available) {
-    log::warning(
-        "the ranks on this machine need {}, {} are available; use fewer ranks per machine, a smaller batch "
-        "or "
-        "a shorter data.max_seq_len",
-        format_bytes(wanted), format_bytes(available));
-  }
-}
-
-/// Rank 0's recorder in a prepared run folder; null on the other ranks.
+/// Rank 0's recorder in a prepared and locked run folder; null on the other ranks.
 std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const RunInputs& inputs,
                                            const Communicator& world, const RunEnvironment& environment,
-                                           const std::optional<FoundCheckpoint>& resume) {
+                                           const std::optional<FoundCheckpoint>& resume,
+                                           RunFolderLock& lock) {
   if (world.rank() != 0) {
     return nullptr;
   }
   const RunConfig& config = inputs.config;
+  lock.take(config.output.dir);
+  if (config.resume == Resume::kLatest) {
+    check_resume_point_stands(resume, config, world.size());
+  }
   RunRecorder::ResumePoint point;
   if (resume) {
     point = {*resume->record.round, resume->record.step_records};
@@ -138,9 +94,8 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ru
   const ExistingRun existing = existing_run(config, options.overwrite);
   prepare_run_folder(config.output.dir,
                      existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
-  const RunIdentity identity = config.mode == TrainMode::kFederated
-                                   ? federated_identity(inputs, world.size())
-                                   : synchronous_identity(inputs);
+  const RunIdentity identity = config.mode == TrainMode::kFederated ? federated_identity(inputs, world.size())
+                                                                    : synchronous_identity(inputs);
   return std::make_unique<RunRecorder>(inputs, identity, environment, resume ? &point : nullptr);
 }
 
@@ -149,9 +104,14 @@ void run(const TrainOptions& options) {
   RunInputs inputs;
   RunPlan plan;
   std::optional<FoundCheckpoint> resume;
+  RunFolderLock lock;
+  const bool is_writer = world.rank() == 0 && !options.dry_run;
   agree([&] {
     const RunConfig config = load_run_config(options.config, options.overrides);
     const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
+    if (is_writer) {
+      lock.take_if_present(config.output.dir);
+    }
     check_run_folder(config.output.dir, existing_run(config, options.overwrite));
     if (options.overwrite) {
       check_inputs_survive(config);
@@ -167,6 +127,10 @@ void run(const TrainOptions& options) {
       if (resume) {
         open_resume_model(*resume, config, inputs.model.config);
       }
+    }
+    if (is_writer) {
+      check_free_space(plan, config, existing_run(config, options.overwrite),
+                       resume ? *resume->record.round : 0);
     }
   });
   const RunConfig& config = inputs.config;
@@ -187,11 +151,11 @@ void run(const TrainOptions& options) {
     return;
   }
   log::info("{}", plan_text);
-  warn_about_memory(plan);
+  warn_about_memory(plan, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
   const auto open = [&] {
-    agree([&] { recorder = open_recorder(options, inputs, world, environment, resume); });
+    agree([&] { recorder = open_recorder(options, inputs, world, environment, resume, lock); });
     return recorder.get();
   };
   if (resume) {

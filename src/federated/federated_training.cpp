@@ -1,7 +1,5 @@
 #include "caravan/federated/federated_training.h"
 
-#include <filesystem>
-
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/federated/round_state.h"
@@ -10,8 +8,6 @@
 
 namespace caravan {
 namespace {
-
-namespace fs = std::filesystem;
 
 /// Everything one process needs for the loop.
 struct Loop {
@@ -90,10 +86,7 @@ struct Loop {
       save_model(folder, inputs.model.config, *run.full_parameters(), inputs.tokenizer_file,
                  recorder->record(round, slots_of_round(round, world.size(), swapping)));
       if (!config.federated.save_every_round && round > 1) {
-        const std::string previous = RunRecorder::checkpoint_folder(config, world.size(), round - 1);
-        fs::remove(fs::path(previous) / kRunRecordName);  // from here on it is no checkpoint
-        fs::remove_all(previous);
-        fs::remove_all(round_state_folder(previous));
+        remove_run_checkpoint(RunRecorder::checkpoint_folder(config, world.size(), round - 1));
       }
     }
     world.barrier();

@@ -44,10 +44,6 @@ void read_all(const std::string& path, const std::vector<std::pair<std::string, 
 
 }  // namespace
 
-std::string round_state_folder(const std::string& checkpoint_folder) {
-  return checkpoint_folder + ".state";
-}
-
 void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world) {
   const std::vector<TensorView>& momentum = run.aggregation().momentum();
   if (!keeps_optimizer(run.config()) && !has_momentum(run.config())) {

@@ -95,6 +95,25 @@ std::int64_t split_elements(const ModelConfig& model, const Coordinates& at) {
   return count;
 }
 
+/// What save_model and save_round_state write; the files' own headers are small.
+void plan_checkpoints(RunPlan& plan, const RunConfig& config) {
+  const std::int64_t model = plan.parameters * item_bytes(config.dtype);
+  const FederatedSection& federated = config.federated;
+  plan.checkpoint_bytes = model;
+  plan.checkpoints_made = 1;
+  plan.checkpoints_kept = 1;
+  if (config.mode == TrainMode::kFederated) {
+    if (federated.optimizer_state == OptimizerState::kKeep) {
+      plan.checkpoint_bytes += 2 * plan.ranks * plan.local_parameters * item_bytes(config.dtype);
+    }
+    plan.checkpoint_bytes += federated.outer.momentum != 0.0 ? model : 0;
+    plan.checkpoints_made = federated.rounds;
+    plan.keeps_every_round = federated.save_every_round;
+    plan.checkpoints_kept =
+        federated.save_every_round ? federated.rounds : std::min<std::int64_t>(2, federated.rounds);
+  }
+}
+
 }  // namespace
 
 std::int64_t RankMemory::total() const {
@@ -134,6 +153,7 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
     CountingBackend counting;
     plan.local_parameters = Llama(model, layout, counting, ports).parameters().numel();
   }
+  plan_checkpoints(plan, config);
   plan.step_flops =
       static_cast<double>(needs.work.matmul_flops) + static_cast<double>(needs.work.attention_flops);
   return plan;

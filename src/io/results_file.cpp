@@ -1,6 +1,7 @@
 #include "caravan/io/results_file.h"
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <utility>
 
@@ -148,7 +149,9 @@ ResultsFile::~ResultsFile() {
   try {
     flush();
   } catch (const std::exception& error) {
-    log::warning("the last rows of the results are lost: {}", error.what());
+    if (std::uncaught_exceptions() == 0) {  // else the run is ending with an error, which says why
+      log::warning("the last rows of the results are lost: {}", error.what());
+    }
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,8 @@ constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
 // What a killed process leaves behind: <file>.<pid>.tmp of core/atomic_file.h, <file or folder>.tmp-XXXXXX of
 // io/output_file.h.
 constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", ".tmp-??????"};
+constexpr const char* kRemovalSuffix = ".tmp-remove";  // one of the above
+constexpr const char* kStateSuffix = ".state";
 
 template <std::size_t N>
 bool matches(const std::string& name, const std::array<const char*, N>& patterns) {
@@ -145,10 +148,36 @@ void remove_temporaries(const fs::path& folder) {
     }
   }
   for (const fs::path& checkpoint : checkpoint_folders(folder)) {
-    if (has_temporary_suffix(checkpoint.filename().string())) {
+    const std::string path = checkpoint.string();
+    // The state of a round is written before its checkpoint and removed after it.
+    const bool is_orphan =
+        path.ends_with(kStateSuffix) && !fs::exists(path.substr(0, path.size() - std::strlen(kStateSuffix)));
+    if (has_temporary_suffix(checkpoint.filename().string()) || is_orphan) {
       remove_checkpoint(checkpoint);
     }
   }
+}
+
+void remove_at_once(const std::string& folder) {
+  const std::string doomed = folder + kRemovalSuffix;
+  std::error_code error;
+  fs::remove_all(doomed, error);
+  if (!error) {
+    fs::rename(folder, doomed, error);
+  }
+  if (!error) {
+    fs::remove_all(doomed, error);
+  }
+  if (error && error != std::errc::no_such_file_or_directory) {
+    fail<IoError>("{}: the older checkpoint cannot be removed: {}", folder, error.message());
+  }
+}
+
+std::uint64_t file_bytes(const fs::path& path) {
+  std::error_code ignored;
+  const bool counts = fs::is_regular_file(fs::symlink_status(path, ignored));
+  const std::uintmax_t bytes = counts ? fs::file_size(path, ignored) : 0;
+  return ignored ? 0 : bytes;
 }
 
 fs::path nearest_existing(const std::string& path) {
@@ -193,13 +222,17 @@ void check_run_folder(const std::string& folder, ExistingRun existing) {
   }
 }
 
-void prepare_run_folder(const std::string& folder, ExistingRun existing) {
-  check_run_folder(folder, existing);
+void create_run_folder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
     fail<IoError>("output.dir {}: cannot be created: {}", folder, error.message());
   }
+}
+
+void prepare_run_folder(const std::string& folder, ExistingRun existing) {
+  check_run_folder(folder, existing);
+  create_run_folder(folder);
   // access() does not see quotas, full disks and read-only mounts of some network file systems.
   const std::string probe = (fs::path(folder) / fmt::format(".write_test.{}", ::getpid())).string();
   write_file_atomically(probe, "caravan");
@@ -235,15 +268,33 @@ std::uint64_t free_bytes(const std::string& path) {
   if (error) {
     fail<IoError>("{}: the free space is not known: {}", place.string(), error.message());
   }
-  return space.available;
+  // File systems without a size of their own (overlays of some kinds, quotas kept elsewhere) say 0 of 0.
+  return space.capacity == 0 ? std::numeric_limits<std::uint64_t>::max() : space.available;
 }
 
-void require_free_bytes(const std::string& path, std::uint64_t needed, const std::string& what) {
-  const std::uint64_t available = free_bytes(path);
-  if (available < needed) {
-    fail<IoError>("{}: {} bytes are free where {} needs {}; free some space or choose another output.dir",
-                  path, available, what, needed);
+std::string round_state_folder(const std::string& checkpoint_folder) {
+  return checkpoint_folder + kStateSuffix;
+}
+
+void remove_run_checkpoint(const std::string& checkpoint_folder) {
+  remove_at_once(checkpoint_folder);
+  remove_at_once(round_state_folder(checkpoint_folder));
+}
+
+std::uint64_t earlier_results_bytes(const std::string& folder) {
+  if (!fs::is_directory(folder)) {
+    return 0;
   }
+  std::uint64_t total = 0;
+  for (const fs::path& entry : entries_of(folder)) {
+    total += matches(entry.filename().string(), kResultPatterns) ? file_bytes(entry) : 0;
+  }
+  for (const fs::path& checkpoint : checkpoint_folders(folder)) {
+    for (const fs::path& entry : entries_of(checkpoint)) {
+      total += is_checkpoint_file_name(entry.filename().string()) ? file_bytes(entry) : 0;
+    }
+  }
+  return total;
 }
 
 }  // namespace caravan

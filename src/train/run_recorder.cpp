@@ -24,6 +24,10 @@ RunAttributes attributes_of(const RunInputs& inputs, const RunIdentity& identity
   return attributes;
 }
 
+std::string round_log_path(const RunConfig& config, const ExperimentKey& experiment) {
+  return (fs::path(config.output.dir) / round_log_name(experiment.world_size, experiment.rounds)).string();
+}
+
 std::string results_file_path(const RunConfig& config) {
   return (fs::path(config.output.dir) / kResultsFileName).string();
 }
@@ -35,7 +39,13 @@ ResultsFile open_results(const RunInputs& inputs, RunAttributes attributes,
     return ResultsFile::create(path, std::move(attributes));
   }
   ResultsFile results = ResultsFile::reopen(path);
-  attributes.start_time = results.content().attributes.start_time;
+  const RunAttributes& before = results.content().attributes;
+  attributes.start_time = before.start_time;
+  if (before.experiment.rounds != attributes.experiment.rounds) {
+    // The log is named after the number of rounds; it is written anew. First the removal: a kill in between
+    // must not leave two.
+    fs::remove(round_log_path(inputs.config, before.experiment));
+  }
   results.set_attributes(std::move(attributes));
   results.truncate(resume->round + 1, resume->steps);
   return results;
@@ -67,10 +77,7 @@ RunRecorder::RunRecorder(const RunInputs& inputs, const RunIdentity& identity,
       identity_(identity),
       commit_(environment.commit),
       results_(open_results(inputs, attributes_of(inputs, identity, environment), resume)),
-      rounds_((fs::path(inputs.config.output.dir) /
-               round_log_name(identity.experiment.world_size, identity.experiment.rounds))
-                  .string(),
-              results_.content().history),
+      rounds_(round_log_path(inputs.config, identity.experiment), results_.content().history),
       results_sink_(results_, rounds_),
       progress_(console_options(identity.counts)) {
   sinks_.add(results_sink_);

@@ -13,15 +13,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, command, overrides, wait_for  # noqa: E402
-
-
-def is_gone(pid):
-    """Ended, though perhaps nobody has asked for its exit status yet."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+from program import ProgramTest, children_of, command, is_gone, overrides, wait_for  # noqa: E402
 
 
 class NotFinite(ProgramTest):
@@ -70,8 +62,7 @@ class DyingRank(ProgramTest):
                 try:
                     checkpoints = self.folder / output / "checkpoints"
                     wait_for(checkpoints.exists, 60, "the first finished round")
-                    children = pathlib.Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-                    ranks = sorted(int(pid) for pid in children)
+                    ranks = sorted(children_of(job.pid))
                     self.assertEqual(len(ranks), 2)
                     os.kill(ranks[victim], signal.SIGKILL)
                     begin = time.monotonic()

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "support/federated_runs.h"
 
@@ -46,13 +47,21 @@ std::string file_bytes(const std::string& folder, const char* name) {
   return read_text((std::filesystem::path(folder) / name).string());
 }
 
+std::set<std::string> names_in(const std::string& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+
 }  // namespace
 
 TEST_CASE("a run resumed after any round gives the bits of the uninterrupted one", "[federated][resume]") {
   Communicator& world = MpiSession::current().world();
   const SharedFolder folder(world);
   const RunConfig base = small_config(folder, world);
-  const int variant = GENERATE(0, 1, 2);
+  const int variant = GENERATE(0, 1, 2, 3);
   RunConfig whole = base;
   whole.federated.enable_swapping = world.size() > 1;
   if (variant == 1) {
@@ -62,6 +71,10 @@ TEST_CASE("a run resumed after any round gives the bits of the uninterrupted one
     whole.federated.delta_scale = 0.5;
     whole.federated.rescale = true;
     whole.federated.enable_swapping = false;
+  } else if (variant == 3) {
+    whole.dtype = DType::kFloat32;
+    whole.model.tie_embeddings = Tie::kTied;
+    whole.federated.save_every_round = false;
   }
   whole.output.dir = folder / "whole";
   const RunResult expected = run_federated_config(whole, world);
@@ -79,6 +92,10 @@ TEST_CASE("a run resumed after any round gives the bits of the uninterrupted one
       check_same_bits(resumed, expected);
       CHECK(file_bytes(RunRecorder::checkpoint_folder(parts, world.size(), 4), "consolidated.00.pth") ==
             file_bytes(RunRecorder::checkpoint_folder(whole, world.size(), 4), "consolidated.00.pth"));
+      CHECK(names_in(parts.output.dir) ==
+            std::set<std::string>{"checkpoints", "results.h5", round_log_name(world.size(), 4)});
+      const std::size_t per_round = variant == 1 ? 2 : 1;  // with the state beside it
+      CHECK(names_in(parts.output.dir + "/checkpoints").size() == (variant == 3 ? 1 : 4 * per_round));
     }
   }
 }

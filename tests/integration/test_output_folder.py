@@ -4,6 +4,7 @@
 # TIMEOUT 300
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import unittest
@@ -11,7 +12,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, overrides  # noqa: E402
+from program import ProgramTest, children_of, command, is_gone, overrides, snapshot, wait_for, write_ids  # noqa: E402
 
 CONFIG, INPUT = 2, 1  # exit codes: what the user wrote, what a file holds
 
@@ -49,18 +50,84 @@ class OutputFolder(ProgramTest):
             (self.folder / "closed").mkdir(mode=0o555)
             self.refuse(INPUT, "cannot be written", output__dir="closed/run")
 
-    def test_a_full_disk_ends_the_run_and_keeps_the_finished_rounds(self):
+
+class SmallDisk(ProgramTest):
+    """The output folder lies on a tmpfs."""
+
+    def mount(self, size):
         disk = self.folder / "disk"
         disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=650k", "none", disk], capture_output=True).returncode:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk], capture_output=True).returncode:
             self.skipTest("no right to mount a small tmpfs")
         self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        return disk
+
+    def test_a_full_disk_ends_the_run_and_keeps_the_finished_rounds(self):
+        disk = self.mount("650k")
         result = self.caravan("train", "run.yaml", *overrides(output__dir="disk/run"), ranks=2)
         self.assertEqual(result.code, INPUT, result.err)
         self.assertEqual(len(result.messages()), 1, result.err)
         self.assertIn("No space left on device", result.messages()[0])
+        self.assertRegex(result.err, r"warning: output.dir disk/run: .* are free, enough for 1 of 2 checkpoints of 465")
         self.assertEqual([path.name for path in (disk / "run" / "checkpoints").iterdir()], ["run_ws2_lr0.001_round1"])
         self.assertRegex(self.succeed("inspect", "disk/run/results.h5").out, r"History\n.*\n +0 .*\n +1 ")
+
+    def test_no_room_for_a_checkpoint_is_told_before_anything_is_removed(self):
+        self.mount("650k")
+        wanted = dict(output__dir="disk/run", federated__rounds=1)
+        self.train(**wanted)
+        self.refuse(INPUT, "a checkpoint needs 930.50 KiB", "--overwrite", ranks=2, dtype="float64", **wanted)
+        self.refuse(INPUT, "a checkpoint needs 1.36 MiB", "--overwrite", **wanted, federated__optimizer_state="keep")
+        self.train("--overwrite", **wanted)  # what it frees counts
+
+    def test_one_message_when_not_even_the_results_fit(self):
+        self.mount("16k")
+        result = self.caravan("train", "run.yaml", *overrides(output__dir="disk/run", federated__rounds=0))
+        self.assertEqual(result.code, INPUT, result.err)
+        self.assertEqual(len(result.messages()), 1, result.err)
+        self.assertEqual(result.err.count("No space left on device"), 1, result.err)
+
+
+class OneRunAtATime(ProgramTest):
+    def start(self, *arguments, ranks=1, **values):
+        log = open(self.folder.parent / f"{self.folder.name}.log", "w+b")  # beside the folder: snapshots are compared
+        self.addCleanup(os.unlink, log.name)
+        self.addCleanup(log.close)
+        job = subprocess.Popen(command("train", "run.yaml", *overrides(**values), *arguments, ranks=ranks),
+                               cwd=self.folder, stdout=log, stderr=log)
+        self.addCleanup(job.wait)
+        self.addCleanup(job.kill)
+        return job, pathlib.Path(log.name)
+
+    def test_a_second_run_in_the_folder_is_refused_until_the_first_has_ended(self):
+        job, _ = self.start(federated__rounds=100000, ranks=2)
+        wait_for((self.folder / "out" / "checkpoints").exists, 60, "the first finished round")
+        ranks = children_of(job.pid)
+        for pid in ranks:
+            os.kill(pid, signal.SIGSTOP)  # it writes nothing more, and is still there
+        in_use = ["out is in use by process", "choose another output.dir"]
+        self.refuse(CONFIG, in_use, ranks=2)
+        self.refuse(CONFIG, in_use, "--overwrite")
+        self.refuse(CONFIG, in_use, ranks=2, resume="latest", federated__rounds=100000)
+        self.succeed("train", "run.yaml", "--dry-run", *overrides(output__dir="other"))
+        for pid in ranks:
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda pid=pid: is_gone(pid), 20, "the end of a rank")
+        self.train("--overwrite")
+        self.assertFalse((self.folder / "out" / "run.lock").exists())
+
+    def test_a_run_that_came_and_went_while_this_one_loaded_is_noticed(self):
+        write_ids(self.folder / "eval.jsonl", 4000, seed=2)
+        late, log = self.start(resume="latest")
+        wait_for(lambda: b"plan:" in log.read_bytes(), 60, "the plan")
+        os.kill(late.pid, signal.SIGSTOP)  # it is evaluating the model and has locked nothing yet
+        self.assertFalse((self.folder / "out").exists())
+        self.train(resume="latest")
+        before = snapshot(self.folder)
+        os.kill(late.pid, signal.SIGCONT)
+        self.assertEqual(late.wait(timeout=60), CONFIG, log.read_text())
+        self.assertIn("another run changed output.dir out while this one started", log.read_text())
+        self.assertEqual(snapshot(self.folder), before)
 
 
 class WrongResume(ProgramTest):

@@ -13,7 +13,8 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, command, overrides, tensors_of_pth, wait_for, write_ids  # noqa: E402
+from program import (ProgramTest, children_of, command, is_gone, overrides, tensors_of_pth, wait_for,  # noqa: E402
+                     write_ids)
 
 try:
     import h5py
@@ -24,26 +25,31 @@ ROUNDS = 5
 STOPS = 6
 
 
-def ranks_of(job):
-    """The processes that mpirun started."""
-    path = pathlib.Path(f"/proc/{job.pid}/task/{job.pid}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
-
-
-def kill_ranks(job):
-    for pid in ranks_of(job):
+def kill(pids):
+    for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def kill_ranks(job, patience=20):
+    """True when the launcher had to be killed too."""
+    kill(children_of(job.pid))
     try:
-        job.wait(timeout=20)
+        job.wait(timeout=patience)
+        return False
     except subprocess.TimeoutExpired:
         # Open MPI's launcher can hang when its ranks die while they start up: as a user would, kill it as well.
-        for pid in ranks_of(job):
-            os.kill(pid, signal.SIGKILL)
+        # Stopped first, it starts no rank in between.
+        os.kill(job.pid, signal.SIGSTOP)
+        ranks = children_of(job.pid)
+        kill(ranks)
         job.kill()
         job.wait(timeout=20)
+        for pid in ranks:
+            wait_for(lambda pid=pid: is_gone(pid), 20, f"the end of rank with pid {pid}")
+        return True
 
 
 class ResumeAfterKill(ProgramTest):
@@ -95,8 +101,37 @@ class ResumeAfterKill(ProgramTest):
     def history_shown(self, folder):
         return self.succeed("inspect", f"{folder}/results.h5").out.split("History\n")[1].split("\n\n")[0]
 
-    def test_final_bits_are_those_of_the_undisturbed_run(self):
+    def run_whole(self):
         self.succeed("train", "run.yaml", *overrides(**{**self.values, "output__dir": "whole"}), ranks=2)
+
+    def finish_and_compare(self):
+        job = self.start()
+        self.assertEqual(job.wait(timeout=120), 0, (self.folder / "log.txt").read_text())
+        self.assertEqual(self.rounds_text("out"), self.rounds_text("whole"))
+        self.assertEqual([row[0] for row in self.history("out")], list(range(ROUNDS + 1)))
+        self.assertEqual(self.history_shown("out"), self.history_shown("whole"))
+        self.assertEqual(self.steps("out"), self.steps("whole"))
+        for number in range(1, ROUNDS + 1):
+            resumed, whole = (tensors_of_pth(self.checkpoint(number, folder) / "consolidated.00.pth")
+                              for folder in ("out", "whole"))
+            self.assertTrue(resumed and resumed == whole, f"weights after round {number}")
+        self.assertEqual(sorted(path.name for path in (self.folder / "out").rglob("*")),
+                         sorted(path.name for path in (self.folder / "whole").rglob("*")), "kills leave nothing behind")
+
+    def test_a_launcher_that_hangs_is_killed_and_costs_nothing(self):
+        self.run_whole()
+        job = self.start()
+        wait_for((self.folder / "out" / "checkpoints").exists, 60, "the first checkpoint")
+        ranks = children_of(job.pid)
+        self.assertEqual(len(ranks), 2)
+        os.kill(job.pid, signal.SIGSTOP)  # as if it hung
+        self.assertTrue(kill_ranks(job, patience=2))
+        self.assertTrue(all(is_gone(pid) for pid in ranks))
+        self.check_readable()
+        self.finish_and_compare()
+
+    def test_final_bits_are_those_of_the_undisturbed_run(self):
+        self.run_whole()
         seed = int(os.environ.get("CARAVAN_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
         print(f"CARAVAN_TEST_SEED={seed}", file=sys.stderr)
         numbers = random.Random(seed)
@@ -108,19 +143,7 @@ class ResumeAfterKill(ProgramTest):
             kill_ranks(job)
             self.check_readable()
         self.assertGreaterEqual(kills, 2, "most runs ended before they were killed")
-        job = self.start()
-        self.assertEqual(job.wait(timeout=120), 0, (self.folder / "log.txt").read_text())
-
-        self.assertEqual(self.rounds_text("out"), self.rounds_text("whole"))
-        self.assertEqual([row[0] for row in self.history("out")], list(range(ROUNDS + 1)))
-        self.assertEqual(self.history_shown("out"), self.history_shown("whole"))
-        self.assertEqual(self.steps("out"), self.steps("whole"))
-        for number in range(1, ROUNDS + 1):
-            resumed, whole = (tensors_of_pth(self.checkpoint(number, folder) / "consolidated.00.pth")
-                              for folder in ("out", "whole"))
-            self.assertTrue(resumed and resumed == whole, f"weights after round {number}")
-        self.assertEqual(sorted(path.name for path in (self.folder / "out").rglob("*")),
-                         sorted(path.name for path in (self.folder / "whole").rglob("*")), "kills leave nothing behind")
+        self.finish_and_compare()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,20 @@ def wait_for(condition, seconds, what):
         time.sleep(0.001)
 
 
+def is_gone(pid):
+    """Ended, though perhaps nobody has asked for its exit status yet."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def children_of(pid):
+    """The processes that `pid` started: of mpirun the ranks."""
+    path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
 def tensors_of_pth(path):
     """The storages of a Meta checkpoint file as bytes, by their place in the archive."""
     with zipfile.ZipFile(path) as archive:

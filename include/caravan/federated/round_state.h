@@ -9,9 +9,6 @@
 
 namespace caravan {
 
-/// The folder beside a checkpoint's: "<checkpoint>.state".
-std::string round_state_folder(const std::string& checkpoint_folder);
-
 /// Every rank writes its slot's file, the aggregator its own. Replaces older files. Collective.
 void save_round_state(const std::string& folder, FederatedRun& run, Communicator& world);
 

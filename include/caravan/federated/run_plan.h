@@ -34,6 +34,10 @@ struct RunPlan {
   RankMemory trainer;                   // every other rank
   double step_flops = 0;                // of one full batch on one rank, forward and backward
   std::int64_t bytes_up_per_round = 0;  // slices gathered from the other ranks
+  std::int64_t checkpoint_bytes = 0;    // of one checkpoint with the state beside it
+  std::int64_t checkpoints_made = 0;
+  std::int64_t checkpoints_kept = 0;  // at once: without save_every_round the last one and the next
+  bool keeps_every_round = false;
 };
 
 /// Plans either mode for `ranks` ranks. Throws ConfigError when the model cannot be cut so.

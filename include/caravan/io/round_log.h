@@ -14,8 +14,8 @@ namespace caravan {
 std::string round_log_name(std::int64_t world_size, std::int64_t rounds);
 
 /// "<name>_ws<world_size>_lr<lr>_round<round>". The learning rate is written with the fewest digits that read
-/// back as the same number, as Python's repr writes it: 1e-05, 0.0005, 0.001. Throws ConfigError when `name`
-/// is empty or holds a '/'.
+/// back as the same number: 1e-05, 0.0005, 1 (where Python's repr has 1.0). Throws ConfigError when `name` is
+/// empty or holds a '/'.
 std::string checkpoint_folder_name(const std::string& name, std::int64_t world_size, double lr,
                                    std::int64_t round);
 

@@ -22,11 +22,15 @@ bool holds_results(const std::string& folder);
 /// is kRefuse, IoError when it is no folder or cannot be created or written.
 void check_run_folder(const std::string& folder, ExistingRun existing);
 
+/// Creates the folder with its parents. Throws IoError.
+void create_run_folder(const std::string& folder);
+
 /// check_run_folder, then creates the folder with its parents, tries a write, and with kOverwrite removes the
 /// files of the earlier run: results.h5, eval_res_llama32_ws*_r*.txt, and in checkpoints/*_ws*_lr*_round* the
 /// files of a checkpoint. A checkpoint folder with other files in it keeps those. Symbolic links are not
-/// followed. What a killed run left half written (temporary files and folders) is removed in any case. Call
-/// after everything else about the run has been validated; one process only.
+/// followed. What a killed run left half written or half removed (temporary files and folders, the state of a
+/// round without its checkpoint) is removed in any case. Call after everything else about the run has been
+/// validated; one process only.
 void prepare_run_folder(const std::string& folder, ExistingRun existing);
 
 struct FoundCheckpoint {
@@ -38,10 +42,18 @@ struct FoundCheckpoint {
 /// there is none. Throws IoError when a caravan.json among them cannot be read.
 std::optional<FoundCheckpoint> latest_checkpoint(const std::string& folder);
 
-/// Bytes an ordinary user may still write at `path`, or at its nearest existing parent. Throws IoError.
-std::uint64_t free_bytes(const std::string& path);
+/// The folder beside a checkpoint's that holds what else outlives a round: "<checkpoint>.state".
+std::string round_state_folder(const std::string& checkpoint_folder);
 
-/// Throws IoError when fewer than `needed` bytes are free for `what` ("a checkpoint of 12.8 GB").
-void require_free_bytes(const std::string& path, std::uint64_t needed, const std::string& what);
+/// Removes a checkpoint of the run and the state beside it. A process killed on the way leaves a temporary
+/// folder, which the next prepare_run_folder removes; it never leaves half a checkpoint. Throws IoError.
+void remove_run_checkpoint(const std::string& checkpoint_folder);
+
+/// Bytes of the files that prepare_run_folder with kOverwrite removes.
+std::uint64_t earlier_results_bytes(const std::string& folder);
+
+/// Bytes an ordinary user may still write at `path`, or at its nearest existing parent; the largest number
+/// where the file system does not say. Throws IoError.
+std::uint64_t free_bytes(const std::string& path);
 
 }  // namespace caravan

@@ -4,7 +4,6 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
-#include <limits>
 
 #include "caravan/core/error.h"
 #include "support/temporary_folder.h"
@@ -156,8 +155,39 @@ TEST_CASE("a folder that cannot be written is an error", "[io][run_folder]") {
 TEST_CASE("free space is known for a path that does not exist yet", "[io][run_folder]") {
   const TemporaryFolder folder;
   CHECK(free_bytes(folder / "a/b") > 0);
-  require_free_bytes(folder / "a/b", 1, "a checkpoint");
-  CHECK_THROWS_WITH(
-      require_free_bytes(folder / "a/b", std::numeric_limits<std::uint64_t>::max(), "a checkpoint"),
-      Catch::Contains("a checkpoint needs 18446744073709551615"));
+}
+
+TEST_CASE("what an overwrite frees is the size of what it removes", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  CHECK(earlier_results_bytes(folder / "none") == 0);
+  write_text(folder / "run/results.h5", "1234567");
+  write_text(folder / "run/notes.txt", "not counted");
+  write_text(folder / "run/checkpoints/x_ws1_lr0.1_round1/params.json", "12345");
+  write_text(folder / "run/checkpoints/x_ws1_lr0.1_round1.state/adamw_slot0.safetensors", "123");
+  write_text(folder / "run/checkpoints/x_ws1_lr0.1_round1/plot.png", "not counted");
+  CHECK(earlier_results_bytes(folder / "run") == 15);
+}
+
+TEST_CASE("a checkpoint goes with its state, and what a kill leaves of the removal goes at the next start",
+          "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string round1 = folder / "run/checkpoints/x_ws1_lr0.1_round1";
+  const std::string round2 = folder / "run/checkpoints/x_ws1_lr0.1_round2";
+  for (const std::string& round : {round1, round2}) {
+    write_text(round + "/params.json", "x");
+    write_text(round + ".state/adamw_slot0.safetensors", "x");
+  }
+  remove_run_checkpoint(round1);
+  remove_run_checkpoint(round1);  // nothing there: no error
+  CHECK_FALSE(fs::exists(round1));
+  CHECK_FALSE(fs::exists(round1 + ".state"));
+  CHECK(fs::exists(round2 + ".state/adamw_slot0.safetensors"));
+  // Killed after the first rename: half a folder under a temporary name, and a state without its checkpoint.
+  write_text(round1 + ".tmp-remove/consolidated.00.pth", "x");
+  write_text(round1 + ".state/adamw_slot0.safetensors", "x");
+  prepare_run_folder(folder / "run", ExistingRun::kResume);
+  CHECK_FALSE(fs::exists(round1 + ".tmp-remove"));
+  CHECK_FALSE(fs::exists(round1 + ".state"));
+  CHECK(fs::exists(round2 + "/params.json"));
+  CHECK(fs::exists(round2 + ".state/adamw_slot0.safetensors"));
 }

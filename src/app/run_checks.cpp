@@ -1,0 +1,104 @@
+#include "run_checks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <limits>
+
+#include "caravan/core/error.h"
+#include "caravan/core/log.h"
+#include "failure.h"
+#include "machine.h"
+#include "memory.h"
+
+namespace caravan::app {
+
+void check_inputs_survive(const RunConfig& config) {
+  namespace fs = std::filesystem;
+  const fs::path output = fs::weakly_canonical(config.output.dir);
+  const auto check = [&](const char* key, const std::optional<std::string>& path) {
+    if (path) {
+      const fs::path input = fs::weakly_canonical(*path);
+      if (std::mismatch(output.begin(), output.end(), input.begin(), input.end()).first == output.end()) {
+        fail<ConfigError>(
+            "{} ({}) lies in output.dir ({}), which --overwrite empties; choose another output.dir", key,
+            *path, config.output.dir);
+      }
+    }
+  };
+  check("model.checkpoint", config.model.checkpoint);
+  check("model.config", config.model.config);
+}
+
+void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts) {
+  std::string mine;
+  for (const auto& [name, value] : facts) {
+    mine += name + '\x1e' + value + '\x1f';
+  }
+  const std::vector<std::string> all = world.gather_bytes(mine, 0);
+  std::string message;
+  for (std::size_t rank = 1; rank < all.size() && message.empty(); ++rank) {
+    if (all[rank] != all[0]) {
+      const auto differs =
+          std::mismatch(all[0].begin(), all[0].end(), all[rank].begin(), all[rank].end()).first;
+      const auto at = static_cast<std::size_t>(differs - all[0].begin());
+      const auto begin = all[0].rfind('\x1f', at);
+      const std::size_t start = begin == std::string::npos ? 0 : begin + 1;
+      const std::string name = all[0].substr(start, all[0].find('\x1e', start) - start);
+      message = fmt::format(
+          "rank {} and rank 0 do not agree on the {}; every rank must see the same files and options "
+          "(output.dir and model.checkpoint on a shared file system)",
+          rank, name);
+    }
+  }
+  world.broadcast_bytes(message, 0);
+  if (!message.empty()) {
+    throw AgreedError(message, kExitUsage);
+  }
+}
+
+void warn_about_memory(const RunPlan& plan, Communicator& world) {
+  std::vector<RankNeed> ranks;
+  for (const std::string& text :
+       world.gather_bytes(fmt::format("{} {}", available_memory_bytes(), host_name()), 0)) {
+    RankNeed need;
+    const auto space = text.find(' ');
+    std::from_chars(text.data(), text.data() + space, need.available_bytes);
+    need.host = text.substr(space + 1);
+    need.wanted_bytes = ranks.empty() ? plan.aggregator.total() : plan.trainer.total();
+    ranks.push_back(std::move(need));
+  }
+  for (const std::string& sentence : memory_shortages(ranks)) {
+    log::warning("{}", sentence);
+  }
+}
+
+void check_free_space(const RunPlan& plan, const RunConfig& config, ExistingRun existing,
+                      std::int64_t finished) {
+  const std::int64_t count = plan.checkpoints_kept - (plan.keeps_every_round ? finished : 0);
+  if (count <= 0 || finished >= plan.checkpoints_made) {
+    return;
+  }
+  const auto one = static_cast<std::uint64_t>(plan.checkpoint_bytes);
+  std::uint64_t free = free_bytes(config.output.dir);
+  if (free == std::numeric_limits<std::uint64_t>::max()) {
+    return;
+  }
+  free += existing == ExistingRun::kOverwrite ? earlier_results_bytes(config.output.dir) : 0;
+  const auto text = [](std::uint64_t bytes) { return format_bytes(static_cast<std::int64_t>(bytes)); };
+  if (free < one) {
+    fail<IoError>(
+        "output.dir {}: {} are free, a checkpoint needs {}; free some space or choose another output.dir",
+        config.output.dir, text(free), text(one));
+  }
+  if (free / one < static_cast<std::uint64_t>(count)) {
+    log::warning(
+        "output.dir {}: {} are free, enough for {} of {} checkpoints of {}; free some space or set "
+        "federated.save_every_round to false",
+        config.output.dir, text(free), free / one, count, text(one));
+  }
+}
+
+}  // namespace caravan::app

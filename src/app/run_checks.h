@@ -1,0 +1,31 @@
+// What is looked at before a run touches anything: that ranks agree, that its inputs survive --overwrite,
+// that memory and disk suffice.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "caravan/comm/communicator.h"
+#include "caravan/federated/run_plan.h"
+#include "caravan/io/run_folder.h"
+
+namespace caravan::app {
+
+/// --overwrite removes what output.dir holds; throws ConfigError when what the run reads is among it.
+void check_inputs_survive(const RunConfig& config);
+
+/// Every rank decided for itself from the files it sees; a difference (another file system, another
+/// environment) would end in a wrong model or a hang. `facts`: name and value. Collective; every rank throws
+/// the same.
+void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts);
+
+/// Says on rank 0 for which machines the ranks' memory does not suffice. Collective.
+void warn_about_memory(const RunPlan& plan, Communicator& world);
+
+/// Throws IoError when output.dir has no room for the next checkpoint of `plan`, counting what kOverwrite
+/// frees; warns when it has none for all that will be kept. `finished`: rounds a resumed run has behind it.
+void check_free_space(const RunPlan& plan, const RunConfig& config, ExistingRun existing,
+                      std::int64_t finished);
+
+}  // namespace caravan::app
