@@ -5,6 +5,7 @@
 #     --task    what to fine-tune on (default qa); a FOLDER holds train/*.txt and test/*.txt
 #     --quick   a tenth of the steps, to see that everything works
 set -euo pipefail
+started_in=$PWD
 cd "$(dirname "$0")/.."
 
 task=qa
@@ -20,10 +21,13 @@ while [ $# -gt 0 ]; do
   shift
 done
 data=configs/quickstart/data
-if [ -d "$task" ]; then
-  train="$task/train/*.txt" eval="$task/test/*.txt" name=$(basename "$task")
-elif [ -f "$data/$task.train.txt" ]; then
+folder=$task
+[[ "$folder" = /* ]] || folder=$started_in/$folder # the user's own folder, not this repository's
+if [ -f "$data/$task.train.txt" ]; then
   train="$data/$task.train.txt" eval="$data/$task.eval.txt" name=$task
+elif [ -d "$folder" ]; then
+  train="$folder/train/*.txt" eval="$folder/test/*.txt"
+  name=$(basename "$folder" | tr -c '[:alnum:]._\n-' _) # becomes part of paths that the shell takes apart
 else
   echo "quickstart: --task $task: choose qa, math, rhymes, or a folder with train/*.txt and test/*.txt" >&2
   exit 2
@@ -56,14 +60,17 @@ for run in "1 false" "2 false" "2 true" "4 false" "4 true"; do
   read -r ranks swapping <<<"$run"
   folder=$out/$name/ws${ranks}$([ "$swapping" = true ] && echo _swap || true)
   echo "quickstart: federated rounds on $name, $ranks rank(s), swapping $swapping"
-  mpirun --quiet -n "$ranks" $caravan train configs/quickstart/federated.yaml --overwrite \
+  progress=${CARAVAN_PROGRESS:-}
+  # A line that renews itself would never get through grep.
+  CARAVAN_PROGRESS=${progress/terminal/plain} \
+    mpirun --quiet -n "$ranks" $caravan train configs/quickstart/federated.yaml --overwrite \
     --set model.checkpoint="$base" --set data.train="$train" --set data.eval="$eval" --set data.name="$name" \
     --set federated.rounds=$rounds --set federated.enable_swapping="$swapping" --set output.dir="$folder" 2>&1 |
     grep --line-buffered -v -E '^(plan:|  |$)' || { echo "quickstart: the run failed; see above" >&2; exit 1; }
   columns+=("$folder")
 done
-unigram=$($caravan eval --checkpoint "$base" --data $eval --unigram $train --max-seq-len 96 --json 2>/dev/null |
-  sed -E 's/.*"unigram_loss":([0-9.eE+-]+).*/\1/')
+unigram=$($caravan eval --checkpoint "$base" --data "$eval" --unigram "$train" --max-seq-len 96 --json |
+  sed -E 's/.*"unigram_loss":([0-9.eE+-]+).*/\1/') || { echo "quickstart: the unigram baseline failed; see above" >&2; exit 1; }
 
 # ---- The table
 paste -d' ' $(for folder in "${columns[@]}"; do ls "$folder"/eval_res_llama32_ws*_r$rounds.txt; done) |

@@ -9,9 +9,10 @@ using namespace caravan;
 
 namespace {
 
-std::vector<std::int32_t> generated(KvCache cache, const SamplingOptions& sampling, std::int64_t count) {
+std::vector<std::int32_t> generated(KvCache cache, const SamplingOptions& sampling, std::int64_t count,
+                                    std::int64_t places = 40) {
   const auto backend = make_cpu_backend();
-  Generator generator(*model_preset("tiny"), DType::kFloat32, *backend, 40, cache,
+  Generator generator(*model_preset("tiny"), DType::kFloat32, *backend, places, cache,
                       [](const Context& ctx, ParameterSet& parameters) {
                         initialise(ctx, parameters, 11);
                         // Random weights of deviation 0.02 give almost flat logits; larger ones make choices
@@ -36,6 +37,13 @@ TEST_CASE("the cache gives the ids of running the whole row", "[train][generator
   const SamplingOptions sampled{.temperature = 0.9, .top_k = 40, .top_p = 0.95, .seed = 5};
   CHECK(generated(KvCache::kOn, sampled, 30) == generated(KvCache::kOff, sampled, 30));
   CHECK(generated(KvCache::kOn, sampled, 30) != greedy);
+}
+
+TEST_CASE("the cache gives the same ids over several blocks of keys", "[train][generator]") {
+  const SamplingOptions sampled{.temperature = 0.9, .seed = 6};  // greedy choices soon repeat themselves
+  const auto ids = generated(KvCache::kOn, sampled, 195, 200);
+  CHECK(ids.size() == 195);
+  CHECK(ids == generated(KvCache::kOff, sampled, 195, 200));
 }
 
 TEST_CASE("generation ends when the row is full", "[train][generator]") {
