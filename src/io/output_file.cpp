@@ -1,16 +1,16 @@
 #include "caravan/io/output_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
 
+#include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_files.h"
 
@@ -20,31 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
-
-mode_t current_umask() {
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  return mask;
-}
-
-std::string parent_of(const std::string& path) {
-  const fs::path parent = fs::path(path).parent_path();
-  return parent.empty() ? "." : parent.string();
-}
-
-/// Makes the names in a folder survive a power cut. Some network file systems cannot; that is no error.
-void flush_folder(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) {
-    fail<IoError>("{}: cannot be opened: {}", path, std::strerror(errno));
-  }
-  const int status = ::fsync(descriptor);
-  const int reason = errno;
-  ::close(descriptor);
-  if (status != 0 && reason != EINVAL && reason != ENOTSUP) {
-    fail<IoError>("{}: flushing to the disk failed: {}", path, std::strerror(reason));
-  }
-}
 
 /// "runs/a/" and "runs/a" are the same folder, but "runs/a/.tmp" is not beside it.
 std::string without_trailing_slash(std::string path) {
@@ -56,12 +31,10 @@ std::string without_trailing_slash(std::string path) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp-XXXXXX") {
-  descriptor_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
-  if (descriptor_ < 0) {
-    fail<IoError>("{}: cannot be created: {}", path_, std::strerror(errno));
-  }
-  ::fchmod(descriptor_, 0666 & ~current_umask());
+OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+  TemporaryFile file = create_temporary_file(path_);
+  temporary_ = std::move(file.path);
+  descriptor_ = file.descriptor;
 }
 
 OutputFile::~OutputFile() {
@@ -116,23 +89,14 @@ void OutputFile::commit() {
     ::unlink(temporary_.c_str());
     fail<IoError>("{}: finishing the file failed: {}", path_, std::strerror(reason));
   }
-  flush_folder(parent_of(path_));
+  flush_folder(folder_of(path_));
 }
 
 OutputFolder::OutputFolder(std::string path, IfExists if_exists)
-    : path_(without_trailing_slash(std::move(path))),
-      temporary_(path_ + ".tmp-XXXXXX"),
-      if_exists_(if_exists) {
+    : path_(without_trailing_slash(std::move(path))), if_exists_(if_exists) {
   check_target();
-  std::error_code error;
-  fs::create_directories(parent_of(path_), error);
-  if (error) {
-    fail<IoError>("{}: cannot be created: {}", parent_of(path_), error.message());
-  }
-  if (::mkdtemp(temporary_.data()) == nullptr) {
-    fail<IoError>("{}: cannot be created: {}", path_, std::strerror(errno));
-  }
-  ::chmod(temporary_.c_str(), 0777 & ~current_umask());
+  create_folders(folder_of(path_));
+  temporary_ = create_temporary_folder(path_);
 }
 
 OutputFolder::~OutputFolder() {
@@ -162,9 +126,27 @@ void OutputFolder::check_target() const {
 void OutputFolder::commit() {
   flush_folder(temporary_);
   check_target();
+  const std::string replaced = swap_into_place();
+  is_committed_ = true;
+  flush_folder(folder_of(path_));
+  if (!replaced.empty()) {
+    std::error_code error;
+    fs::remove_all(replaced, error);
+    if (error) {
+      fail<IoError>("{}: the older folder cannot be removed: {}", replaced, error.message());
+    }
+  }
+}
+
+// In one step where the file system can exchange two names: whatever happens, a whole folder is at path_.
+std::string OutputFolder::swap_into_place() {
+  const bool is_there = ::access(path_.c_str(), F_OK) == 0;
+  if (is_there && ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0) {
+    return temporary_;
+  }
   std::string replaced;
-  if (::access(path_.c_str(), F_OK) == 0) {
-    replaced = path_ + ".old-" + temporary_.substr(temporary_.size() - 6);
+  if (is_there) {
+    replaced = path_ + kReplacedSuffix + temporary_.substr(temporary_.size() - 6);
     if (::rename(path_.c_str(), replaced.c_str()) != 0) {
       fail<IoError>("{}: the older folder cannot be moved aside: {}", path_, std::strerror(errno));
     }
@@ -176,15 +158,7 @@ void OutputFolder::commit() {
     }
     fail<IoError>("{}: the finished folder cannot be renamed to its place: {}", path_, std::strerror(reason));
   }
-  is_committed_ = true;
-  flush_folder(parent_of(path_));
-  if (!replaced.empty()) {
-    std::error_code error;
-    fs::remove_all(replaced, error);
-    if (error) {
-      fail<IoError>("{}: the older folder cannot be removed: {}", replaced, error.message());
-    }
-  }
+  return replaced;
 }
 
 }  // namespace caravan

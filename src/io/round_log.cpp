@@ -1,5 +1,11 @@
 #include "caravan/io/round_log.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 
@@ -30,16 +36,23 @@ RoundLog::RoundLog(const std::string& path, std::span<const HistoryRecord> histo
     text += line_of(record);
   }
   write_file_atomically(path, text);
-  file_.open(path, std::ios::app);
-  if (!file_) {
-    fail<IoError>("{}: cannot be opened for appending; check its permissions", path_);
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (descriptor_ < 0) {
+    fail<IoError>("{}: cannot be opened for appending: {}", path_, std::strerror(errno));
   }
 }
 
+RoundLog::~RoundLog() {
+  ::close(descriptor_);
+}
+
 void RoundLog::append(const HistoryRecord& record) {
-  file_ << line_of(record) << std::flush;
-  if (!file_) {
-    fail<IoError>("{}: the line of round {} cannot be written; check the free space", path_, record.round);
+  const std::string line = line_of(record);
+  const ssize_t written = ::write(descriptor_, line.data(), line.size());
+  if (written != static_cast<ssize_t>(line.size()) || ::fsync(descriptor_) != 0) {
+    fail<IoError>("{}: the line of round {} cannot be written: {}; check the free space", path_, record.round,
+                  written < 0 || written == static_cast<ssize_t>(line.size()) ? std::strerror(errno)
+                                                                              : "the disk is full");
   }
 }
 

@@ -16,6 +16,7 @@
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_files.h"
+#include "caravan/io/output_file.h"
 #include "caravan/io/results_file.h"
 
 namespace caravan {
@@ -27,10 +28,10 @@ namespace fs = std::filesystem;
 
 constexpr std::array kResultPatterns = {kResultsFileName, "eval_res_llama32_ws[0-9]*_r[0-9]*.txt"};
 constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
-// What a killed process leaves behind: <file>.<pid>.tmp of core/atomic_file.h, <file or folder>.tmp-XXXXXX of
-// io/output_file.h.
-constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", ".tmp-??????"};
-constexpr const char* kRemovalSuffix = ".tmp-remove";  // one of the above
+// What a killed process leaves behind, as fnmatch takes it; the first is the one of older versions.
+constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", kTemporarySuffixPattern};
+constexpr std::size_t kSuffixLetters = 6;
+constexpr const char* kRemovalSuffix = ".tmp-remove";  // matches kTemporarySuffixPattern
 constexpr const char* kStateSuffix = ".state";
 
 template <std::size_t N>
@@ -67,6 +68,17 @@ std::string without_temporary_suffix(const std::string& name) {
 
 bool is_plain_folder(const fs::path& path) {
   return fs::is_directory(fs::symlink_status(path));
+}
+
+/// Unfinished, or replaced by a newer one. On a file system that cannot exchange names a process that died
+/// between two renames leaves a replaced folder without a newer one: that is the checkpoint then.
+bool is_superseded(const fs::path& checkpoint) {
+  const std::string name = checkpoint.filename().string();
+  const auto at = name.rfind(kReplacedSuffix);
+  const bool is_replaced =
+      at != std::string::npos && at + std::strlen(kReplacedSuffix) + kSuffixLetters == name.size();
+  return has_temporary_suffix(name) ||
+         (is_replaced && fs::exists(fs::symlink_status(checkpoint.parent_path() / name.substr(0, at))));
 }
 
 std::vector<fs::path> entries_of(const fs::path& folder) {
@@ -152,7 +164,7 @@ void remove_temporaries(const fs::path& folder) {
     // The state of a round is written before its checkpoint and removed after it.
     const bool is_orphan =
         path.ends_with(kStateSuffix) && !fs::exists(path.substr(0, path.size() - std::strlen(kStateSuffix)));
-    if (has_temporary_suffix(checkpoint.filename().string()) || is_orphan) {
+    if (is_superseded(checkpoint) || is_orphan) {
       remove_checkpoint(checkpoint);
     }
   }
@@ -223,11 +235,7 @@ void check_run_folder(const std::string& folder, ExistingRun existing) {
 }
 
 void create_run_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) {
-    fail<IoError>("output.dir {}: cannot be created: {}", folder, error.message());
-  }
+  create_folders(folder);
 }
 
 void prepare_run_folder(const std::string& folder, ExistingRun existing) {
@@ -248,7 +256,7 @@ std::optional<FoundCheckpoint> latest_checkpoint(const std::string& folder) {
   std::int64_t most = -1;
   for (const fs::path& checkpoint : checkpoint_folders(folder)) {
     const std::string path = checkpoint.string();
-    if (has_temporary_suffix(checkpoint.filename().string()) || !has_run_record(path)) {
+    if (is_superseded(checkpoint) || !has_run_record(path)) {
       continue;
     }
     RunRecord record = read_run_record(path);

@@ -14,6 +14,10 @@ namespace caravan {
 /// What to do when the target is there already.
 enum class IfExists : std::uint8_t { kFail, kReplace };
 
+/// Between the name of a folder that is being replaced and six letters, on file systems that cannot exchange
+/// two names in one step.
+inline constexpr const char* kReplacedSuffix = ".old-";
+
 class OutputFile {
  public:
   /// Creates `path`.tmp-XXXXXX; the folder must exist. IoError otherwise.
@@ -60,11 +64,12 @@ class OutputFolder {
   const std::string& temporary_path() const { return temporary_; }
   /// Where `name` is to be written now.
   std::string file(std::string_view name) const;
-  /// Flushes the folder and renames it to its place; an older folder there is removed only afterwards.
+  /// Flushes the folder and exchanges it with an older one at its place, which is removed only afterwards.
   void commit();
 
  private:
   void check_target() const;
+  std::string swap_into_place();
 
   std::string path_;
   std::string temporary_;

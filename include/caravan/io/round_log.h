@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <span>
 #include <string>
 
@@ -25,12 +24,15 @@ class RoundLog {
   /// Starts the file with the lines of `history`, whatever it held before (a killed run may leave half a
   /// line): empty for a new run, the kept rows of the results file for a resumed one. Throws IoError.
   RoundLog(const std::string& path, std::span<const HistoryRecord> history);
-  /// Appends a line, on disk when the call returns (as far as the system's cache). Throws IoError.
+  ~RoundLog();
+  RoundLog(const RoundLog&) = delete;
+  RoundLog& operator=(const RoundLog&) = delete;
+  /// Appends a line, on the disk when the call returns. Throws IoError.
   void append(const HistoryRecord& record);
 
  private:
   std::string path_;
-  std::ofstream file_;
+  int descriptor_ = -1;
 };
 
 }  // namespace caravan

@@ -139,6 +139,25 @@ TEST_CASE("the latest checkpoint is the complete one with the most rounds", "[io
   CHECK_THROWS_WITH(latest_checkpoint(run), Catch::Contains("round11"));
 }
 
+TEST_CASE("a replaced checkpoint is a leftover only when the newer one is in its place", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const std::string run = folder / "run";
+  const std::string place = run + "/checkpoints/sums_ws1_lr0.1_round3";
+  RunRecord record;
+  record.experiment.dataset = "sums";
+  record.slots = {0};
+  record.round = 3;
+  write_text(place + ".old-a1B2c3/caravan.json", run_record_text(record));
+  prepare_run_folder(run, ExistingRun::kResume);
+  REQUIRE(latest_checkpoint(run).has_value());
+  CHECK(latest_checkpoint(run)->folder == place + ".old-a1B2c3");
+  write_text(place + "/caravan.json", run_record_text(record));
+  CHECK(latest_checkpoint(run)->folder == place);
+  prepare_run_folder(run, ExistingRun::kResume);
+  CHECK_FALSE(fs::exists(place + ".old-a1B2c3"));
+  CHECK(fs::exists(place + "/caravan.json"));
+}
+
 TEST_CASE("an output folder that is a file or lies under one is an error", "[io][run_folder]") {
   const TemporaryFolder folder;
   write_text(folder / "file", "x");
