@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "caravan/comm/mpi_session.h"
+#include "caravan/core/utf8.h"
 
 namespace caravan::app {
 namespace {
@@ -18,7 +19,7 @@ std::string describe(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
     return "out of memory";
   }
-  return error.what();
+  return printable(error.what(), LineEnds::kKeep);  // it may quote a file
 }
 
 int exit_code_of(const std::exception& error) {

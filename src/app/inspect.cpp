@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "caravan/core/error.h"
+#include "caravan/core/text_file.h"
+#include "caravan/core/utf8.h"
 #include "caravan/io/checkpoint_reader.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/results_file.h"
@@ -89,7 +91,7 @@ void print_tensors(const std::vector<Row>& rows) {
 void print_stored(const std::vector<StoredTensor>& tensors) {
   std::vector<Row> rows;
   for (const StoredTensor& tensor : tensors) {
-    rows.push_back({tensor.name, tensor.shape, tensor.dtype});
+    rows.push_back({printable(tensor.name, LineEnds::kEscape), tensor.shape, tensor.dtype});
   }
   print_tensors(rows);
 }
@@ -105,15 +107,17 @@ void print_run_record(const std::string& folder) {
   if (record.step) {
     fmt::print("  after step         {}\n", *record.step);
   }
-  fmt::print("  mode               {}\n", record.mode);
+  fmt::print("  mode               {}\n", printable(record.mode, LineEnds::kEscape));
   fmt::print("  world size         {}, swapping {}\n", key.world_size, key.enable_swapping ? "on" : "off");
   for (std::size_t rank = 0; rank < record.slots.size(); ++rank) {
     fmt::print("  rank {:<13} slot {}\n", rank, record.slots[rank]);
   }
   fmt::print(
       "  learning rate      {}\n  data set           {}\n  seed               {}\n  commit             {}\n",
-      key.lr, key.dataset, key.seed, record.commit);
-  fmt::print("configuration\n{}{}", record.config, record.config.ends_with('\n') ? "" : "\n");
+      key.lr, printable(key.dataset, LineEnds::kEscape), key.seed,
+      printable(record.commit, LineEnds::kEscape));
+  fmt::print("configuration\n{}{}", printable(record.config, LineEnds::kKeep),
+             record.config.ends_with('\n') ? "" : "\n");
 }
 
 void inspect_checkpoint(const std::string& folder) {
@@ -131,7 +135,7 @@ void inspect_checkpoint(const std::string& folder) {
     for (const Range& range : full_region(info.shape)) {
       shape.push_back(range.end);
     }
-    rows.push_back({info.name, shape, info.dtype});
+    rows.push_back({printable(info.name, LineEnds::kEscape), shape, info.dtype});
   }
   print_tensors(rows);
   if (has_run_record(folder)) {
@@ -166,7 +170,8 @@ void inspect_file(const std::string& path) {
     return inspect_results_file(path, std::cout);
   }
   if (extension == ".txt") {  // the log of rounds is words already
-    return static_cast<void>(std::fputs(read_text_file(path, kMaxTextBytes).c_str(), stdout));
+    fmt::print("{}", printable(read_text_file(path, kMaxTextBytes), LineEnds::kKeep));
+    return;
   }
   if (extension == ".pth" || extension == ".pt") {
     const auto tensors = read_torch_file(path);

@@ -6,14 +6,10 @@
 #include <string_view>
 #include <utility>
 
+#include "caravan/config/model_limits.h"
+
 namespace caravan {
 namespace {
-
-// Far above any model, low enough that no product of sizes overflows int64 (3·L·F·D < 2^61).
-constexpr std::int64_t kMaxVocab = std::int64_t{1} << 31;
-constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
-constexpr std::int64_t kMaxIntermediate = std::int64_t{1} << 24;
-constexpr std::int64_t kMaxLayers = std::int64_t{1} << 14;
 
 void check_size(std::vector<std::string>& problems, std::string_view name, std::int64_t value,
                 std::int64_t limit) {

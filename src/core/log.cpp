@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "caravan/core/error.h"
+#include "caravan/core/utf8.h"
 
 namespace caravan::log {
 namespace {
@@ -70,7 +71,8 @@ void set_before_message(std::function<void()> hook) {
   state().before_message = std::move(hook);
 }
 
-void write(Level level, const std::string& message) {
+void write(Level level, const std::string& text) {
+  const std::string message = printable(text, LineEnds::kKeep);  // it may quote a file
   if (state().before_message) {
     state().before_message();
   }

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "caravan/core/error.h"
-#include "caravan/data/utf8.h"
+#include "caravan/core/utf8.h"
 
 namespace caravan {
 namespace {

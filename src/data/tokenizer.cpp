@@ -1,10 +1,10 @@
 #include "caravan/data/tokenizer.h"
 
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "caravan/core/error.h"
+#include "caravan/core/text_file.h"
 #include "tokenizer_tables.h"
 
 namespace caravan {
@@ -12,27 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{64} << 20;  // Llama 3's tokenizer.json has 9 MB
-
-std::string read_file(const std::string& path) {
-  std::error_code error;
-  const std::uintmax_t size = fs::file_size(path, error);
-  if (error) {
-    fail<IoError>("{}: cannot read: {}; give a tokenizer.model, a tokenizer.json or a folder with one", path,
-                  error.message());
-  }
-  if (size > kMaxFileBytes) {
-    fail<IoError>("{}: {} bytes are too many for a tokenizer, at most {} are read", path, size,
-                  kMaxFileBytes);
-  }
-  std::string content(static_cast<std::size_t>(size), '\0');
-  std::ifstream file(path, std::ios::binary);
-  file.read(content.data(), static_cast<std::streamsize>(size));
-  if (!file) {
-    fail<IoError>("{}: cannot read {} bytes; check its permissions", path, size);
-  }
-  return content;
-}
+constexpr std::int64_t kMaxFileBytes = std::int64_t{64} << 20U;  // Llama 3's tokenizer.json has 9 MB
 
 std::string find_file(const std::string& path) {
   if (!fs::is_directory(path)) {
@@ -52,7 +32,7 @@ TokenizerVariant variant_beside(const std::string& path) {
   if (!fs::exists(params)) {
     return TokenizerVariant::kLlama31;
   }
-  const auto root = nlohmann::json::parse(read_file(params.string()), nullptr, false);
+  const auto root = nlohmann::json::parse(read_text_file(params.string(), kMaxFileBytes), nullptr, false);
   if (!root.is_object()) {
     fail<IoError>("{}: not a JSON object; it says which Llama 3 the tokenizer beside it belongs to",
                   params.string());
@@ -64,7 +44,7 @@ TokenizerVariant variant_beside(const std::string& path) {
 
 TokenizerSpec read_spec(const std::string& path, TokenizerVariant variant) {
   const std::string file = find_file(path);
-  const std::string content = read_file(file);
+  const std::string content = read_text_file(file, kMaxFileBytes);
   const std::size_t first = content.find_first_not_of(" \t\r\n");
   if (first == std::string::npos) {
     fail<IoError>("{}: the file is empty; download it again", file);

@@ -1,18 +1,14 @@
 #include "caravan/io/hdf5_file.h"
 
-#include <fcntl.h>
 #include <hdf5.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <type_traits>
 #include <utility>
 
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/error.h"
+#include "caravan/core/text_file.h"
 
 namespace caravan {
 namespace {
@@ -20,7 +16,7 @@ namespace {
 static_assert(std::is_same_v<hid_t, std::int64_t>, "Hdf5Handle keeps HDF5's handles as int64");
 static_assert(std::is_same_v<herr_t, int>, "Hdf5Handle::Close is HDF5's type of closing functions");
 
-constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30U;
+constexpr std::int64_t kMaxFileBytes = std::int64_t{1} << 30U;
 constexpr hsize_t kMaxRows = hsize_t{1} << 26U;
 constexpr std::size_t kMaxFixedTextBytes = std::size_t{1} << 24U;
 // HDF5 wants a name even for a file in memory, and refuses one that is on disk.
@@ -84,44 +80,6 @@ Hdf5Handle bool_type() {
   return type;
 }
 
-struct Descriptor {
-  int number;
-  ~Descriptor() {
-    if (number >= 0) {
-      ::close(number);
-    }
-  }
-};
-
-// Size and bytes come from one open file: a running writer may put another one under the name at any moment.
-std::string read_all(const std::string& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  struct stat status {};
-  if (file.number < 0 || ::fstat(file.number, &status) != 0) {
-    fail<IoError>("{}: cannot be read: {}", path, std::strerror(errno));
-  }
-  if (!S_ISREG(status.st_mode)) {
-    fail<IoError>("{}: is not a regular file; give a results file (results.h5)", path);
-  }
-  const auto size = static_cast<std::size_t>(status.st_size);
-  if (size > kMaxFileBytes) {
-    fail<IoError>("{}: has {} bytes; a results file has at most {}", path, size, kMaxFileBytes);
-  }
-  std::string bytes(size, '\0');
-  std::size_t done = 0;
-  while (done < size) {
-    const ssize_t count = ::read(file.number, bytes.data() + done, size - done);
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count <= 0) {
-      fail<IoError>("{}: cannot be read: {}", path, count < 0 ? std::strerror(errno) : "it became shorter");
-    }
-    done += static_cast<std::size_t>(count);
-  }
-  return bytes;
-}
-
 }  // namespace
 
 std::string hdf5_version() {
@@ -177,7 +135,7 @@ Hdf5File Hdf5File::create(const std::string& name) {
 Hdf5File Hdf5File::open(const std::string& path) {
   silence_hdf5();
   Hdf5File result(path);
-  std::string bytes = read_all(path);  // HDF5 takes it as not const
+  std::string bytes = read_text_file(path, kMaxFileBytes);  // HDF5 takes it as not const
   if (bytes.empty()) {
     fail<IoError>("{}: is empty, not an HDF5 file", path);
   }

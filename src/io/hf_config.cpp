@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "caravan/config/model_limits.h"
 #include "caravan/core/error.h"
 #include "caravan/io/params_json.h"
 #include "json_file.h"
@@ -55,7 +56,7 @@ std::optional<RopeScaling> read_scaling(const json& object, const std::string& p
   scaling.low_freq_factor = fields.positive_or("low_freq_factor", scaling.low_freq_factor);
   scaling.high_freq_factor = fields.positive_or("high_freq_factor", scaling.high_freq_factor);
   scaling.original_max_position =
-      fields.size_or("original_max_position_embeddings", scaling.original_max_position);
+      fields.size_or("original_max_position_embeddings", scaling.original_max_position, kMaxVocab);
   return scaling;
 }
 
@@ -66,17 +67,17 @@ ModelConfig parse_hf_config(const json& object, const std::string& path,
   const JsonFields fields(object, path);
   refuse_variants(fields, object, path);
   ModelConfig config;
-  config.hidden_size = fields.required_size("hidden_size");
-  config.intermediate_size = fields.required_size("intermediate_size");
-  config.n_layers = fields.required_size("num_hidden_layers");
-  config.n_heads = fields.required_size("num_attention_heads");
-  config.n_kv_heads = fields.size_or("num_key_value_heads", config.n_heads);
-  config.vocab_size = fields.required_size("vocab_size");
+  config.hidden_size = fields.required_size("hidden_size", kMaxWidth);
+  config.intermediate_size = fields.required_size("intermediate_size", kMaxIntermediate);
+  config.n_layers = fields.required_size("num_hidden_layers", kMaxLayers);
+  config.n_heads = fields.required_size("num_attention_heads", kMaxWidth);
+  config.n_kv_heads = fields.size_or("num_key_value_heads", config.n_heads, kMaxWidth);
+  config.vocab_size = fields.required_size("vocab_size", kMaxVocab);
   if (fields.find("head_dim") == nullptr && config.hidden_size % config.n_heads != 0) {
     fail<IoError>("{}: hidden_size {} is not a multiple of num_attention_heads {}", path, config.hidden_size,
                   config.n_heads);
   }
-  config.head_dim = fields.size_or("head_dim", config.hidden_size / config.n_heads);
+  config.head_dim = fields.size_or("head_dim", config.hidden_size / config.n_heads, kMaxWidth);
   config.rms_norm_eps = fields.positive_or("rms_norm_eps", 1e-6);  // transformers' default
   const json* rope = fields.find("rope_parameters");
   rope = rope == nullptr ? fields.find("rope_scaling") : rope;
@@ -87,7 +88,7 @@ ModelConfig parse_hf_config(const json& object, const std::string& path,
   }
   config.rope_theta = theta;
   config.tie_embeddings = fields.boolean("tie_word_embeddings").value_or(false);
-  config.max_position = fields.size_or("max_position_embeddings", 2048);
+  config.max_position = fields.size_or("max_position_embeddings", 2048, kMaxVocab);
   apply_scaling_factor(config, rope_scaling_factor, path);
   check_model_shape(config, path);
   return config;

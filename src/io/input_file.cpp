@@ -19,16 +19,15 @@ constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
 }  // namespace
 
 InputFile::InputFile(std::string path) : path_(std::move(path)) {
-  struct stat info {};
-  if (::stat(path_.c_str(), &info) != 0) {
+  // Not blocking: opening a pipe without a writer must end in the error below, not in waiting.
+  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) {
     fail<IoError>("{}: cannot be read: {}", path_, std::strerror(errno));
   }
-  if (!S_ISREG(info.st_mode)) {
+  struct stat info {};
+  if (::fstat(descriptor_, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(descriptor_);
     fail<IoError>("{}: is not a regular file", path_);
-  }
-  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor_ < 0) {
-    fail<IoError>("{}: cannot be opened: {}", path_, std::strerror(errno));
   }
   size_ = info.st_size;
 }
@@ -56,17 +55,6 @@ void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) c
     offset += got;
     destination = destination.subspan(static_cast<std::size_t>(got));
   }
-}
-
-std::string read_text_file(const std::string& path, std::int64_t limit_bytes) {
-  const InputFile file(path);
-  if (file.size() > limit_bytes) {
-    fail<IoError>("{}: has {} bytes, more than the {} a file of this kind may have", path, file.size(),
-                  limit_bytes);
-  }
-  std::string text(static_cast<std::size_t>(file.size()), '\0');
-  file.read_at(0, std::as_writable_bytes(std::span(text)));
-  return text;
 }
 
 }  // namespace caravan

@@ -4,6 +4,7 @@
 #include <ostream>
 #include <string_view>
 
+#include "caravan/core/utf8.h"
 #include "caravan/io/results_file.h"
 
 namespace caravan {
@@ -12,25 +13,26 @@ namespace {
 void print_indented(std::ostream& out, std::string_view text) {
   while (!text.empty()) {
     const auto end = std::min(text.find('\n'), text.size());
-    fmt::print(out, "  {}\n", text.substr(0, end));
+    fmt::print(out, "  {}\n", printable(text.substr(0, end), LineEnds::kEscape));
     text.remove_prefix(std::min(end + 1, text.size()));
   }
 }
 
 void print_attributes(std::ostream& out, const RunAttributes& attributes) {
   const ExperimentKey& key = attributes.experiment;
-  fmt::print(out, "  mode           {}, {}\n", attributes.mode, attributes.dtype);
-  fmt::print(out, "  data set       {}\n", key.dataset);
+  const auto line = [](const std::string& text) { return printable(text, LineEnds::kEscape); };
+  fmt::print(out, "  mode           {}, {}\n", line(attributes.mode), line(attributes.dtype));
+  fmt::print(out, "  data set       {}\n", line(key.dataset));
   fmt::print(out, "  world size     {}, swapping {}\n", key.world_size, key.enable_swapping ? "on" : "off");
   fmt::print(out, "  rounds         {} of {} local epoch{}\n", key.rounds, key.local_epochs,
              key.local_epochs == 1 ? "" : "s");
   fmt::print(out, "  learning rate  {}\n", key.lr);
   fmt::print(out, "  seed           {}\n", key.seed);
-  fmt::print(out, "  started        {}\n", attributes.start_time);
+  fmt::print(out, "  started        {}\n", line(attributes.start_time));
   fmt::print(out, "  ended          {}\n",
-             attributes.end_time.empty() ? "not yet, or the run was stopped" : attributes.end_time);
-  fmt::print(out, "  hosts          {}\n", attributes.hosts);
-  fmt::print(out, "  commit         {}\n", attributes.commit);
+             attributes.end_time.empty() ? "not yet, or the run was stopped" : line(attributes.end_time));
+  fmt::print(out, "  hosts          {}\n", line(attributes.hosts));
+  fmt::print(out, "  commit         {}\n", line(attributes.commit));
 }
 
 void print_history(std::ostream& out, const std::vector<HistoryRecord>& history) {

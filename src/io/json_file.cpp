@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "caravan/core/error.h"
-#include "caravan/io/input_file.h"
+#include "caravan/core/text_file.h"
 
 namespace caravan {
 namespace {
@@ -13,7 +13,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxDepth = 64;
-constexpr std::int64_t kMaxSize = std::int64_t{1} << 31U;
 
 }  // namespace
 
@@ -95,19 +94,19 @@ std::optional<std::string> JsonFields::text(const std::string& key) const {
   return value->get<std::string>();
 }
 
-std::int64_t JsonFields::required_size(const std::string& key) const {
+std::int64_t JsonFields::required_size(const std::string& key, std::int64_t limit) const {
   const auto value = integer(key);
   if (!value) {
     fail<IoError>("{}: '{}' is missing", where_, key);
   }
-  if (*value < 1 || *value > kMaxSize) {
-    fail<IoError>("{}: '{}' is {}; it must be from 1 to {}", where_, key, *value, kMaxSize);
+  if (*value < 1 || *value > limit) {
+    fail<IoError>("{}: '{}' is {}; it must be from 1 to {}", where_, key, *value, limit);
   }
   return *value;
 }
 
-std::int64_t JsonFields::size_or(const std::string& key, std::int64_t fallback) const {
-  return find(key) == nullptr ? fallback : required_size(key);
+std::int64_t JsonFields::size_or(const std::string& key, std::int64_t fallback, std::int64_t limit) const {
+  return find(key) == nullptr ? fallback : required_size(key, limit);
 }
 
 double JsonFields::positive_or(const std::string& key, double fallback) const {

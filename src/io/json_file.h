@@ -23,10 +23,10 @@ class JsonFields {
   std::optional<double> number(const std::string& key) const;
   std::optional<bool> boolean(const std::string& key) const;
   std::optional<std::string> text(const std::string& key) const;
-  /// IoError when absent or not in [1, 2^31].
-  std::int64_t required_size(const std::string& key) const;
+  /// IoError when absent or not in [1, limit].
+  std::int64_t required_size(const std::string& key, std::int64_t limit) const;
   /// As required_size, but absent gives `fallback`.
-  std::int64_t size_or(const std::string& key, std::int64_t fallback) const;
+  std::int64_t size_or(const std::string& key, std::int64_t fallback, std::int64_t limit) const;
   /// IoError unless positive and finite; absent gives `fallback`.
   double positive_or(const std::string& key, double fallback) const;
 

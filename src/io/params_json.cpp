@@ -7,6 +7,7 @@
 #include <set>
 #include <string_view>
 
+#include "caravan/config/model_limits.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "json_file.h"
@@ -75,7 +76,8 @@ std::optional<RopeScaling> read_scaling(const JsonFields& fields, std::int64_t h
   scaling.factor = fields.positive_or("rope_scaling_factor", default_scaling_factor(hidden_size));
   scaling.low_freq_factor = fields.positive_or("rope_low_freq_factor", scaling.low_freq_factor);
   scaling.high_freq_factor = fields.positive_or("rope_high_freq_factor", scaling.high_freq_factor);
-  scaling.original_max_position = fields.size_or("rope_original_max_position", scaling.original_max_position);
+  scaling.original_max_position =
+      fields.size_or("rope_original_max_position", scaling.original_max_position, kMaxVocab);
   return scaling;
 }
 
@@ -147,27 +149,33 @@ ModelConfig parse_params_json(const nlohmann::json& file_object, const std::stri
   check_keys(object, path);
   const JsonFields fields(object, path);
   ModelConfig config;
-  config.hidden_size = fields.required_size("dim");
-  config.n_layers = fields.required_size("n_layers");
-  config.n_heads = fields.required_size("n_heads");
-  config.n_kv_heads = fields.size_or("n_kv_heads", config.n_heads);
+  config.hidden_size = fields.required_size("dim", kMaxWidth);
+  config.n_layers = fields.required_size("n_layers", kMaxLayers);
+  config.n_heads = fields.required_size("n_heads", kMaxWidth);
+  config.n_kv_heads = fields.size_or("n_kv_heads", config.n_heads, kMaxWidth);
   config.vocab_size =
-      fields.integer("vocab_size").value_or(-1) == -1 ? 0 : fields.required_size("vocab_size");
+      fields.integer("vocab_size").value_or(-1) == -1 ? 0 : fields.required_size("vocab_size", kMaxVocab);
   if (fields.find("head_dim") == nullptr && config.hidden_size % config.n_heads != 0) {
     fail<IoError>("{}: dim {} is not a multiple of n_heads {}", path, config.hidden_size, config.n_heads);
   }
-  config.head_dim = fields.size_or("head_dim", config.hidden_size / config.n_heads);
+  config.head_dim = fields.size_or("head_dim", config.hidden_size / config.n_heads, kMaxWidth);
+  const std::int64_t multiple_of = fields.size_or("multiple_of", kDefaultMultipleOf, kMaxIntermediate);
+  const std::optional<double> multiplier = fields.number("ffn_dim_multiplier");
   try {
-    config.intermediate_size = meta_intermediate_size(config.hidden_size, fields.number("ffn_dim_multiplier"),
-                                                      fields.size_or("multiple_of", kDefaultMultipleOf));
+    config.intermediate_size = meta_intermediate_size(config.hidden_size, multiplier, multiple_of);
   } catch (const IoError& error) {
     fail<IoError>("{}: {}", path, error.what());
+  }
+  if (config.intermediate_size > kMaxIntermediate) {
+    fail<IoError>(
+        "{}: dim {}, ffn_dim_multiplier and multiple_of give an MLP of width {}; it must be at most {}", path,
+        config.hidden_size, config.intermediate_size, kMaxIntermediate);
   }
   config.rms_norm_eps = fields.positive_or("norm_eps", 1e-5);
   config.rope_theta = fields.positive_or("rope_theta", 500000.0);
   config.rope_scaling = read_scaling(fields, config.hidden_size);
   apply_scaling_factor(config, rope_scaling_factor, path);
-  config.max_position = fields.size_or("max_position", default_max_position(config));
+  config.max_position = fields.size_or("max_position", default_max_position(config), kMaxVocab);
   check_model_shape(config, path);
   return config;
 }

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "caravan/core/error.h"
+#include "caravan/core/utf8.h"
 #include "little_endian.h"
 #include "pickle_opcodes.h"
 #include "pickle_values.h"
@@ -82,7 +83,7 @@ class Unpickler {
     }
     const auto bytes = take(length);
     std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (!is_valid_utf8(text) || text.find('\0') != std::string::npos) {
+    if (valid_utf8_prefix(text) != text.size() || text.find('\0') != std::string::npos) {
       refuse("a string is not valid UTF-8 without zeros");
     }
     return text;

@@ -44,6 +44,4 @@ struct PickleNode {
 /// Null for a name outside the list.
 std::optional<PickleNode> allowed_global(std::string_view module, std::string_view name);
 
-bool is_valid_utf8(std::string_view text);
-
 }  // namespace caravan

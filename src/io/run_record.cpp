@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <initializer_list>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
+#include "caravan/core/text_file.h"
 
 namespace caravan {
 namespace {
@@ -19,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kFormatVersion = 1;
-constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{16} << 20U;  // the configuration is a few kilobytes
+constexpr std::int64_t kMaxFileBytes = std::int64_t{16} << 20U;  // the configuration is a few kilobytes
 constexpr std::int64_t kMaxWorldSize = 1 << 20;
 
 std::string file_of(const std::string& folder) {
@@ -179,19 +178,7 @@ Json encode(const RunRecord& record) {
 }
 
 Json parse_file(const std::string& path) {
-  std::error_code error;
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) {
-    fail<IoError>("{}: cannot be read: {}", path, error.message());
-  }
-  if (size > kMaxFileBytes) {
-    fail<IoError>("{}: has {} bytes; a run record has at most {}", path, size, kMaxFileBytes);
-  }
-  std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file) {
-    fail<IoError>("{}: cannot be read", path);
-  }
+  const std::string text = read_text_file(path, kMaxFileBytes);
   try {
     return Json::parse(text);
   } catch (const nlohmann::json::exception& problem) {

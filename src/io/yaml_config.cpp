@@ -3,15 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <utility>
 
 #include "caravan/core/error.h"
+#include "caravan/core/text_file.h"
 #include "config_reader.h"
 #include "yaml_tree.h"
 
@@ -22,27 +20,15 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxIncludes = 256;  // files that include each other twice over grow without end
 constexpr std::size_t kMaxDepth = 32;
+constexpr std::int64_t kMaxFileBytes = std::int64_t{1} << 20U;
 
 std::optional<std::string> read_text(const std::string& path, std::string& why) {
-  std::error_code status;
-  if (fs::is_directory(path, status)) {
-    why = "is a folder; give the YAML file in it";
+  try {
+    return read_text_file(path, kMaxFileBytes);
+  } catch (const IoError& error) {
+    why = std::string_view(error.what()).substr(std::min(path.size() + 2, std::strlen(error.what())));
     return std::nullopt;
   }
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) {
-    // One byte more than the parser takes is enough for it to refuse; a device never ends.
-    text.resize((std::size_t{1} << 20) + 1);
-    file.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<std::size_t>(file.gcount()));
-  }
-  if (!file && !file.eof()) {
-    why = fmt::format("cannot be read: {}", std::strerror(errno));
-    return std::nullopt;
-  }
-  return text;
 }
 
 /// Reads files and what they include into one tree.

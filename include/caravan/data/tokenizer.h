@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "caravan/data/utf8.h"
+#include "caravan/core/utf8.h"
 
 namespace caravan {
 

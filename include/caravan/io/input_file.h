@@ -31,7 +31,4 @@ class InputFile {
   int descriptor_ = -1;
 };
 
-/// The whole of a small text file; IoError when it is larger than `limit_bytes`.
-std::string read_text_file(const std::string& path, std::int64_t limit_bytes);
-
 }  // namespace caravan

@@ -113,6 +113,11 @@ TEST_CASE("params.json of variants, wrong types and impossible values are refuse
   CHECK_THAT(params_refusal(R"(,"use_scaled_rope":1)"), Catch::Contains("not true or false"));
   CHECK_THAT(params_refusal(R"(,"ffn_dim_multiplier":-2)"), Catch::Contains("no possible width"));
   CHECK_THAT(params_refusal(R"(,"dim":64)"), Catch::Contains("occurs twice"));
+  CHECK_THAT(params_refusal(R"(,"multiple_of":2147483647)"),
+             Catch::Contains("'multiple_of' is 2147483647; it must be from 1 to 16777216"));
+  CHECK_THAT(params_refusal(R"(,"ffn_dim_multiplier":1e6)"), Catch::Contains("an MLP of width"));
+  CHECK_THROWS_WITH(params(R"({"dim":64,"n_layers":9200000000000000000,"n_heads":8})"),
+                    Catch::Contains("'n_layers' is 9200000000000000000; it must be from 1 to 16384"));
   CHECK_THROWS_WITH(params(R"({"dim":64})"), Catch::Contains("'n_layers' is missing"));
   CHECK_THROWS_WITH(params(R"({"dim":65,"n_layers":2,"n_heads":8})"),
                     Catch::Contains("not a multiple of n_heads"));

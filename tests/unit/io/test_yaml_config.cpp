@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <sys/stat.h>
 #include <algorithm>
+
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
@@ -340,6 +342,13 @@ TEST_CASE("files that include themselves or are not there are errors", "[io][con
   const std::string missing = folder.str() + "/none.yaml";
   CHECK(load_message(missing).find(missing + ": cannot be read: No such file") != std::string::npos);
   CHECK(load_message(folder.str()).find("is a folder") != std::string::npos);
+}
+
+TEST_CASE("a pipe given for a configuration is refused, not waited for", "[io][config]") {
+  const Folder folder;
+  const std::string pipe = folder.str() + "/pipe.yaml";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(load_message(pipe).find(pipe + ": is a device or pipe") != std::string::npos);
 }
 
 TEST_CASE("files that include each other twice over are stopped", "[io][config]") {

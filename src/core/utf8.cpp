@@ -1,4 +1,6 @@
-#include "caravan/data/utf8.h"
+#include "caravan/core/utf8.h"
+
+#include <fmt/format.h>
 
 #include <cstdint>
 #include <cstring>
@@ -114,6 +116,25 @@ std::string replace_invalid_utf8(std::string_view bytes) {
     text.append(kReplacementCharacter);
   }
   return text;
+}
+
+std::string printable(std::string_view bytes, LineEnds line_ends) {
+  const std::string text = replace_invalid_utf8(bytes);
+  std::string result;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const bool is_kept = line_ends == LineEnds::kKeep && (byte == '\n' || byte == '\t');
+    const auto next = at + 1 < text.size() ? static_cast<unsigned char>(text[at + 1]) : 0U;
+    if ((byte < 0x20 && !is_kept) || byte == 0x7F) {
+      result += fmt::format("\\x{:02X}", byte);
+    } else if (byte == 0xC2 && next < 0xA0) {  // U+0080 to U+009F
+      result += fmt::format("\\x{:02X}", next);
+      ++at;
+    } else {
+      result += text[at];
+    }
+  }
+  return result;
 }
 
 std::string Utf8Stream::append(std::string_view bytes) {

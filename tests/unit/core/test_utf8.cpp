@@ -1,11 +1,11 @@
-#include "caravan/data/utf8.h"
+#include "caravan/core/utf8.h"
 
 #include <catch2/catch.hpp>
 #include <random>
 
 using namespace caravan;
 
-TEST_CASE("each maximal ill-formed part becomes one U+FFFD", "[data][utf8]") {
+TEST_CASE("each maximal ill-formed part becomes one U+FFFD", "[core][utf8]") {
   // The expected values are those of Python's bytes.decode(errors="replace").
   CHECK(replace_invalid_utf8("plain \u00E9 \u4F60 \U0001F600") == "plain \u00E9 \u4F60 \U0001F600");
   CHECK(replace_invalid_utf8("\xC0\xAF") == "\uFFFD\uFFFD");                      // overlong
@@ -18,7 +18,7 @@ TEST_CASE("each maximal ill-formed part becomes one U+FFFD", "[data][utf8]") {
   CHECK(valid_utf8_prefix("1234567\xC3\xA9") == 9);
 }
 
-TEST_CASE("a stream cut anywhere gives the same text as the whole", "[data][utf8]") {
+TEST_CASE("a stream cut anywhere gives the same text as the whole", "[core][utf8]") {
   std::mt19937 random(3);
   std::uniform_int_distribution<std::size_t> part(0, 3);
   const std::string sample =
@@ -34,4 +34,12 @@ TEST_CASE("a stream cut anywhere gives the same text as the whole", "[data][utf8
     text += stream.finish();
     REQUIRE(text == replace_invalid_utf8(sample));
   }
+}
+
+TEST_CASE("control characters of files do not reach a terminal", "[core][utf8]") {
+  CHECK(printable("\x1B[31mred\x1B[2J\x7F", LineEnds::kKeep) == "\\x1B[31mred\\x1B[2J\\x7F");
+  CHECK(printable("one\ttwo\nthree\r", LineEnds::kKeep) == "one\ttwo\nthree\\x0D");
+  CHECK(printable("one\ttwo\nthree", LineEnds::kEscape) == "one\\x09two\\x0Athree");
+  CHECK(printable("\u009B2J \u00A0\u00E9\u4F60", LineEnds::kKeep) == "\\x9B2J \u00A0\u00E9\u4F60");
+  CHECK(printable("a\xFF\xC2", LineEnds::kKeep) == "a\uFFFD\uFFFD");
 }
