@@ -55,6 +55,14 @@ class File {
       fail<IoError>("{}: cannot go to byte {}: {}", path_, offset, std::strerror(errno));
     }
   }
+  FileStamp stamp() const {
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0) {
+      fail<IoError>("{}: its size and time cannot be read: {}", path_, std::strerror(errno));
+    }
+    return {status.st_dev, status.st_ino, status.st_size,
+            std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+  }
   const std::string& path() const { return path_; }
 
  private:
@@ -67,6 +75,7 @@ class PlainBytes : public ByteSource {
   explicit PlainBytes(std::unique_ptr<File> file) : file_(std::move(file)) {}
   std::size_t read(char* target, std::size_t capacity) override { return file_->read(target, capacity); }
   bool is_compressed() const override { return false; }
+  FileStamp stamp() const override { return file_->stamp(); }
   void seek(std::int64_t offset) override { file_->seek(offset); }
 
  private:
@@ -99,6 +108,7 @@ class GzipBytes : public ByteSource {
     return room - stream_.avail_out;
   }
   bool is_compressed() const override { return true; }
+  FileStamp stamp() const override { return file_->stamp(); }
   void seek(std::int64_t offset) override {
     CARAVAN_CHECK(false, "{}: seek to {} in a gzip file", file_->path(), offset);
   }

@@ -43,6 +43,20 @@ SampleKind parse_line(const IndexedFile& file, std::string_view line, std::int64
   }
 }
 
+// Half of the samples from one content and half from another would be trained on without a word.
+void check_stamp(const IndexedFile& file, const LineSource& source) {
+  const FileStamp now = source.stamp();
+  if (now == file.stamp) {
+    return;
+  }
+  const std::string what =
+      now.size != file.stamp.size ? fmt::format("it had {} bytes and has {}", file.stamp.size, now.size)
+      : now.number != file.stamp.number || now.device != file.stamp.device ? "another file is in its place"
+                                                                           : "it was written to";
+  fail<IoError>("{}: changed since the run opened it ({}); do not change data in use, start the run again",
+                file.path, what);
+}
+
 // Reads the whole file. Gives up early, with a result nobody looks at, when `is_pointless` says so.
 template <class IsPointless>
 IndexedFile index_file(const std::string& path, const DatasetOptions& options,
@@ -50,6 +64,7 @@ IndexedFile index_file(const std::string& path, const DatasetOptions& options,
   LineSource source(path, options.max_line_bytes);
   IndexedFile file;
   file.path = path;
+  file.stamp = source.stamp();
   file.is_compressed = source.is_compressed();
   const auto by_name = format_by_name(path);
   file.format = by_name.value_or(FileFormat::kPlainText);
@@ -79,6 +94,7 @@ IndexedFile index_file(const std::string& path, const DatasetOptions& options,
     ++file.samples;
   }
   file.every_kth.shrink_to_fit();
+  check_stamp(file, source);
   return file;
 }
 
@@ -165,20 +181,32 @@ bool SampleReader::read(Sample& sample) {
   }
   const IndexedFile& file = dataset_.files()[file_];
   std::string_view line;
-  if (!next_line(line)) {
-    fail<IoError>("{}: ends after {} samples, there were {} when it was opened; do not change data in use",
-                  file.path, at_in_file_, file.samples);
+  require_next_line(line);
+  try {
+    parse_line(file, line, source_->line_number(), dataset_.options(), &sample);
+  } catch (const IoError&) {
+    check_unchanged();  // says more than what the changed file's line looks like
+    throw;
   }
-  parse_line(file, line, source_->line_number(), dataset_.options(), &sample);
   ++at_in_file_;
   ++position_;
+  if (at_in_file_ == file.samples) {
+    check_stamp(file, *source_);
+  }
   return true;
+}
+
+void SampleReader::check_unchanged() const {
+  if (source_ != nullptr) {
+    check_stamp(dataset_.files()[file_], *source_);
+  }
 }
 
 void SampleReader::enter_file(std::size_t file) {
   file_ = file;
   at_in_file_ = 0;
   source_ = std::make_unique<LineSource>(dataset_.files()[file].path, dataset_.options().max_line_bytes);
+  check_stamp(dataset_.files()[file], *source_);
 }
 
 void SampleReader::skip_in_file(std::int64_t target) {
@@ -195,20 +223,20 @@ void SampleReader::skip_in_file(std::int64_t target) {
   }
   std::string_view line;
   for (; at_in_file_ < target; ++at_in_file_) {
-    if (!next_line(line)) {
-      fail<IoError>("{}: ends after {} samples, there were {} when it was opened; do not change data in use",
-                    file.path, at_in_file_, file.samples);
-    }
+    require_next_line(line);
   }
 }
 
-bool SampleReader::next_line(std::string_view& line) {
+void SampleReader::require_next_line(std::string_view& line) {
   while (source_->next(line)) {
     if (!is_blank(line)) {
-      return true;
+      return;
     }
   }
-  return false;
+  check_unchanged();
+  const IndexedFile& file = dataset_.files()[file_];
+  fail<IoError>("{}: ends after {} samples, there were {} when it was opened; do not change data in use",
+                file.path, at_in_file_, file.samples);
 }
 
 }  // namespace caravan

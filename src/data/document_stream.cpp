@@ -75,6 +75,7 @@ bool DocumentStream::next(Document& document) {
 bool DocumentStream::next_shuffled(Document& document) {
   ShuffleOrder::Step step;
   if (!order_->next(step)) {
+    reader_.check_unchanged();
     return false;
   }
   Held& held = slots_[static_cast<std::size_t>(step.slot)];
@@ -97,6 +98,7 @@ bool DocumentStream::next_shuffled(Document& document) {
 
 bool DocumentStream::next_in_file_order(Document& document) {
   if (reader_.position() == options_.part.end) {
+    reader_.check_unchanged();
     return false;
   }
   CARAVAN_CHECK(reader_.read(sample_), "the data set ends before the part [{}, {})", options_.part.begin,

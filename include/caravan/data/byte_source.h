@@ -8,6 +8,17 @@
 
 namespace caravan {
 
+/// What tells one content of a file from another without reading it. Equal for one and the same file that
+/// nobody wrote to.
+struct FileStamp {
+  std::uint64_t device = 0;
+  std::uint64_t number = 0;  // inode: another file under the same name has another one
+  std::int64_t size = 0;
+  std::int64_t modified_ns = 0;
+
+  friend bool operator==(const FileStamp&, const FileStamp&) = default;
+};
+
 class ByteSource {
  public:
   ByteSource() = default;
@@ -19,6 +30,8 @@ class ByteSource {
   /// the file cannot be read or, for gzip, is truncated or damaged.
   virtual std::size_t read(char* target, std::size_t capacity) = 0;
   virtual bool is_compressed() const = 0;
+  /// Of the open file, now.
+  virtual FileStamp stamp() const = 0;
   /// The next read starts at byte `offset` of the file. Plain files only (InternalError otherwise).
   virtual void seek(std::int64_t offset) = 0;
 };

@@ -25,6 +25,7 @@ struct LinePosition {
 /// What the index pass learned of one file.
 struct IndexedFile {
   std::string path;
+  FileStamp stamp;
   FileFormat format = FileFormat::kPlainText;
   bool is_compressed = false;
   std::int64_t first_sample = 0;     // number of its first sample in the data set
@@ -80,15 +81,18 @@ class SampleReader {
 
   /// The next read() gives sample `number`, 0 <= number <= size(). Going forward costs at most reading lines.
   void seek(std::int64_t number);
-  /// False after the last sample. Throws IoError when the files are not what they were in the index pass.
+  /// False after the last sample. Throws IoError when a file is not what it was in the index pass: on
+  /// entering it, and after its last sample.
   bool read(Sample& sample);
+  /// Throws that error for the file that is open, at any sample.
+  void check_unchanged() const;
   /// Number of the sample that the next read() gives.
   std::int64_t position() const { return position_; }
 
  private:
   void enter_file(std::size_t file);
   void skip_in_file(std::int64_t target);
-  bool next_line(std::string_view& line);
+  void require_next_line(std::string_view& line);
 
   Dataset dataset_;
   std::int64_t position_ = 0;

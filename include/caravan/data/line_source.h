@@ -31,6 +31,7 @@ class LineSource {
   /// Where that line begins: byte of the file (decompressed, for gzip).
   std::int64_t line_offset() const { return line_offset_; }
   bool is_compressed() const { return bytes_->is_compressed(); }
+  FileStamp stamp() const { return bytes_->stamp(); }
   const std::string& path() const { return path_; }
 
   /// The next line is the one that begins at byte `offset` and has this number. Plain files only.

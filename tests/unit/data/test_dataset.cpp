@@ -1,8 +1,10 @@
 #include "caravan/data/dataset.h"
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 
 #include "caravan/core/parallel_for.h"
+#include "caravan/data/document_stream.h"
 #include "support/data_files.h"
 
 using namespace caravan;
@@ -162,23 +164,69 @@ TEST_CASE("every sample is reached by seeking, in plain and gzip files alike", "
   CHECK_FALSE(reader.read(sample));
 }
 
-TEST_CASE("data that shrinks or breaks while in use is an error", "[data][dataset]") {
+TEST_CASE("data that changes while in use is an error wherever the reader is", "[data][dataset]") {
   const TemporaryFolder folder;
-  const std::string path = folder.write("a.jsonl", numbered_lines(0, 100));
+  const std::string old = numbered_lines(0, 100);
+  const std::string path = folder.write("a.jsonl", old);
   const Dataset dataset({path});
   Sample sample;
-  folder.write("a.jsonl", numbered_lines(0, 40));
-  CHECK_THAT(message_of<IoError>([&] {
-               SampleReader reader(dataset);
-               while (reader.read(sample)) {
-               }
-             }),
-             Contains("ends after 40 samples"));
-  folder.write("a.jsonl", numbered_lines(0, 39) + "{\"ids\": [\n" + numbered_lines(0, 60));
-  CHECK_THAT(message_of<IoError>([&] {
-               SampleReader reader(dataset);
-               while (reader.read(sample)) {
-               }
-             }),
-             Contains("a.jsonl:48: "));
+  const auto read_all = [&](SampleReader& reader) {
+    return message_of<IoError>([&] {
+      while (reader.read(sample)) {
+      }
+    });
+  };
+  SampleReader begun(dataset);
+  REQUIRE(begun.read(sample));
+  SECTION("it shrinks") {
+    folder.write("a.jsonl", numbered_lines(0, 40));
+    CHECK_THAT(read_all(begun), Contains("a.jsonl: changed since the run opened it (it had"));
+  }
+  SECTION("a line of it breaks") {
+    folder.write("a.jsonl", "{\"ids\": [\n" + numbered_lines(0, 100));
+    CHECK_THAT(read_all(begun), Contains("a.jsonl: changed since"));
+  }
+  SECTION("it is written anew with as many bytes") {
+    std::string other = old;
+    other[10] = '7';
+    folder.write("a.jsonl", other);
+    CHECK_THAT(read_all(begun), Contains("it was written to"));
+  }
+  SECTION("it grows, seen by a reader that does not come to its end") {
+    folder.write("a.jsonl", old + numbered_lines(100, 1));
+    CHECK_THAT(message_of<IoError>([&] { begun.check_unchanged(); }), Contains("a.jsonl: changed since"));
+  }
+  SampleReader later(dataset);
+  CHECK_THAT(message_of<IoError>([&] { later.read(sample); }), Contains("a.jsonl: changed since"));
+}
+
+TEST_CASE("another file moved to the name of one in use is seen by whoever opens it", "[data][dataset]") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a.jsonl", numbered_lines(0, 9));
+  const Dataset dataset({path});
+  const auto time = std::filesystem::last_write_time(path);
+  const std::string other = folder.write("b.jsonl", numbered_lines(0, 9));
+  std::filesystem::last_write_time(other, time);
+  std::filesystem::rename(other, path);
+  SampleReader reader(dataset);
+  Sample sample;
+  CHECK_THAT(message_of<IoError>([&] { reader.read(sample); }), Contains("another file is in its place"));
+}
+
+TEST_CASE("an epoch over a part that ends inside a file sees that the file grew", "[data][dataset]") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a.jsonl", numbered_lines(0, 10));
+  for (const std::int64_t slots : {0, 4}) {
+    folder.write("a.jsonl", numbered_lines(0, 10));
+    const Dataset data({path});
+    DocumentStream stream(data, nullptr, {{0, 5, 0}, 16, slots, {1, 0, 0}}, 0);
+    Document document;
+    REQUIRE(stream.next(document));
+    folder.write("a.jsonl", numbered_lines(0, 11));
+    CHECK_THAT(message_of<IoError>([&] {
+                 while (stream.next(document)) {
+                 }
+               }),
+               Contains("changed since the run opened it"));
+  }
 }
