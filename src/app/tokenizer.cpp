@@ -83,6 +83,35 @@ void print_ids(const Range& ids, std::string_view separator) {
   std::cout << text;
 }
 
+/// The four hexadecimal digits of \uXXXX at `at`; -1 when none stands there.
+int escaped_unit(std::string_view text, std::size_t at) {
+  int unit = -1;
+  if (text.substr(at, 2) == "\\u" && at + 6 <= text.size()) {
+    const auto [end, error] = std::from_chars(text.data() + at + 2, text.data() + at + 6, unit, 16);
+    return error == std::errc{} && end == text.data() + at + 6 ? unit : -1;
+  }
+  return unit;
+}
+
+/// Half a surrogate pair is what some programs write for bytes that were no text; a JSON parser refuses it,
+/// so it becomes U+FFFD here, like everything else that is no text.
+std::string without_lone_surrogates(std::string text) {
+  for (std::size_t at = text.find('\\'); at < text.size(); at = text.find('\\', at)) {
+    const int unit = escaped_unit(text, at);
+    const bool is_high = unit >= 0xD800 && unit <= 0xDBFF;
+    const int next = is_high ? escaped_unit(text, at + 6) : -1;
+    if (next >= 0xDC00 && next <= 0xDFFF) {
+      at += 12;
+    } else if (unit >= 0xD800 && unit <= 0xDFFF) {
+      text.replace(at, 6, "\\uFFFD");
+      at += 6;
+    } else {
+      at += 2;  // \uXXXX of a character of its own: its digits hold no backslash
+    }
+  }
+  return text;
+}
+
 std::vector<std::int32_t> encode_text(const Tokenizer& tokenizer, std::string_view text, bool add_special) {
   std::vector<std::int32_t> ids;
   if (add_special) {
@@ -109,7 +138,7 @@ void encode(const CodeOptions& options) {
   }
   std::string line;
   for (std::int64_t number = 1; std::getline(std::cin, line); ++number) {
-    const json value = json::parse(replace_invalid_utf8(line), nullptr, false);
+    const json value = json::parse(without_lone_surrogates(replace_invalid_utf8(line)), nullptr, false);
     if (!value.is_string()) {
       fail_at_line(number,
                    fmt::format("`{}` is not a JSON string", replace_invalid_utf8(line.substr(0, 60))));

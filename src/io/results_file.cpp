@@ -14,8 +14,7 @@
 namespace caravan {
 namespace {
 
-constexpr double kFlushIntervalSeconds = 3.0;
-constexpr double kLongestFlushIntervalSeconds = 10.0;
+constexpr double kLongestFlushFactor = 10.0 / 3.0;
 constexpr double kFlushShare = 0.05;  // of the run's time, while the interval can still grow
 
 // ---- the only list of what is in the file; reading and writing walk it
@@ -132,13 +131,17 @@ ResultsContent read_results(const std::string& path, UnequalColumns unequal) {
   return content;
 }
 
-ResultsFile::ResultsFile(std::string path, ResultsContent content)
-    : path_(std::move(path)), content_(std::move(content)), flush_interval_seconds_(kFlushIntervalSeconds) {}
+ResultsFile::ResultsFile(std::string path, ResultsContent content, double flush_seconds)
+    : path_(std::move(path)),
+      content_(std::move(content)),
+      flush_seconds_(flush_seconds),
+      flush_interval_seconds_(flush_seconds) {}
 
 ResultsFile::ResultsFile(ResultsFile&& other) noexcept
     : path_(std::exchange(other.path_, std::string())),
       content_(std::move(other.content_)),
       changed_(other.changed_),
+      flush_seconds_(other.flush_seconds_),
       flush_interval_seconds_(other.flush_interval_seconds_),
       since_flush_(other.since_flush_) {}
 
@@ -155,19 +158,19 @@ ResultsFile::~ResultsFile() {
   }
 }
 
-ResultsFile ResultsFile::create(const std::string& path, RunAttributes attributes) {
+ResultsFile ResultsFile::create(const std::string& path, RunAttributes attributes, double flush_seconds) {
   if (std::filesystem::exists(path)) {
     fail<IoError>(
         "{}: exists; results are never overwritten silently, give another output.dir or --overwrite", path);
   }
-  ResultsFile file(path, ResultsContent{std::move(attributes), {}, {}});
+  ResultsFile file(path, ResultsContent{std::move(attributes), {}, {}}, flush_seconds);
   file.changed_ = true;
   file.flush();
   return file;
 }
 
 ResultsFile ResultsFile::reopen(const std::string& path) {
-  ResultsFile file(path, read_results(path, UnequalColumns::kCutToShortest));
+  ResultsFile file(path, read_results(path, UnequalColumns::kCutToShortest), kResultsFlushSeconds);
   file.content_.attributes.end_time.clear();
   return file;
 }
@@ -206,7 +209,7 @@ void ResultsFile::flush() {
   write_file_atomically(path_, encode(path_, content_));
   changed_ = false;
   flush_interval_seconds_ =
-      std::clamp(watch.seconds() / kFlushShare, kFlushIntervalSeconds, kLongestFlushIntervalSeconds);
+      std::clamp(watch.seconds() / kFlushShare, flush_seconds_, kLongestFlushFactor * flush_seconds_);
   since_flush_.restart();
 }
 

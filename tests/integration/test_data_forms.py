@@ -33,6 +33,19 @@ class DataForms(ProgramTest):
         begin, end = added["<|begin_of_text|>"], added["<|end_of_text|>"]
         return [json.dumps({"ids": [begin, *json.loads(line), end]}) for line in out.splitlines()]
 
+    def test_half_a_surrogate_pair_is_encoded_like_other_bytes_that_are_no_text(self):
+        lone, mended = ids = self.encode_lines('"a\\ud800b"\n"a\\ufffdb"\n')
+        self.assertEqual(lone, mended, ids)
+        pairs = self.encode_lines('"\\uD83D\\uDE00"\n"\U0001F600"\n"\\\\uD800"\n"\\\\uD800 "\n"\\uDE00\\uD83D"\n'
+                                  '"\\uFFFD\\uFFFD"\n')
+        self.assertEqual(pairs[0], pairs[1])
+        self.assertNotEqual(pairs[2], lone)
+        self.assertEqual(pairs[4], pairs[5])
+
+    def encode_lines(self, text):
+        out = self.succeed("tokenizer", "encode", "--tokenizer", "tokenizer.json", "--json", text=text).out
+        return [json.loads(line) for line in out.splitlines()]
+
     def forms(self):
         """name: (train, eval)"""
         as_json = [json.dumps({"id": number, "text": text}) for number, text in enumerate(self.texts)]

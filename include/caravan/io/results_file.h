@@ -67,10 +67,14 @@ enum class UnequalColumns : std::uint8_t { kRefuse, kCutToShortest };
 /// Reads and checks a results file. Throws IoError when it is missing, damaged or not of the schema.
 ResultsContent read_results(const std::string& path, UnequalColumns unequal = UnequalColumns::kRefuse);
 
+/// append_step flushes when the last flush is this long ago.
+inline constexpr double kResultsFlushSeconds = 3.0;
+
 class ResultsFile {
  public:
   /// Writes a new file at once. Throws IoError when `path` exists or cannot be written.
-  static ResultsFile create(const std::string& path, RunAttributes attributes);
+  static ResultsFile create(const std::string& path, RunAttributes attributes,
+                            double flush_seconds = kResultsFlushSeconds);
   /// Goes on with an existing file: reads it and clears end_time. Writes nothing yet.
   static ResultsFile reopen(const std::string& path);
   ResultsFile(ResultsFile&& other) noexcept;
@@ -96,11 +100,12 @@ class ResultsFile {
   void set_attributes(RunAttributes attributes);
 
  private:
-  ResultsFile(std::string path, ResultsContent content);
+  ResultsFile(std::string path, ResultsContent content, double flush_seconds);
 
   std::string path_;  // empty after a move
   ResultsContent content_;
   bool changed_ = false;
+  double flush_seconds_;
   double flush_interval_seconds_;
   StopWatch since_flush_;
 };
