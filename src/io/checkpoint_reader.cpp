@@ -10,9 +10,10 @@
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/convert_dtype.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/safetensors.h"
-#include "caravan/io/torch_file.h"
+#include "checkpoint_tensors.h"
 #include "merged_tensor.h"
 
 namespace caravan {
@@ -86,102 +87,6 @@ FolderFiles list_folder(const std::string& folder) {
   }
   std::sort(files.consolidated.begin(), files.consolidated.end());
   return files;
-}
-
-// ---- Meta's layout
-
-void check_numbering(const std::vector<std::string>& paths) {
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    const std::string wanted = fmt::format("consolidated.{:02}.pth", i);
-    if (fs::path(paths[i]).filename() != wanted) {
-      fail<IoError>("{}: {} is where {} was expected; the files must be numbered from 00 without gaps",
-                    paths[i], fs::path(paths[i]).filename().string(), wanted);
-    }
-  }
-}
-
-/// Sum of the sizes along the split dim; every other dim and the dtype must agree.
-MergedTensor merge_parts(std::vector<StoredTensor> parts) {
-  MergedTensor merged;
-  const StoredTensor& first = parts.front();
-  merged.info = {first.name, first.checked_shape(), first.dtype};
-  const std::optional<int> dim = file_split_dim(first.name);
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    Shape shape = parts[i].checked_shape();
-    if (dim && shape.rank() > *dim && merged.info.shape.rank() == shape.rank()) {
-      const std::int64_t size = shape[*dim];
-      shape.set(*dim, merged.info.shape[*dim]);
-      if (shape == merged.info.shape) {
-        shape.set(*dim, merged.info.shape[*dim] + size);
-        merged.info.shape.set(*dim, shape[*dim]);
-      }
-    }
-    if (shape != merged.info.shape || parts[i].dtype != first.dtype) {
-      fail<IoError>("{}: tensor '{}' is {} {}, which does not fit {} {} of the files before it",
-                    parts[i].file->path(), first.name, dtype_name(parts[i].dtype),
-                    parts[i].checked_shape().str(), dtype_name(first.dtype), first.checked_shape().str());
-    }
-  }
-  if (!dim) {
-    parts.resize(1);  // every file has the whole
-  }
-  merged.split_dim = dim.value_or(0);
-  merged.parts = std::move(parts);
-  return merged;
-}
-
-std::vector<MergedTensor> merge_files(const std::vector<std::string>& paths, const ModelConfig& config) {
-  check_numbering(paths);
-  const auto count = static_cast<std::int64_t>(paths.size());
-  if (config.n_kv_heads % count != 0) {
-    fail<IoError>(
-        "{} files consolidated.NN.pth cannot hold {} kv heads; the number of heads must be a multiple", count,
-        config.n_kv_heads);
-  }
-  std::vector<std::string> order;
-  std::unordered_map<std::string, std::vector<StoredTensor>> parts;
-  for (const std::string& path : paths) {
-    for (StoredTensor& tensor : read_torch_file(path)) {
-      if (is_ignored_tensor(tensor.name)) {
-        continue;
-      }
-      std::vector<StoredTensor>& list = parts[tensor.name];
-      if (list.empty()) {
-        order.push_back(tensor.name);
-      }
-      list.push_back(std::move(tensor));
-    }
-  }
-  std::vector<MergedTensor> merged;
-  for (const std::string& name : order) {
-    if (parts[name].size() != paths.size()) {
-      fail<IoError>("{}: tensor '{}' is in {} of {} files consolidated.NN.pth",
-                    fs::path(paths.front()).parent_path().string(), name, parts[name].size(), paths.size());
-    }
-    merged.push_back(merge_parts(std::move(parts[name])));
-  }
-  return merged;
-}
-
-// ---- Hugging Face's layout
-
-std::vector<MergedTensor> rename_tensors(std::vector<StoredTensor> stored, const ModelConfig& config) {
-  std::vector<MergedTensor> renamed;
-  for (StoredTensor& tensor : stored) {
-    if (is_ignored_tensor(tensor.name)) {
-      continue;
-    }
-    MergedTensor merged;
-    merged.info = {meta_name_of(tensor.name).value_or(tensor.name), tensor.checked_shape(), tensor.dtype};
-    const std::int64_t heads = permuted_heads(merged.info.name, config);
-    const Shape& shape = merged.info.shape;
-    if (heads > 0 && shape.rank() == 2 && shape[0] == heads * config.head_dim) {
-      merged.hf_head_dim = config.head_dim;
-    }
-    merged.parts.push_back(std::move(tensor));
-    renamed.push_back(std::move(merged));
-  }
-  return renamed;
 }
 
 // ---- the output layer
@@ -268,7 +173,7 @@ std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
   const bool is_hf = !files.safetensors.empty() && files.has_config && files.consolidated.empty();
   if (is_meta) {
     ModelConfig config = read_params_json(folder + "/params.json", rope_scaling_factor);
-    std::vector<MergedTensor> tensors = merge_files(files.consolidated, config);
+    std::vector<MergedTensor> tensors = merge_meta_files(files.consolidated, config);
     if (const auto at = find_tensor(tensors, kEmbeddingName);
         config.vocab_size == 0 && at != tensors.end() && at->info.shape.rank() == 2) {
       config.vocab_size = at->info.shape[0];
@@ -277,9 +182,9 @@ std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
   }
   if (is_hf) {
     ModelConfig config = read_hf_config(folder + "/config.json", rope_scaling_factor);
-    auto tensors = rename_tensors(
+    auto tensors = rename_hf_tensors(
         files.is_index ? read_sharded_safetensors(files.safetensors) : read_safetensors(files.safetensors),
-        config);
+        config, folder);
     return make_reader(CheckpointLayout::kHuggingFace, std::move(config), std::move(tensors), tie, folder);
   }
   fail_unrecognised(folder, files);
@@ -301,9 +206,9 @@ std::vector<TensorSource> tensor_sources(const CheckpointReader& reader, std::op
 }
 
 void check_tensors(const CheckpointReader& reader, const std::vector<TensorInfo>& expected) {
-  std::map<std::string, Shape> found;
+  std::map<std::string, const TensorInfo*> found;
   for (const TensorInfo& info : reader.tensors()) {
-    found.emplace(info.name, info.shape);
+    found.emplace(info.name, &info);
   }
   std::vector<std::string> problems;
   for (const TensorInfo& info : expected) {
@@ -312,17 +217,22 @@ void check_tensors(const CheckpointReader& reader, const std::vector<TensorInfo>
       problems.push_back(fmt::format("  missing: {} {}", info.name, info.shape.str()));
       continue;
     }
-    if (at->second != info.shape) {
+    const TensorInfo& there = *at->second;
+    if (there.shape != info.shape) {
       problems.push_back(
-          fmt::format("  wrong shape: {} is {}, not {}", info.name, at->second.str(), info.shape.str()));
+          fmt::format("  wrong shape: {} is {}, not {}", info.name, there.shape.str(), info.shape.str()));
+    }
+    if (!can_convert(there.dtype, info.dtype)) {
+      problems.push_back(fmt::format("  wrong type: {} is {}, which cannot be read as {}", info.name,
+                                     dtype_name(there.dtype), dtype_name(info.dtype)));
     }
     found.erase(at);
   }
-  for (const auto& [name, shape] : found) {
-    problems.push_back(fmt::format("  unknown: {} {}", name, shape.str()));
+  for (const auto& [name, there] : found) {
+    problems.push_back(fmt::format("  unknown: {} {}", name, there->shape.str()));
   }
   if (!problems.empty()) {
-    fail<IoError>("the checkpoint does not fit the model, {} tensors differ:\n{}", problems.size(),
+    fail<IoError>("the checkpoint does not fit the model, {} differences:\n{}", problems.size(),
                   fmt::join(problems, "\n"));
   }
 }

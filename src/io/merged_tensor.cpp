@@ -21,17 +21,70 @@ void check_region(const MergedTensor& tensor, const Region& region) {
   CARAVAN_CHECK(is_inside, "region outside {} {}", tensor.info.name, shape.str());
 }
 
+/// Rows 2j and 2j + 1 of a head lie half a head apart in the file: as [heads, halves, half a head, columns]
+/// the tensor is the same numbers, and a range of it is read with few calls.
+class PermutedReader {
+ public:
+  PermutedReader(const MergedTensor& tensor, const Region& region, const TensorView& destination)
+      : head_dim_(tensor.hf_head_dim),
+        region_(region),
+        destination_(destination),
+        halves_(tensor.parts.front()) {
+    const std::int64_t rows = halves_.shape[0];
+    const std::int64_t stride = halves_.strides[0];
+    halves_.shape = {rows / head_dim_, 2, head_dim_ / 2, halves_.shape[1]};
+    halves_.strides = {head_dim_ * stride, head_dim_ / 2 * stride, stride, halves_.strides[1]};
+  }
+
+  void read() const {
+    const Range& rows = region_[0];
+    const Range whole{(rows.begin + head_dim_ - 1) / head_dim_, rows.end / head_dim_};
+    if (whole.begin > whole.end) {  // inside one head
+      return read_part(whole.end, rows.begin % head_dim_, rows.end % head_dim_);
+    }
+    if (rows.begin < whole.begin * head_dim_) {
+      read_part(whole.begin - 1, rows.begin % head_dim_, head_dim_);
+    }
+    if (whole.begin < whole.end) {
+      read_block(whole, {0, 2}, {0, head_dim_ / 2});
+    }
+    if (whole.end * head_dim_ < rows.end) {
+      read_part(whole.end, 0, rows.end % head_dim_);
+    }
+  }
+
+ private:
+  /// Rows [begin, end) of a head, in Meta's order.
+  void read_part(std::int64_t head, std::int64_t begin, std::int64_t end) const {
+    for (const std::int64_t half : {0, 1}) {
+      const Range pairs{(begin - half + 1) / 2, (end - half + 1) / 2};
+      if (pairs.begin < pairs.end) {
+        read_block({head, head + 1}, {half, half + 1}, pairs);
+      }
+    }
+  }
+
+  void read_block(const Range& heads, const Range& halves, const Range& pairs) const {
+    const std::int64_t first = heads.begin * head_dim_ + 2 * pairs.begin + halves.begin - region_[0].begin;
+    const std::int64_t row = destination_.stride(0);
+    auto* const data = static_cast<std::byte*>(destination_.raw()) +
+                       first * row * static_cast<std::int64_t>(dtype_bytes(destination_.dtype()));
+    read_strided(halves_, {heads, halves, pairs, region_[1]},
+                 {data, destination_.dtype(), {head_dim_ * row, row, 2 * row, destination_.stride(1)}});
+  }
+
+  std::int64_t head_dim_;
+  const Region& region_;
+  const TensorView& destination_;
+  StoredTensor halves_;
+};
+
 }  // namespace
 
 void read_region(const MergedTensor& tensor, const Region& region, const TensorView& destination) {
   check_region(tensor, region);
   if (tensor.hf_head_dim > 0) {
-    Region row = region;
-    for (std::int64_t i = region[0].begin; i < region[0].end; ++i) {
-      const std::int64_t stored = hf_row_of(i, tensor.hf_head_dim);
-      row[0] = {stored, stored + 1};
-      read_region(tensor.parts.front(), row, destination.rows(i - region[0].begin, i - region[0].begin + 1));
-    }
+    PermutedReader(tensor, region, destination).read();
     return;
   }
   if (tensor.parts.size() == 1) {

@@ -12,6 +12,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kMaxDims = 8;
+
 struct Name {
   std::string_view name;
   DType dtype;
@@ -113,6 +115,9 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     }
     const auto number = static_cast<std::int64_t>(value);
     if (state_ == State::kShape) {
+      if (entries_.back().shape.size() == kMaxDims) {
+        refuse("tensor '{}' has more than {} dims", current(), kMaxDims);
+      }
       entries_.back().shape.push_back(number);
       return true;
     }

@@ -56,14 +56,6 @@ void check_layout(const std::vector<SafetensorsEntry>& entries, std::int64_t dat
   }
 }
 
-std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& shape) {
-  std::vector<std::int64_t> strides(shape.size(), 1);
-  for (std::size_t dim = shape.size(); dim-- > 1;) {
-    strides[dim - 1] = strides[dim] * std::max<std::int64_t>(shape[dim], 1);
-  }
-  return strides;
-}
-
 void check_file_name(const std::string& name, const std::string& index_path) {
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
       name.find('\\') != std::string::npos || name.find('\0') != std::string::npos) {

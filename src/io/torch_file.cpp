@@ -122,15 +122,6 @@ StoredTensor locate(const TorchArchive& archive, PickledTensor pickled) {
   return tensor;
 }
 
-std::vector<std::int64_t> contiguous_strides(const Shape& shape) {
-  std::vector<std::int64_t> strides(static_cast<std::size_t>(shape.rank()), 1);
-  for (int dim = shape.rank() - 2; dim >= 0; --dim) {
-    const auto at = static_cast<std::size_t>(dim);
-    strides[at] = strides[at + 1] * std::max<std::int64_t>(shape[dim + 1], 1);
-  }
-  return strides;
-}
-
 }  // namespace
 
 std::vector<StoredTensor> read_torch_file(const std::string& path) {
@@ -160,7 +151,7 @@ void write_torch_file(const std::string& path, const std::vector<TensorSource>& 
     for (int dim = 0; dim < source.shape.rank(); ++dim) {
       tensor.shape.push_back(source.shape[dim]);
     }
-    tensor.strides = contiguous_strides(source.shape);
+    tensor.strides = contiguous_strides(tensor.shape);
     by_name.emplace(source.name, pickled.size());
     pickled.push_back(std::move(tensor));
   }

@@ -56,7 +56,8 @@ std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
 /// must outlive them.
 std::vector<TensorSource> tensor_sources(const CheckpointReader& reader, std::optional<DType> dtype);
 
-/// Compares names and shapes; one IoError lists every missing, extra and mis-shaped tensor.
+/// Compares names and shapes, and whether the types convert; one IoError lists every missing, extra,
+/// mis-shaped and mis-typed tensor.
 void check_tensors(const CheckpointReader& reader, const std::vector<TensorInfo>& expected);
 
 }  // namespace caravan

@@ -1,6 +1,7 @@
 // A tensor as it lies in a file, whatever the file's kind: where its first element is, and its strides.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,8 +28,21 @@ struct StoredTensor {
   Shape checked_shape() const;
 };
 
+/// Of a row-major tensor, in elements; dims of size 0 count as 1.
+std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& shape);
+
 /// True when both are the same elements of the same file.
 bool is_same_memory(const StoredTensor& a, const StoredTensor& b);
+
+/// Where a region goes: element (i, j, ...) of it to `data` + i·strides[0] + j·strides[1] + ... elements.
+struct StridedMemory {
+  std::byte* data = nullptr;
+  DType dtype = DType::kFloat32;
+  std::vector<std::int64_t> strides;  // the last is 1 unless the region has one index there
+};
+
+/// As read_region, for any number of dims.
+void read_strided(const StoredTensor& tensor, const Region& region, const StridedMemory& destination);
 
 /// Reads the elements of `region` (global indices of this tensor) into `destination`, a CPU view of the
 /// region's shape whose last dim has stride 1, converting the element type. Stages at most 4 MiB; a tensor

@@ -8,8 +8,10 @@
 #include "caravan/io/params_json.h"
 #include "caravan/io/safetensors.h"
 #include "caravan/io/torch_file.h"
+#include "caravan/io/zip_writer.h"
 #include "support/checkpoints.h"
 #include "support/data_files.h"
+#include "support/pickle_bytes.h"
 #include "support/temporary_folder.h"
 
 using namespace caravan;
@@ -60,6 +62,26 @@ TensorSource filled(const std::string& name, const Shape& shape, float value) {
               std::memcpy(destination + i * 4, &value, 4);
             }
           }};
+}
+
+TensorSource integers(const std::string& name, const Shape& shape) {
+  return {name, shape, DType::kInt64, [](std::int64_t begin, std::int64_t end, std::byte* destination) {
+            std::memset(destination, 0, static_cast<std::size_t>(end - begin) * 8);
+          }};
+}
+
+/// A small file whose tensor has `rows` rows by having strides of 0.
+void write_claiming_torch_file(const std::string& path, const std::string& name, std::int64_t rows) {
+  TensorPickle tensor;
+  tensor.size = pickle_ints({rows, 1});
+  tensor.stride = pickle_ints({0, 1});
+  OutputFile file(path);
+  ZipWriter zip(file);
+  zip.add("r/data.pkl", pickle_dict(name, tensor.str()));
+  zip.add("r/data/0", std::string(32, 'f'));
+  zip.add("r/version", "3\n");
+  zip.finish();
+  file.commit();
 }
 
 /// A Meta folder of exactly these tensors.
@@ -143,6 +165,27 @@ TEST_CASE("every region read equals the same part of the whole tensor in every l
   }
 }
 
+TEST_CASE("every range of rows in Hugging Face's order is read as it is in Meta's", "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const auto meta = open_checkpoint(tiny_checkpoint(folder), std::nullopt);
+  write_hf_checkpoint(folder / "hf", meta->config(), tensor_sources(*meta, std::nullopt));
+  const auto hf = open_checkpoint(folder / "hf", std::nullopt);
+  const std::string name = "layers.1.attention.wk.weight";  // four heads of eight rows
+  const std::vector<double> whole = read_all(*meta).at(name);
+  for (std::int64_t begin = 0; begin <= 32; ++begin) {
+    for (std::int64_t end = begin; end <= 32; ++end) {
+      std::vector<double> wide(static_cast<std::size_t>((end - begin) * 20), -1.0);
+      const TensorView view(wide.data(), DType::kFloat64, {end - begin, 20});
+      hf->read(name, {{begin, end}, {5, 16}}, view.slice(1, 3, 14));
+      for (std::int64_t i = 0; i < (end - begin) * 20; ++i) {
+        const std::int64_t column = i % 20;
+        const auto from = static_cast<std::size_t>((begin + i / 20) * 64 + column + 2);
+        REQUIRE(wide[static_cast<std::size_t>(i)] == (column < 3 || column >= 14 ? -1.0 : whole[from]));
+      }
+    }
+  }
+}
+
 TEST_CASE("destinations of other floating types are converted, others refused", "[io][checkpoint]") {
   const TemporaryFolder folder;
   const auto reader = open_checkpoint(tiny_checkpoint(folder), std::nullopt);
@@ -204,7 +247,7 @@ TEST_CASE("a model without an output tensor gets a copy of the embedding when it
   CHECK_NOTHROW(check_tensors(*reader, expected_tensors(reader->config(), DType::kFloat32)));
 }
 
-TEST_CASE("one error lists every missing, extra and mis-shaped tensor", "[io][checkpoint]") {
+TEST_CASE("one error lists every missing, extra, mis-shaped and mis-typed tensor", "[io][checkpoint]") {
   const TemporaryFolder folder;
   const ModelConfig config = model_preset("tiny").value();
   auto sources = without(without(numbered_sources(config), "norm.weight"), "layers.1.attention.wk.weight");
@@ -213,15 +256,18 @@ TEST_CASE("one error lists every missing, extra and mis-shaped tensor", "[io][ch
   sources.push_back(filled("rope.freqs", {4}, 1.0F));  // old files have it; it is no parameter
   sources = without(sources, "layers.0.ffn_norm.weight");
   sources.push_back(filled("layers.0.ffn_norm.weight", {65}, 1.0F));
+  sources = without(sources, "layers.1.ffn_norm.weight");
+  sources.push_back(integers("layers.1.ffn_norm.weight", {64}));
   const auto reader = open_checkpoint(write_tensors(folder, config, sources), std::nullopt);
   const std::string message = message_of<IoError>(
       [&] { check_tensors(*reader, expected_tensors(reader->config(), DType::kFloat32)); });
-  CHECK_THAT(message, Catch::Contains("5 tensors differ"));
+  CHECK_THAT(message, Catch::Contains("6 differences"));
   CHECK_THAT(message, Catch::Contains("missing: norm.weight [64]"));
   CHECK_THAT(message, Catch::Contains("missing: layers.1.attention.wk.weight [32, 64]"));
   CHECK_THAT(message, Catch::Contains("unknown: layers.2.ffn_norm.weight [64]"));
   CHECK_THAT(message, Catch::Contains("unknown: adapter [3, 2]"));
   CHECK_THAT(message, Catch::Contains("wrong shape: layers.0.ffn_norm.weight is [65], not [64]"));
+  CHECK_THAT(message, Catch::Contains("wrong type: layers.1.ffn_norm.weight is int64"));
   CHECK_THAT(message, !Catch::Contains("rope.freqs"));
 }
 
@@ -233,15 +279,61 @@ TEST_CASE("files that do not belong together are refused", "[io][checkpoint]") {
   CHECK_THAT(open_refusal(folder / "a"), Catch::Contains("consolidated.02.pth was expected"));
   std::filesystem::rename(folder / "a/consolidated.03.pth", folder / "a/consolidated.02.pth");
   CHECK_THAT(open_refusal(folder / "a"), Catch::Contains("3 files") && Catch::Contains("4 kv heads"));
+}
 
-  write_split(folder / "b", *whole, 2);
-  write_torch_file(folder / "b/consolidated.01.pth", {filled("norm.weight", {64}, 1.0F)}, {});
-  CHECK_THAT(open_refusal(folder / "b"), Catch::Contains("is in 1 of 2 files"));
+TEST_CASE("one error lists every tensor whose parts in several files do not fit", "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const ModelConfig config = model_preset("tiny").value();
+  write_text(folder / "c/params.json", to_params_json(config));
+  write_torch_file(folder / "c/consolidated.00.pth",
+                   {filled("norm.weight", {64}, 1.0F), filled("layers.0.ffn_norm.weight", {64}, 1.0F),
+                    filled("layers.0.attention.wq.weight", {32, 64}, 1.0F),
+                    filled("layers.0.attention.wo.weight", {64, 32}, 1.0F),
+                    filled("layers.1.ffn_norm.weight", {64}, 1.0F), filled("deep", {1, 1, 1, 2}, 1.0F)},
+                   {});
+  write_torch_file(folder / "c/consolidated.01.pth",
+                   {filled("norm.weight", {63}, 1.0F), integers("layers.0.ffn_norm.weight", {64}),
+                    filled("layers.0.attention.wq.weight", {32, 60}, 1.0F),
+                    filled("layers.0.attention.wo.weight", {64, 32}, 1.0F),
+                    filled("layers.0.attention_norm.weight", {64}, 1.0F), filled("deep", {2}, 1.0F)},
+                   {});
+  const std::string message = open_refusal(folder / "c");
+  CHECK_THAT(message, Catch::Contains("6 problems"));
+  CHECK_THAT(message, Catch::Contains("'norm.weight' is float32 [63], which does not fit float32 [64] of "
+                                      "consolidated.00.pth"));
+  CHECK_THAT(message,
+             Catch::Contains("'layers.0.ffn_norm.weight' is int64 [64], which does not fit float32"));
+  CHECK_THAT(message, Catch::Contains("'layers.0.attention.wq.weight' is float32 [32, 60]"));
+  CHECK_THAT(message, Catch::Contains("'layers.1.ffn_norm.weight' is in 1 of 2 files, not in "
+                                      "consolidated.01.pth"));
+  CHECK_THAT(message, Catch::Contains("'layers.0.attention_norm.weight' is in 1 of 2 files, not in "
+                                      "consolidated.00.pth"));
+  CHECK_THAT(message, Catch::Contains("'deep'"));
+  CHECK_THAT(message, !Catch::Contains("wo.weight"));
+}
 
-  write_text(folder / "c/params.json", to_params_json(whole->config()));
-  write_torch_file(folder / "c/consolidated.00.pth", {filled("norm.weight", {64}, 1.0F)}, {});
-  write_torch_file(folder / "c/consolidated.01.pth", {filled("norm.weight", {63}, 1.0F)}, {});
-  CHECK_THAT(open_refusal(folder / "c"), Catch::Contains("[63], which does not fit float32 [64]"));
+TEST_CASE("sizes that small files claim and that add up to more than an integer holds are refused",
+          "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const ModelConfig config = model_preset("tiny").value();
+  write_text(folder / "c/params.json", to_params_json(config));
+  for (const std::string name : {"consolidated.00.pth", "consolidated.01.pth"}) {
+    write_claiming_torch_file(folder / ("c/" + name), "output.weight", std::int64_t{1} << 60U);
+  }
+  CHECK_THAT(open_refusal(folder / "c"),
+             Catch::Contains("'output.weight'") && Catch::Contains("does not fit"));
+}
+
+TEST_CASE("Meta's names in a Hugging Face folder are refused: their row order would be a guess",
+          "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const ModelConfig config = model_preset("tiny").value();
+  write_text(folder / "hf/config.json", to_hf_config(config, DType::kFloat32));
+  write_safetensors(folder / "hf/model.safetensors", numbered_sources(config));
+  const std::string message = open_refusal(folder / "hf");
+  CHECK_THAT(message, Catch::Contains(fmt::format("{} problems", numbered_sources(config).size())));
+  CHECK_THAT(message, Catch::Contains("'layers.1.attention.wq.weight' has Meta's name; here it would be "
+                                      "'model.layers.1.self_attn.q_proj.weight'"));
 }
 
 TEST_CASE("a folder is recognised by its files, or refused with what is missing", "[io][checkpoint]") {

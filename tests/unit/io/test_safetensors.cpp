@@ -115,6 +115,9 @@ TEST_CASE("headers of another shape are refused", "[io][safetensors]") {
         "{\"\xFF\":{}}"}) {
     CHECK_THAT(refusal(bad, 4), Catch::Contains("safetensors header"));
   }
+  CHECK_THAT(refusal(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4),
+             Catch::Contains("'a' has more than 8 dims"));
+  CHECK(refusal(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4).empty());
   CHECK_THAT(refusal(header_of({entry("a", "F8_E4M3", "[4]", 0, 4)}), 4), Catch::Contains("'F8_E4M3'"));
   CHECK_THAT(refusal(header_of({entry("a", "f32", "[1]", 0, 4)}), 4), Catch::Contains("'f32'"));
 }

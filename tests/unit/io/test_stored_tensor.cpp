@@ -141,3 +141,38 @@ TEST_CASE("a file that became shorter is an error, not garbage", "[io][stored_te
   CHECK_THROWS_WITH(read_region(tensor, {{0, 5}, {0, 4}}, TensorView(out.data(), DType::kFloat32, {5, 4})),
                     Catch::Contains("became shorter"));
 }
+
+TEST_CASE("rows that lie close together are read with one call and end where they belong",
+          "[io][stored_tensor]") {
+  const TemporaryFolder folder;
+  // 6000 rows of 100 columns, 2.4 MB wanted of 7.2 MB: more than one block of staging memory.
+  const StoredTensor tensor = numbers(folder, 1'800'000, {6000, 300}, {300, 1});
+  std::vector<float> wide(static_cast<std::size_t>(6000 * 130), -1.0F);
+  const TensorView view(wide.data(), DType::kFloat32, {6000, 130});
+  read_region(tensor, {{0, 6000}, {100, 200}}, view.slice(1, 20, 120));
+  bool is_same = true;
+  for (std::int64_t i = 0; i < 6000 * 130; ++i) {
+    const std::int64_t column = i % 130;
+    const bool is_read = column >= 20 && column < 120;
+    const float wanted = is_read ? static_cast<float>(i / 130 * 300 + column + 80) : -1.0F;
+    is_same = is_same && wide[static_cast<std::size_t>(i)] == wanted;
+  }
+  CHECK(is_same);
+}
+
+TEST_CASE("any dims of a file go to any strides of memory", "[io][stored_tensor]") {
+  const TemporaryFolder folder;
+  const StoredTensor tensor = numbers(folder, 2 * 3 * 4 * 5, {2, 3, 4, 5}, {60, 20, 5, 1});
+  const std::vector<std::vector<std::int64_t>> orders = {{60, 20, 5, 1}, {60, 5, 15, 1}, {5, 40, 10, 1}};
+  for (const auto& strides : orders) {
+    std::vector<double> out(200, -1.0);
+    read_strided(tensor, {{0, 2}, {1, 3}, {0, 4}, {1, 4}},
+                 {reinterpret_cast<std::byte*>(out.data()), DType::kFloat64, strides});
+    for (std::int64_t i = 0; i < 2 * 2 * 4 * 3; ++i) {
+      const std::int64_t at[] = {i / 24, i / 12 % 2, i / 3 % 4, i % 3};
+      const std::int64_t place = at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2] + at[3];
+      REQUIRE(out[static_cast<std::size_t>(place)] ==
+              static_cast<double>(at[0] * 60 + (at[1] + 1) * 20 + at[2] * 5 + at[3] + 1));
+    }
+  }
+}
