@@ -1,4 +1,4 @@
-// SwiGLU (Shazeer 2020, eq. 6).
+// SwiGLU (Shazeer 2020, eq. 6). The derivation is docs/derivations/swiglu.md.
 #pragma once
 
 #include <cmath>

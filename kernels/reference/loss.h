@@ -1,5 +1,5 @@
 // Cross entropy over a chunk of logits in three steps, so that a vocabulary split over ranks can combine the
-// statistics between the first and the second.
+// statistics between the first and the second. The derivation is docs/derivations/cross_entropy.md.
 #pragma once
 
 #include <cmath>

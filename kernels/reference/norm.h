@@ -1,4 +1,5 @@
-// RMSNorm (Zhang and Sennrich 2019, eq. 4), with the residual addition in front of it.
+// RMSNorm (Zhang and Sennrich 2019, eq. 4), with the residual addition in front of it. The derivation is
+// docs/derivations/rmsnorm.md.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // AdamW (Loshchilov and Hutter 2019, algorithm 2) in PyTorch's order of operations, and the gradient norm.
+// The derivation is docs/derivations/adamw.md.
 #pragma once
 
 #include <cmath>

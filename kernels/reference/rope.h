@@ -1,4 +1,5 @@
-// Rotary position embedding on interleaved pairs (Su et al. 2021, eq. 34).
+// Rotary position embedding on interleaved pairs (Su et al. 2021, eq. 34). The derivation is
+// docs/derivations/rope.md.
 #pragma once
 
 #include "caravan/backend/op_args.h"
