@@ -10,6 +10,13 @@ if(CARAVAN_SANITIZE)
   target_link_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE})
 endif()
 
+if(CARAVAN_COVERAGE)
+  # -O1: as fast as tests need it, and lines still map to code. Counters are atomic because worker threads share them;
+  # ranks and programs that end at the same time lock the files they add their counts to.
+  target_compile_options(caravan_flags INTERFACE -O1 -g --coverage -fprofile-update=atomic)
+  target_link_options(caravan_flags INTERFACE --coverage)
+endif()
+
 # caravan_library(<folder> LINK ... PRIVATE_LINK ...): every src/<folder>/*.cpp.
 function(caravan_library folder)
   cmake_parse_arguments(ARG "" "" "LINK;PRIVATE_LINK" ${ARGN})

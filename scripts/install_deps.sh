@@ -2,7 +2,7 @@
 # The one place that lists Debian packages. Installs what is missing and nothing else; asks apt only when
 # something is missing, so a second run costs nothing and works offline.
 #   scripts/install_deps.sh            what building, running and testing on CPUs needs
-#   scripts/install_deps.sh --dev      also clang-format, clang-tidy, gcovr, clang for fuzzing
+#   scripts/install_deps.sh --dev      also clang-format, clang-tidy, cppcheck, gcovr, clang for fuzzing
 set -euo pipefail
 
 packages=(
@@ -14,7 +14,7 @@ packages=(
   libpcre2-dev zlib1g-dev libzip-dev zipcmp zipmerge ziptool
   catch2 python3 python3-h5py
 )
-dev_packages=(clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev gcovr)
+dev_packages=(clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev cppcheck gcovr)
 
 [ "${1:-}" = "--dev" ] && packages+=("${dev_packages[@]}")
 

@@ -35,7 +35,7 @@ bool matches_pattern(const std::string& pattern, const std::string& name) {
 Adamw::Adamw(ParameterSet& parameters, AdamwOptions options, DType dtype, Backend& backend)
     : options_(std::move(options)) {
   std::int64_t count = 0;
-  for (Parameter& parameter : parameters.all()) {
+  for (const Parameter& parameter : parameters.all()) {
     count += parameter.is_trainable() ? parameter.shape().numel() : 0;
   }
   const auto item = static_cast<std::int64_t>(dtype_bytes(dtype));

@@ -166,7 +166,7 @@ void Executor::observe(const Batch& batch, Trace& trace) {
 
 void Executor::zero_gradients() {
   const Context ctx = context();
-  for (Parameter& parameter : model_.parameters().all()) {
+  for (const Parameter& parameter : model_.parameters().all()) {
     zero(ctx, {.x = parameter.stored_grad()});
   }
 }

@@ -169,7 +169,7 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
     initialise(ctx, parameters, seed);
     return;
   }
-  for (Parameter& parameter : parameters.all()) {
+  for (const Parameter& parameter : parameters.all()) {
     source.files->read(parameter.name(), parameter.region(), parameter.stored_value());
   }
 }

@@ -62,7 +62,7 @@ void cross_entropy_stats(const T* logits, std::int64_t width, T* row_max, T* row
     Vec<T> sum{};
     for_vectors<T>(width - begin < kPart ? width - begin : kPart, [&](std::int64_t i, std::int64_t n) {
       const Vec<T> value = exp_of(load_up_to(part + i, n) - maximum);
-      sum += n == kLanes<T> ? value : load_first(reinterpret_cast<const T*>(&value), n);
+      sum += (n == kLanes<T>) ? value : load_first(reinterpret_cast<const T*>(&value), n);
     });
     total += static_cast<double>(sum_of<T>(sum));
   }

@@ -66,7 +66,7 @@ inline void store_first(T* to, Vec<T> value, std::int64_t count) {
 /// All lanes, or the first `count`.
 template <class T>
 inline Vec<T> load_up_to(const T* from, std::int64_t count) {
-  return count == kLanes<T> ? load(from) : load_first(from, count);
+  return (count == kLanes<T>) ? load(from) : load_first(from, count);
 }
 template <class T>
 inline void store_up_to(T* to, Vec<T> value, std::int64_t count) {
