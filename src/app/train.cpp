@@ -8,10 +8,12 @@
 #include "caravan/core/build_info.h"
 #include "caravan/core/log.h"
 #include "caravan/federated/federated_training.h"
+#include "caravan/federated/local_schedule.h"
 #include "caravan/federated/run_plan.h"
 #include "caravan/io/run_folder.h"
 #include "caravan/io/run_folder_lock.h"
 #include "caravan/io/yaml_config.h"
+#include "caravan/optim/schedule.h"
 #include "caravan/train/progress.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
@@ -48,6 +50,12 @@ std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_
         ranks, ranks == 1 ? " was" : "s were", *wanted);
   }
   return wanted ? *wanted : ranks;
+}
+
+/// Optimizer steps of a rank; with packing in federated mode the most there can be.
+std::int64_t planned_steps(const RunConfig& config, std::int64_t samples) {
+  return config.mode == TrainMode::kFederated ? LocalSchedule::most_steps(config, samples)
+                                              : config.training.steps;
 }
 
 ExistingRun existing_run(const RunConfig& config, bool overwrite) {
@@ -120,7 +128,8 @@ void run(const TrainOptions& options) {
     inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen,
                          [&](const ModelConfig& model) { plan = make_plan(config, model, ranks); });
     if (inputs.train) {
-      part_of(0, ranks, inputs.train->size());  // throws when there are fewer samples than ranks
+      const SamplePart part = part_of(0, ranks, inputs.train->size());  // throws when samples < ranks
+      check_schedule(config.optimizer.schedule, planned_steps(config, part.samples()));
     }
     if (config.resume == Resume::kLatest) {
       resume = find_resume_state(config, ranks);

@@ -125,6 +125,22 @@ void check_step_size(const RunConfig& config, std::vector<ConfigProblem>& proble
   }
 }
 
+/// A value that the chosen schedule never looks at is a mistake about the schedule.
+void check_schedule_keys(const ScheduleSection& schedule, std::vector<ConfigProblem>& problems) {
+  if (schedule.decay_steps && schedule.name != LrSchedule::kWsd) {
+    problems.push_back({"optimizer.schedule.decay_steps",
+                        fmt::format("is {}, which only wsd has; optimizer.schedule.name is {}: leave it out, "
+                                    "or set the name to wsd",
+                                    *schedule.decay_steps, enum_name(schedule.name))});
+  }
+  if (schedule.final_factor != 0.0 && schedule.name == LrSchedule::kConstant) {
+    problems.push_back({"optimizer.schedule.final_factor",
+                        fmt::format("is {}, but a constant rate has no decay; set optimizer.schedule.name to "
+                                    "linear, cosine or wsd",
+                                    schedule.final_factor)});
+  }
+}
+
 void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
     problems.push_back(
@@ -134,6 +150,7 @@ void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& proble
     problems.push_back({"optimizer.betas", fmt::format("has {} numbers; it must have two, like [0.9, 0.999]",
                                                        config.optimizer.betas.size())});
   }
+  check_schedule_keys(config.optimizer.schedule, problems);
   const OuterSection& outer = config.federated.outer;
   if (outer.nesterov && outer.momentum == 0.0) {
     problems.push_back(

@@ -39,7 +39,8 @@ FederatedRun::FederatedRun(Setup setup)
     : setup_(std::move(setup)),
       swapping_(setup_.config.federated.enable_swapping ? Swapping::kOn : Swapping::kOff),
       slot_(slot_of(setup_.world.rank(), setup_.first_round - 1, setup_.world.size(), swapping_)),
-      boundary_(setup_.config.federated.rescale ? static_cast<double>(setup_.world.size()) : 1.0) {
+      boundary_(setup_.config.federated.rescale ? static_cast<double>(setup_.world.size()) : 1.0),
+      schedule_(setup_.config, setup_.train) {
   const RunConfig& config = setup_.config;
   const int ranks = setup_.world.size();
   check_world_size(setup_.model, ranks);
@@ -125,8 +126,8 @@ void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
   for (std::int64_t e = 0; e < options.local_epochs; ++e) {
     const std::int64_t epoch = (round - 1) * options.local_epochs + e;
     setup_.train.start_epoch(epoch);
-    while (setup_.train.next(batch)) {
-      const double lr = setup_.config.optimizer.lr;
+    for (std::int64_t i = 0; setup_.train.next(batch); ++i) {
+      const double lr = schedule_.lr(epoch, i);
       const StepResult result = trainer_->step(batch, lr);
       if (result.updated) {
         on_step({.round = round, .epoch = epoch, .step = trainer_->steps(), .lr = lr, .result = result});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "caravan/config/run_config_fields.h"
 #include "caravan/core/error.h"
 #include "caravan/federated/federated_run.h"
 #include "caravan/train/synchronous_training.h"
@@ -81,6 +82,23 @@ std::string describe_memory(const RankMemory& memory, const char* who) {
   std::string text = fmt::format("  memory of {}: {}\n", who, format_bytes(memory.total()));
   for (const auto& [name, bytes] : memory.categories) {
     text += fmt::format("    {:<26} {:>12}\n", name, format_bytes(bytes));
+  }
+  return text;
+}
+
+/// What changes from step to step, in words.
+std::string describe_schedule(const OptimizerSection& optimizer) {
+  const ScheduleSection& schedule = optimizer.schedule;
+  std::string text = fmt::format("{}, {}", optimizer.lr, enum_name(schedule.name));
+  if (schedule.warmup_steps > 0) {
+    text += fmt::format(" after {} warm-up steps", schedule.warmup_steps);
+  }
+  if (schedule.name != LrSchedule::kConstant) {
+    text += fmt::format(", down to {}", schedule.final_factor * optimizer.lr);
+  }
+  if (schedule.name == LrSchedule::kWsd) {
+    text += schedule.decay_steps ? fmt::format(" in the last {} steps", *schedule.decay_steps)
+                                 : " in the last tenth of the steps";
   }
   return text;
 }
@@ -185,6 +203,7 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
       model.n_layers, model.hidden_size, model.intermediate_size, model.n_heads, model.head_dim,
       model.n_kv_heads, model.vocab_size, model.tie_embeddings ? "tied" : "untied");
   text += fmt::format("  parameters: {} in the model, {} per rank\n", plan.parameters, plan.local_parameters);
+  text += fmt::format("  learning rate: {}\n", describe_schedule(config.optimizer));
   if (plan.ranks > 1) {
     text += fmt::format("  parameter{:31}{:<18}per rank\n", "", "global");
     for (const PlannedTensor& tensor : plan.tensors) {

@@ -2,6 +2,7 @@
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/optim/schedule.h"
 #include "caravan/train/evaluator.h"
 #include "caravan/train/save_model.h"
 
@@ -91,9 +92,9 @@ void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecord
   std::int64_t evaluated_at = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
     next_batch_with_targets(train, batch);
-    const StepResult result = trainer.step(batch, config.optimizer.lr);
-    recorder.on_step(
-        {step, result.loss, config.optimizer.lr, result.grad_norm, result.tokens, result.seconds});
+    const double lr = scheduled_lr(config.optimizer, step, steps);
+    const StepResult result = trainer.step(batch, lr);
+    recorder.on_step({step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
     if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
       evaluate_at(step);
       evaluated_at = step;

@@ -16,6 +16,7 @@ enum class TrainMode : std::uint8_t { kFederated, kSynchronous };
 enum class Tie : std::uint8_t { kAuto, kTied, kUntied };     // auto | true | false
 enum class OptimizerState : std::uint8_t { kFresh, kKeep };  // fresh | keep
 enum class Resume : std::uint8_t { kNever, kLatest };        // never | latest
+enum class LrSchedule : std::uint8_t { kConstant, kLinear, kCosine, kWsd };
 
 struct ModelSection {
   std::optional<std::string> checkpoint;  // folder with a Meta or Hugging Face layout
@@ -42,6 +43,16 @@ struct DataSection {
   friend bool operator==(const DataSection&, const DataSection&) = default;
 };
 
+/// optim/schedule.h has the formulas.
+struct ScheduleSection {
+  LrSchedule name = LrSchedule::kConstant;
+  std::int64_t warmup_steps = 0;
+  std::optional<std::int64_t> decay_steps;  // of wsd; null: a tenth of the steps
+  double final_factor = 0.0;
+
+  friend bool operator==(const ScheduleSection&, const ScheduleSection&) = default;
+};
+
 struct OptimizerSection {
   std::string name = "adamw";
   double lr = 1e-5;
@@ -49,6 +60,7 @@ struct OptimizerSection {
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-8;
   std::vector<std::string> no_decay;  // name patterns with * and ?
+  ScheduleSection schedule;
 
   friend bool operator==(const OptimizerSection&, const OptimizerSection&) = default;
 };

@@ -37,6 +37,13 @@ struct EnumNames<Resume> {
   static constexpr std::array kNames = {std::pair{std::string_view("never"), Resume::kNever},
                                         std::pair{std::string_view("latest"), Resume::kLatest}};
 };
+template <>
+struct EnumNames<LrSchedule> {
+  static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
+                                        std::pair{std::string_view("linear"), LrSchedule::kLinear},
+                                        std::pair{std::string_view("cosine"), LrSchedule::kCosine},
+                                        std::pair{std::string_view("wsd"), LrSchedule::kWsd}};
+};
 
 // Upper limits keep products of sizes (batch · sequence) far inside int64; nothing real comes near them.
 constexpr double kMaxSequence = 1 << 24;
@@ -101,6 +108,27 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "pack", .help = "Several short samples in one row, none sees the other."}, s.pack);
 }
 
+template <class Visitor, MaybeConst<ScheduleSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "name",
+              .help = "After the warm-up: constant, linear or cosine to the end of the run, or wsd (warm-up, "
+                      "stable, linear decay at the end)."},
+        s.name);
+  visit(Field{.key = "warmup_steps",
+              .help = "Steps over which the rate rises linearly: lr / warmup_steps in the first, lr in the "
+                      "last of them. Federated: of a rank's local steps over all rounds.",
+              .bounds = from_to(0, 1e12)},
+        s.warmup_steps);
+  visit(Field{.key = "decay_steps",
+              .help = "Last steps of the run in which wsd lowers the rate; null: a tenth of all.",
+              .bounds = from_to(1, 1e12)},
+        s.decay_steps);
+  visit(Field{.key = "final_factor",
+              .help = "Part of lr that the decay leads to, as if there were one step more.",
+              .bounds = from_to(0, 1)},
+        s.final_factor);
+}
+
 template <class Visitor, MaybeConst<OptimizerSection> S>
 void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "name", .help = "AdamW as PyTorch's: decoupled decay.", .names = {"adamw"}}, s.name);
@@ -119,6 +147,7 @@ void visit_fields(Visitor& visit, S& s) {
             .help = "Parameters without decay: names like layers.0.attention_norm.weight, or patterns with * "
                     "and ?."},
       s.no_decay);
+  visit(Field{.key = "schedule", .help = "How the learning rate changes from step to step."}, s.schedule);
 }
 
 template <class Visitor, MaybeConst<OuterSection> S>

@@ -10,6 +10,7 @@
 #include "caravan/comm/communicator.h"
 #include "caravan/config/run_config.h"
 #include "caravan/data/batch_loader.h"
+#include "caravan/federated/local_schedule.h"
 #include "caravan/federated/slice_exchange.h"
 #include "caravan/federated/slots.h"
 #include "caravan/train/evaluator.h"
@@ -88,6 +89,7 @@ class FederatedRun {
   std::unique_ptr<Llama> slice_;
   std::unique_ptr<Llama> full_;  // aggregator only; null when the slice is the full model
   std::unique_ptr<LocalTrainer> trainer_;
+  LocalSchedule schedule_;
   std::unique_ptr<Executor> evaluator_;  // aggregator only
   std::unique_ptr<Aggregation> aggregation_;
   std::unique_ptr<SliceExchange> exchange_;

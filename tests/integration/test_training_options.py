@@ -1,0 +1,76 @@
+# optimizer.schedule through the program: plan, both modes, refusals.
+# TIMEOUT 180
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+sys.dont_write_bytecode = True
+
+from program import ProgramTest, tensors_of_pth  # noqa: E402
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+CONFIG = 2  # exit code: what the user wrote
+MODES = ("federated", "synchronous")
+STEPS = 5  # of 17 samples in batches of 4: one epoch
+
+
+class TrainingOptions(ProgramTest):
+    def weights(self, folder, number):
+        return tensors_of_pth(self.checkpoint(number, folder) / "consolidated.00.pth")
+
+
+class ScheduleKeys(TrainingOptions):
+    WARM_COSINE = dict(optimizer__schedule__name="cosine", optimizer__schedule__warmup_steps=2,
+                       optimizer__schedule__final_factor=0.1)
+
+    def test_both_modes_follow_the_same_schedule(self):
+        self.train(federated__rounds=1, output__dir="rounds", **self.WARM_COSINE)
+        self.train(mode="synchronous", training__steps=STEPS, output__dir="plain", **self.WARM_COSINE)
+        self.train(mode="synchronous", training__steps=STEPS, output__dir="constant")
+        self.assertEqual(self.weights("rounds", 1), self.weights("plain", STEPS))
+        self.assertNotEqual(self.weights("constant", STEPS), self.weights("plain", STEPS))
+
+    @unittest.skipIf(h5py is None, "no h5py")
+    def test_the_rates_are_in_the_results(self):
+        # lr 1e-3: half, whole, then 0.1 + 0.9 (1 + cos πp)/2 with p = 0, 1/3, 2/3.
+        expected = [0.5e-3, 1e-3, 1e-3, 0.775e-3, 0.325e-3]
+        for mode in MODES:
+            self.train(mode=mode, federated__rounds=1, training__steps=STEPS, output__dir=mode, **self.WARM_COSINE)
+            with h5py.File(self.folder / mode / "results.h5") as file:
+                found = file["steps/lr"][:].tolist()
+            self.assertEqual(len(found), STEPS)
+            for rate, wanted in zip(found, expected):
+                self.assertAlmostEqual(rate, wanted, delta=1e-15 * wanted + 1e-18)
+
+    def test_the_plan_names_it(self):
+        self.assertIn("learning rate: 0.001, cosine after 2 warm-up steps, down to 0.0001\n",
+                      self.train("--dry-run", **self.WARM_COSINE).out)
+
+    def test_what_no_run_can_follow(self):
+        for words, values in [
+            ("optimizer.schedule.name: got cosin; expected one of constant, linear, cosine, wsd", {"name": "cosin"}),
+            ("optimizer.schedule.warmup_steps: is -1", {"warmup_steps": -1}),
+            ("optimizer.schedule.final_factor: is 1.5; it must be from 0 to 1", {"name": "wsd", "final_factor": 1.5}),
+            ("optimizer.schedule.decay_steps: is 3, which only wsd has", {"name": "linear", "decay_steps": 3}),
+            ("optimizer.schedule.final_factor: is 0.1, but a constant rate has no decay", {"final_factor": 0.1}),
+            ("did you mean optimizer.schedule.warmup_steps?", {"warmup_step": 3}),
+        ]:
+            with self.subTest(words):
+                self.refuse(CONFIG, words, **{f"optimizer__schedule__{key}": value for key, value in values.items()})
+
+    def test_a_schedule_longer_than_the_run(self):
+        wanted = dict(optimizer__schedule__name="wsd", optimizer__schedule__warmup_steps=8,
+                      optimizer__schedule__decay_steps=3)
+        words = "8 warm-up steps and 3 decay steps do not fit in a run of 10 steps"
+        self.refuse(CONFIG, words, mode="synchronous", training__steps=10, **wanted)
+        self.refuse(CONFIG, words, federated__rounds=2, **wanted)  # 2 rounds of 5 local steps
+        self.train(federated__rounds=3, **wanted)
+
+
+if __name__ == "__main__":
+    unittest.main()
