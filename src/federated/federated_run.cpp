@@ -10,7 +10,7 @@ Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
   return {.batch = config.federated.batch_size,
           .seq_len = config.data.max_seq_len - 1,
           .pass = Pass::kForwardBackward,
-          .policy = SavePolicy::none()};
+          .policy = save_policy(config.training.recompute)};
 }
 
 Executor::Limits FederatedRun::eval_limits(const RunConfig& config) {

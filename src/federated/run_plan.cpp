@@ -204,6 +204,7 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
       model.n_kv_heads, model.vocab_size, model.tie_embeddings ? "tied" : "untied");
   text += fmt::format("  parameters: {} in the model, {} per rank\n", plan.parameters, plan.local_parameters);
   text += fmt::format("  learning rate: {}\n", describe_schedule(config.optimizer));
+  text += fmt::format("  recomputed in backward: {}\n", enum_name(config.training.recompute));
   if (plan.ranks > 1) {
     text += fmt::format("  parameter{:31}{:<18}per rank\n", "", "global");
     for (const PlannedTensor& tensor : plan.tensors) {

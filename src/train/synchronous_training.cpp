@@ -35,7 +35,7 @@ Executor::Limits SynchronousRun::limits(const RunConfig& config) {
   return {.batch = config.training.batch_size,
           .seq_len = config.data.max_seq_len - 1,
           .pass = Pass::kForwardBackward,
-          .policy = SavePolicy::none()};
+          .policy = save_policy(config.training.recompute)};
 }
 
 RunIdentity synchronous_identity(const RunInputs& inputs) {

@@ -44,6 +44,18 @@ AdamwOptions adamw_options(const OptimizerSection& section) {
           .no_decay = section.no_decay};
 }
 
+SavePolicy save_policy(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::kNone:
+      return SavePolicy::none();
+    case Recompute::kSelective:
+      return SavePolicy::selective();
+    case Recompute::kFull:
+      return SavePolicy::full();
+  }
+  fail<InternalError>("training.recompute is {}", static_cast<int>(recompute));
+}
+
 LocalTrainer::LocalTrainer(Llama& model, Backend& backend, const Options& options)
     : options_(options),
       executor_(model, backend, options.limits),

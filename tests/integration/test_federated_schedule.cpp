@@ -101,3 +101,22 @@ TEST_CASE("a run resumed in the middle of its schedule gives the bits of the uni
     CHECK(weights_of(config, world, 3) == weights);
   }
 }
+
+TEST_CASE("recomputing changes no bit of a federated run", "[federated][recompute]") {
+  Communicator& world = MpiSession::current().world();
+  const SharedFolder folder(world);
+  RunConfig config = scheduled_config(folder, world);
+  config.output.name = "same";  // the checkpoint's folder name is then the same
+  std::vector<RunResult> results;
+  std::vector<std::string> weights;
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+    config.training.recompute = recompute;
+    config.output.dir = folder / fmt::format("run{}", static_cast<int>(recompute));
+    results.push_back(run_federated_config(config, world));
+    weights.push_back(world.rank() == 0 ? weights_of(config, world, 3) : "");
+  }
+  for (std::size_t i = 1; i < results.size(); ++i) {
+    CHECK(results[i].history == results[0].history);
+    CHECK(weights[i] == weights[0]);
+  }
+}

@@ -1,6 +1,7 @@
-# optimizer.schedule through the program: plan, both modes, refusals.
+# training.recompute and optimizer.schedule through the program: plan, both modes, refusals.
 # TIMEOUT 180
 import pathlib
+import re
 import sys
 import unittest
 
@@ -22,6 +23,30 @@ STEPS = 5  # of 17 samples in batches of 4: one epoch
 class TrainingOptions(ProgramTest):
     def weights(self, folder, number):
         return tensors_of_pth(self.checkpoint(number, folder) / "consolidated.00.pth")
+
+
+class RecomputeKey(TrainingOptions):
+    def test_changes_no_bit(self):
+        for mode in MODES:
+            found = {}
+            for recompute in ("none", "selective", "full"):
+                folder = f"{mode}-{recompute}"
+                self.train(mode=mode, training__recompute=recompute, federated__rounds=1, output__dir=folder)
+                found[recompute] = (self.history(folder) if mode == "federated" else None,
+                                    self.weights(folder, 1 if mode == "federated" else 4))
+            self.assertEqual(found["selective"], found["none"], mode)
+            self.assertEqual(found["full"], found["none"], mode)
+
+    def test_the_plan_shows_what_it_saves(self):
+        for mode in MODES:
+            activations = {}
+            for recompute in ("none", "selective", "full"):
+                plan = self.train("--dry-run", mode=mode, training__recompute=recompute).out
+                self.assertIn(f"recomputed in backward: {recompute}\n", plan)
+                value, unit = re.search(r"activations +([0-9.]+) (\w+)", plan).groups()
+                activations[recompute] = float(value) * {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
+            self.assertLess(activations["selective"], 0.8 * activations["none"], mode)
+            self.assertLess(activations["full"], 0.5 * activations["selective"], mode)
 
 
 class ScheduleKeys(TrainingOptions):

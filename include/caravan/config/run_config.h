@@ -17,6 +17,7 @@ enum class Tie : std::uint8_t { kAuto, kTied, kUntied };     // auto | true | fa
 enum class OptimizerState : std::uint8_t { kFresh, kKeep };  // fresh | keep
 enum class Resume : std::uint8_t { kNever, kLatest };        // never | latest
 enum class LrSchedule : std::uint8_t { kConstant, kLinear, kCosine, kWsd };
+enum class Recompute : std::uint8_t { kNone, kSelective, kFull };
 
 struct ModelSection {
   std::optional<std::string> checkpoint;  // folder with a Meta or Hugging Face layout
@@ -93,6 +94,7 @@ struct TrainingSection {
   std::int64_t batch_size = 4;
   std::int64_t eval_every = 0;  // 0: before the first and after the last step only
   std::optional<double> clip_norm;
+  Recompute recompute = Recompute::kNone;
 
   friend bool operator==(const TrainingSection&, const TrainingSection&) = default;
 };

@@ -44,6 +44,12 @@ struct EnumNames<LrSchedule> {
                                         std::pair{std::string_view("cosine"), LrSchedule::kCosine},
                                         std::pair{std::string_view("wsd"), LrSchedule::kWsd}};
 };
+template <>
+struct EnumNames<Recompute> {
+  static constexpr std::array kNames = {std::pair{std::string_view("none"), Recompute::kNone},
+                                        std::pair{std::string_view("selective"), Recompute::kSelective},
+                                        std::pair{std::string_view("full"), Recompute::kFull}};
+};
 
 // Upper limits keep products of sizes (batch · sequence) far inside int64; nothing real comes near them.
 constexpr double kMaxSequence = 1 << 24;
@@ -210,6 +216,12 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "Largest norm of the gradient (of a federated slice: its own); null: no clipping.",
               .bounds = greater_than(0)},
         s.clip_norm);
+  visit(
+      Field{.key = "recompute",
+            .help = "Activations that backward computes again instead of keeping them, in both modes: none; "
+                    "selective (norms, SwiGLU); full (all but each segment's input). Same results, bit for "
+                    "bit."},
+      s.recompute);
 }
 
 template <class Visitor, MaybeConst<OutputSection> S>

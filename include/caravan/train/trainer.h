@@ -12,6 +12,8 @@ namespace caravan {
 
 /// The optimizer section as options of AdamW.
 AdamwOptions adamw_options(const OptimizerSection& section);
+/// What training.recompute keeps from forward to backward.
+SavePolicy save_policy(Recompute recompute);
 
 struct StepResult {
   double loss = 0.0;        // mean over the valid target tokens
