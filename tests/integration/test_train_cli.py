@@ -138,7 +138,7 @@ class WrongData(ProgramTest):
 
     def test_everything_wrong_with_the_inputs_is_told_at_once(self):
         (self.folder / "cut.jsonl").write_text('{"ids": [1,\n')
-        self.refuse(INPUT, ["inputs have 4 problems", "none.json: cannot read", "none.yaml", "gone.jsonl", "gone*.txt"],
+        self.refuse(INPUT, ["inputs have 4 problems", "none.json: cannot be read", "none.yaml", "gone.jsonl", "gone*.txt"],
                     tokenizer="none.json", model__preset="null", model__config="none.yaml", data__train="gone.jsonl",
                     data__eval="gone*.txt")
         self.refuse(INPUT, ["inputs have 3 problems", "allowed numbers of ranks: 1, 2, 4", "no such data file",
@@ -157,7 +157,7 @@ class WrongData(ProgramTest):
         self.tokenizer()
         self.refuse(CONFIG, ["tokenizer.json has 300 tokens", "only 256"], tokenizer="tokenizer.json",
                     model__vocab_size=256)
-        self.refuse(INPUT, "none.json: cannot read", tokenizer="none.json")
+        self.refuse(INPUT, "none.json: cannot be read", tokenizer="none.json")
         (self.folder / "broken.json").write_text("{")
         self.refuse(INPUT, "broken.json", tokenizer="broken.json")
 
