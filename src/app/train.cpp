@@ -68,6 +68,47 @@ ExistingRun existing_run(const RunConfig& config, bool overwrite) {
   return overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
 }
 
+/// A run that may start: everything that could be checked before memory is taken.
+struct CheckedRun {
+  RunInputs inputs;
+  RunPlan plan;
+  std::optional<FoundCheckpoint> resume;  // where it goes on
+};
+
+/// Reads and checks on this rank; creates nothing. `lock` is taken on the rank that writes.
+CheckedRun check_run(const TrainOptions& options, const Communicator& world, RunFolderLock& lock) {
+  CheckedRun checked;
+  auto& [inputs, plan, resume] = checked;
+  const RunConfig config = load_run_config(options.config, options.overrides);
+  const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
+  const ExistingRun existing = existing_run(config, options.overwrite);
+  const bool is_writer = world.rank() == 0 && !options.dry_run;
+  if (is_writer) {
+    lock.take_if_present(config.output.dir);
+  }
+  check_run_folder(config.output.dir, existing);
+  if (options.overwrite) {
+    check_inputs_survive(config);
+  }
+  progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
+  const auto plan_for = [&](const ModelConfig& model) { checked.plan = make_plan(config, model, ranks); };
+  inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen, plan_for);
+  if (inputs.train) {
+    const SamplePart part = part_of(0, ranks, inputs.train->size());  // throws when samples < ranks
+    check_schedule(config.optimizer.schedule, planned_steps(config, part.samples()));
+  }
+  if (config.resume == Resume::kLatest) {
+    resume = find_resume_state(config, ranks);
+    if (resume) {
+      open_resume_model(*resume, config, inputs.model.config);
+    }
+  }
+  if (is_writer) {
+    check_free_space(plan, config, existing, resume ? *resume->record.round : 0);
+  }
+  return checked;
+}
+
 /// Nothing was locked while the model was loaded: another run may have come and gone in between.
 void check_resume_point_stands(const std::optional<FoundCheckpoint>& before, const RunConfig& config,
                                std::int64_t ranks) {
@@ -79,13 +120,13 @@ void check_resume_point_stands(const std::optional<FoundCheckpoint>& before, con
 }
 
 /// Rank 0's recorder in a prepared and locked run folder; null on the other ranks.
-std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const RunInputs& inputs,
+std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const CheckedRun& checked,
                                            const Communicator& world, const RunEnvironment& environment,
-                                           const std::optional<FoundCheckpoint>& resume,
                                            RunFolderLock& lock) {
   if (world.rank() != 0) {
     return nullptr;
   }
+  const auto& [inputs, plan, resume] = checked;
   const RunConfig& config = inputs.config;
   lock.take(config.output.dir);
   if (config.resume == Resume::kLatest) {
@@ -109,39 +150,10 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ru
 
 void run(const TrainOptions& options) {
   Communicator& world = MpiSession::current().world();
-  RunInputs inputs;
-  RunPlan plan;
-  std::optional<FoundCheckpoint> resume;
   RunFolderLock lock;
-  const bool is_writer = world.rank() == 0 && !options.dry_run;
-  agree([&] {
-    const RunConfig config = load_run_config(options.config, options.overrides);
-    const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
-    if (is_writer) {
-      lock.take_if_present(config.output.dir);
-    }
-    check_run_folder(config.output.dir, existing_run(config, options.overwrite));
-    if (options.overwrite) {
-      check_inputs_survive(config);
-    }
-    progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
-    inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen,
-                         [&](const ModelConfig& model) { plan = make_plan(config, model, ranks); });
-    if (inputs.train) {
-      const SamplePart part = part_of(0, ranks, inputs.train->size());  // throws when samples < ranks
-      check_schedule(config.optimizer.schedule, planned_steps(config, part.samples()));
-    }
-    if (config.resume == Resume::kLatest) {
-      resume = find_resume_state(config, ranks);
-      if (resume) {
-        open_resume_model(*resume, config, inputs.model.config);
-      }
-    }
-    if (is_writer) {
-      check_free_space(plan, config, existing_run(config, options.overwrite),
-                       resume ? *resume->record.round : 0);
-    }
-  });
+  CheckedRun checked;
+  agree([&] { checked = check_run(options, world, lock); });
+  const auto& [inputs, plan, resume] = checked;
   const RunConfig& config = inputs.config;
   check_agreement(
       world, {{"configuration", to_yaml(config)},
@@ -164,7 +176,7 @@ void run(const TrainOptions& options) {
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
   const auto open = [&] {
-    agree([&] { recorder = open_recorder(options, inputs, world, environment, resume, lock); });
+    agree([&] { recorder = open_recorder(options, checked, world, environment, lock); });
     return recorder.get();
   };
   if (resume) {

@@ -1,6 +1,7 @@
 #include "caravan/train/trainer.h"
 
 #include <cmath>
+#include <ranges>
 
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
@@ -104,10 +105,9 @@ void LocalTrainer::fail_not_finite(const Batch& batch, const char* what, double 
   }
   // The backward pass runs from the last parameter to the first, and what it meets spoils everything before
   // it.
-  const auto& parameters = executor_.model().parameters().all();
-  for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter) {
-    if (culprit.empty() && !is_finite(parameter->stored_grad())) {
-      culprit = "the gradient of " + parameter->name();
+  for (const Parameter& parameter : std::views::reverse(executor_.model().parameters().all())) {
+    if (culprit.empty() && !is_finite(parameter.stored_grad())) {
+      culprit = "the gradient of " + parameter.name();
     }
   }
   fail<NumericError>(
