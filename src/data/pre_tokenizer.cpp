@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 
 namespace caravan {
 namespace {
@@ -67,7 +68,7 @@ PreTokenizer::PreTokenizer(std::string_view pattern, const std::string& where) {
               pcre2_code_free);
   if (code_ == nullptr) {
     fail<IoError>("{}: the split pattern does not compile: {} (at byte {} of `{}`)", where,
-                  pcre2_message(error), place, exact);
+                  pcre2_message(error), place, excerpt(exact, 200));
   }
   // Where the system forbids writable code pages this fails and pcre2_match interprets: slower, same result.
   static_cast<void>(pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE));

@@ -6,6 +6,7 @@
 
 #include "byte_alphabet.h"
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "tokenizer_spec.h"
 
 namespace caravan {
@@ -13,7 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 32;  // real files have 6
+constexpr int kMaxDepth = 32;            // real files have 6
+constexpr std::size_t kMaxReason = 300;  // the parser quotes what it read last
 
 class JsonReader {
  public:
@@ -91,14 +93,14 @@ class JsonReader {
     constexpr std::string_view kPlace = "pre_tokenizer.Split";
     if (text(split, "type", kPlace) != "Split") {
       refuse("pre_tokenizer",
-             fmt::format("{} before ByteLevel is not supported", text(split, "type", kPlace)));
+             fmt::format("{} before ByteLevel is not supported", excerpt(text(split, "type", kPlace))));
     }
     const std::string& behavior = text(split, "behavior", kPlace);
     const bool invert = flag(split, "invert", false, kPlace);
     // Removed and inverted keeps the matches and drops what is between them, which Llama's pattern leaves
     // empty.
     if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert)) {
-      refuse(kPlace, fmt::format("behavior {} with invert: {} is not supported", behavior, invert));
+      refuse(kPlace, fmt::format("behavior {} with invert: {} is not supported", excerpt(behavior), invert));
     }
     spec_.pattern = text(member(split, "pattern"), "Regex", kPlace);
     if (spec_.pattern.empty()) {
@@ -112,7 +114,7 @@ class JsonReader {
       refuse("model", "is missing");
     }
     if (model.contains("type") && text(model, "type", "model") != "BPE") {
-      refuse("model.type", fmt::format("{} is not BPE", text(model, "type", "model")));
+      refuse("model.type", fmt::format("{} is not BPE", excerpt(text(model, "type", "model"))));
     }
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (const json& value = member(model, key); !value.is_null() && value != "") {
@@ -140,7 +142,7 @@ class JsonReader {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= count) {
       refuse(special ? "added_tokens" : "model.vocab",
              fmt::format("the id {} of `{}` is not one of 0 .. {}, which {} tokens must fill without gaps",
-                         id.dump(), name.substr(0, 40), count - 1, count));
+                         excerpt(id.dump(), 40), excerpt(name, 40), count - 1, count));
     }
     const auto at = id.get<std::size_t>();
     if (!spec_.tokens[at].empty()) {
@@ -162,7 +164,8 @@ class JsonReader {
     }
     for (const json& token : added) {
       if (!specials.emplace(text(token, "content", "added_tokens"), &member(token, "id")).second) {
-        refuse("added_tokens", fmt::format("`{}` occurs twice", text(token, "content", "added_tokens")));
+        refuse("added_tokens",
+               fmt::format("`{}` occurs twice", excerpt(text(token, "content", "added_tokens"))));
       }
     }
     std::size_t count = specials.size();
@@ -180,13 +183,14 @@ class JsonReader {
     for (auto entry = vocab.begin(); entry != vocab.end(); ++entry) {
       if (const auto special = specials.find(entry.key()); special != specials.end()) {
         if (*special->second != *entry) {
-          refuse("added_tokens", fmt::format("`{}` has another id in model.vocab", entry.key()));
+          refuse("added_tokens", fmt::format("`{}` has another id in model.vocab", excerpt(entry.key())));
         }
         continue;
       }
       std::optional<std::string> bytes = from_byte_alphabet(entry.key());
       if (!bytes) {
-        refuse("model.vocab", fmt::format("`{}` is not written in the byte-level alphabet", entry.key()));
+        refuse("model.vocab",
+               fmt::format("`{}` is not written in the byte-level alphabet", excerpt(entry.key())));
       }
       place_token(*entry, entry.key(), *std::move(bytes), false);
       ids.emplace(entry.key(), entry->get<std::int32_t>());
@@ -206,7 +210,8 @@ class JsonReader {
       const auto found = [&](std::string_view token) {
         const auto id = ids.find(token);
         if (id == ids.end()) {
-          refuse(fmt::format("model.merges[{}]", i), fmt::format("`{}` is not in the vocabulary", token));
+          refuse(fmt::format("model.merges[{}]", i),
+                 fmt::format("`{}` is not in the vocabulary", excerpt(token)));
         }
         return id->second;
       };
@@ -260,7 +265,8 @@ TokenizerSpec parse_tokenizer_json(const std::string& path, std::string_view con
   try {
     root = json::parse(content, limit_depth);
   } catch (const json::exception& error) {
-    fail<IoError>("{}: not valid JSON ({}); download the file again", path, error.what());
+    fail<IoError>("{}: not valid JSON ({}); download the file again", path,
+                  excerpt(error.what(), kMaxReason));
   }
   return JsonReader(path, root).read();
 }

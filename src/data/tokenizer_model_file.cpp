@@ -5,12 +5,14 @@
 #include <numeric>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "tokenizer_spec.h"
 
 namespace caravan {
 namespace {
 
 constexpr std::size_t kSpecialTokens = 256;
+constexpr std::size_t kMaxTokens = std::size_t{1} << 21U;  // Llama 3 has 128000
 
 /// The named special tokens by offset; every other offset is <|reserved_special_token_N|>, N counting up.
 struct SpecialName {
@@ -86,14 +88,6 @@ std::optional<std::string> decode_base64(std::string_view text) {
   return bytes;
 }
 
-/// A piece of a hostile line for an error message: short and printable.
-std::string shown(std::string_view text) {
-  std::string clean(text.substr(0, 40));
-  std::replace_if(
-      clean.begin(), clean.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
-  return text.size() > 40 ? clean + "..." : clean;
-}
-
 struct Line {
   std::string token;
   std::int64_t rank;
@@ -105,13 +99,13 @@ Line parse_line(const std::string& where, std::string_view line) {
     fail<IoError>(
         "{}: `{}` is not `base64 rank`; a tokenizer.model of Llama 3 is text (SentencePiece models, as "
         "Llama 2 has, are not supported)",
-        where, shown(line));
+        where, excerpt(line, 40));
   }
   const std::string_view encoded = line.substr(0, space);
   const std::string_view number = line.substr(space + 1);
   std::optional<std::string> token = decode_base64(encoded);
   if (!token) {
-    fail<IoError>("{}: `{}` is not base64; download the file again", where, shown(encoded));
+    fail<IoError>("{}: `{}` is not base64; download the file again", where, excerpt(encoded, 40));
   }
   if (token->size() > kMaxTokenBytes) {
     fail<IoError>("{}: a token of {} bytes, at most {} are accepted", where, token->size(), kMaxTokenBytes);
@@ -119,7 +113,7 @@ Line parse_line(const std::string& where, std::string_view line) {
   std::int64_t rank = -1;
   const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), rank);
   if (error != std::errc{} || end != number.data() + number.size() || rank < 0) {
-    fail<IoError>("{}: the rank `{}` is not a non-negative integer", where, shown(number));
+    fail<IoError>("{}: the rank `{}` is not a non-negative integer", where, excerpt(number, 40));
   }
   return {*std::move(token), rank};
 }
@@ -158,6 +152,10 @@ TokenizerSpec parse_tokenizer_model(const std::string& path, std::string_view co
   spec.path = path;
   // Every rank is below the number of tokens: nothing is allocated by a number that a hostile file names.
   const std::size_t n_lines = count_lines(content);
+  if (n_lines > kMaxTokens) {
+    fail<IoError>("{}: has {} lines; a tokenizer.model has one for each of at most {} tokens", path, n_lines,
+                  kMaxTokens);
+  }
   std::size_t count = 0;
   std::vector<bool> seen(n_lines, false);
   spec.tokens.resize(n_lines);

@@ -2,6 +2,7 @@
 
 #include "caravan/config/model_limits.h"
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/io/params_json.h"
 #include "json_file.h"
 #include "model_json.h"
@@ -16,10 +17,10 @@ constexpr std::int64_t kLlama3Vocab = 128256;  // the ids of its special tokens 
 
 void refuse_variants(const JsonFields& fields, const json& object, const std::string& path) {
   if (const auto type = fields.text("model_type"); type && *type != "llama") {
-    fail<IoError>("{}: model_type is '{}'; only 'llama' is read", path, *type);
+    fail<IoError>("{}: model_type is '{}'; only 'llama' is read", path, excerpt(*type));
   }
   if (const auto activation = fields.text("hidden_act"); activation && *activation != "silu") {
-    fail<IoError>("{}: hidden_act is '{}'; only 'silu' is read", path, *activation);
+    fail<IoError>("{}: hidden_act is '{}'; only 'silu' is read", path, excerpt(*activation));
   }
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (fields.boolean(key).value_or(false)) {
@@ -28,14 +29,14 @@ void refuse_variants(const JsonFields& fields, const json& object, const std::st
   }
   if (fields.find("quantization_config") != nullptr) {
     fail<IoError>("{}: 'quantization_config' is {}; quantised files are not supported", path,
-                  object["quantization_config"].dump());
+                  excerpt(object["quantization_config"].dump()));
   }
 }
 
 /// rope_scaling (transformers 4) or rope_parameters (transformers 5) with rope_type "llama3" or none.
 std::optional<RopeScaling> read_scaling(const json& object, const std::string& path) {
   if (!object.is_object()) {
-    fail<IoError>("{}: rope scaling is {}, not an object", path, object.dump());
+    fail<IoError>("{}: rope scaling is {}, not an object", path, excerpt(object.dump()));
   }
   const JsonFields fields(object, path);
   const std::string type = fields.text("rope_type").value_or(fields.text("type").value_or("default"));
@@ -43,7 +44,7 @@ std::optional<RopeScaling> read_scaling(const json& object, const std::string& p
     return std::nullopt;
   }
   if (type != "llama3") {
-    fail<IoError>("{}: rope_type '{}' is not supported; 'llama3' and 'default' are", path, type);
+    fail<IoError>("{}: rope_type '{}' is not supported; 'llama3' and 'default' are", path, excerpt(type));
   }
   if (fields.number("partial_rotary_factor").value_or(1.0) != 1.0) {
     fail<IoError>("{}: partial_rotary_factor other than 1 is not supported", path);

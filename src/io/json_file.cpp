@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/core/text_file.h"
 
 namespace caravan {
@@ -13,6 +14,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxDepth = 64;
+constexpr std::size_t kMaxReason = 300;  // the parser quotes what it read last
 
 }  // namespace
 
@@ -28,7 +30,7 @@ json read_json_object(const std::string& path, std::int64_t limit_bytes) {
     } else if (event == json::parse_event_t::object_end) {
       keys.pop_back();
     } else if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      fail<IoError>("{}: key '{}' occurs twice in one object", path, parsed.get<std::string>());
+      fail<IoError>("{}: key '{}' occurs twice in one object", path, excerpt(parsed.get<std::string>()));
     }
     return true;
   };
@@ -36,7 +38,7 @@ json read_json_object(const std::string& path, std::int64_t limit_bytes) {
   try {
     object = json::parse(text, watch);
   } catch (const json::exception& error) {
-    fail<IoError>("{}: is not valid JSON: {}", path, error.what());
+    fail<IoError>("{}: is not valid JSON: {}", path, excerpt(error.what(), kMaxReason));
   }
   if (!object.is_object()) {
     fail<IoError>("{}: holds a JSON {}, not an object", path, object.type_name());
@@ -56,7 +58,7 @@ std::optional<std::int64_t> JsonFields::integer(const std::string& key) const {
   }
   if (!value->is_number_integer() ||
       (value->is_number_unsigned() && value->get<std::uint64_t>() >> 63U != 0)) {
-    fail<IoError>("{}: '{}' is {}, not an integer", where_, key, value->dump());
+    fail<IoError>("{}: '{}' is {}, not an integer", where_, key, excerpt(value->dump()));
   }
   return value->get<std::int64_t>();
 }
@@ -67,7 +69,7 @@ std::optional<double> JsonFields::number(const std::string& key) const {
     return std::nullopt;
   }
   if (!value->is_number()) {
-    fail<IoError>("{}: '{}' is {}, not a number", where_, key, value->dump());
+    fail<IoError>("{}: '{}' is {}, not a number", where_, key, excerpt(value->dump()));
   }
   return value->get<double>();
 }
@@ -78,7 +80,7 @@ std::optional<bool> JsonFields::boolean(const std::string& key) const {
     return std::nullopt;
   }
   if (!value->is_boolean()) {
-    fail<IoError>("{}: '{}' is {}, not true or false", where_, key, value->dump());
+    fail<IoError>("{}: '{}' is {}, not true or false", where_, key, excerpt(value->dump()));
   }
   return value->get<bool>();
 }
@@ -89,7 +91,7 @@ std::optional<std::string> JsonFields::text(const std::string& key) const {
     return std::nullopt;
   }
   if (!value->is_string()) {
-    fail<IoError>("{}: '{}' is {}, not a string", where_, key, value->dump());
+    fail<IoError>("{}: '{}' is {}, not a string", where_, key, excerpt(value->dump()));
   }
   return value->get<std::string>();
 }

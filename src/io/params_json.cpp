@@ -9,6 +9,7 @@
 
 #include "caravan/config/model_limits.h"
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/core/log.h"
 #include "json_file.h"
 #include "model_json.h"
@@ -57,10 +58,11 @@ void check_keys(const nlohmann::json& object, const std::string& path) {
   std::vector<std::string> ignored;
   for (const auto& [key, value] : object.items()) {
     if (key == "lora_args" || key == "quantization_args" || key.starts_with("vision_")) {
-      fail<IoError>("{}: '{}' names a quantised or vision variant, which is not supported", path, key);
+      fail<IoError>("{}: '{}' names a quantised or vision variant, which is not supported", path,
+                    excerpt(key));
     }
     if (!known_keys().contains(key)) {
-      ignored.push_back(key);
+      ignored.push_back(excerpt(key));
     }
   }
   if (!ignored.empty()) {

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/core/utf8.h"
 #include "little_endian.h"
 #include "pickle_opcodes.h"
@@ -20,9 +21,10 @@ constexpr std::size_t kMaxPickleBytes = std::size_t{64} << 20U;
 constexpr std::size_t kMaxStringBytes = std::size_t{1} << 20U;
 constexpr std::size_t kMaxStack = 1'000'000;
 constexpr std::size_t kMaxMemo = 1'000'000;
-constexpr std::size_t kMaxNodes = 4'000'000;  // a tensor needs about twenty
+constexpr std::size_t kMaxNodes = 2'000'000;  // a tensor needs about twenty; 72 bytes each
 constexpr std::size_t kMaxGlobalBytes = 256;
 constexpr std::size_t kMaxTensorDims = 8;
+constexpr std::int64_t kMaxRepeatedBytes = std::int64_t{1} << 20U;
 
 class Unpickler {
  public:
@@ -324,7 +326,8 @@ class Unpickler {
     const std::string name = take_line();
     auto token = allowed_global(module, name);
     if (!token) {
-      refuse("'{}.{}' is not part of a tensor dict; refused, nothing was executed", module, name);
+      refuse("'{}.{}' is not part of a tensor dict; refused, nothing was executed", excerpt(module),
+             excerpt(name));
     }
     push_new(PickleKind::kGlobal) = *std::move(token);
   }
@@ -348,7 +351,7 @@ class Unpickler {
     constexpr std::size_t kMaxKeyDigits = 20;  // a longer one would be copied into every tensor that names it
     if (key.text.empty() || key.text.size() > kMaxKeyDigits ||
         !std::all_of(key.text.begin(), key.text.end(), is_digit)) {
-      refuse("storage key '{}' is not a number of at most {} digits", key.text.substr(0, 40), kMaxKeyDigits);
+      refuse("storage key '{}' is not a number of at most {} digits", excerpt(key.text, 40), kMaxKeyDigits);
     }
     if (count.number < 0) {
       refuse("storage {} has {} elements", key.text, count.number);
@@ -441,6 +444,12 @@ class Unpickler {
              fmt::join(tensor.shape, ", "), fmt::join(tensor.strides, ", "), tensor.storage_offset,
              tensor.storage_numel);
     }
+    // A stride of 0 repeats elements, so that a file of a few bytes may claim any size: only small ones may.
+    const auto item = static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
+    if (!is_empty && bytes > kMaxRepeatedBytes && bytes / item > tensor.storage_numel) {
+      refuse("a tensor of size ({}) has more elements than its storage, {}; save it with .contiguous()",
+             fmt::join(tensor.shape, ", "), tensor.storage_numel);
+    }
   }
 
   /// Only the attributes of an OrderedDict (its _metadata); they are of no use here.
@@ -464,6 +473,9 @@ class Unpickler {
       const PickleNode& value = node(dict.children[i + 1]);
       if (key.kind != PickleKind::kString) {
         refuse("a key of the tensor dict is not a string");
+      }
+      if (!is_plain_name(key.text)) {
+        refuse("tensor name '{}' is empty, too long or holds control characters", excerpt(key.text));
       }
       if (value.kind != PickleKind::kTensor) {
         refuse("'{}' is not a tensor; only a flat dict of tensors is read", key.text);

@@ -10,6 +10,7 @@
 
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/core/text_file.h"
 
 namespace caravan {
@@ -38,7 +39,7 @@ class ObjectReader {
   void refuse_unknown(std::initializer_list<std::string_view> known) const {
     for (const auto& [key, value] : object_.items()) {
       if (std::find(known.begin(), known.end(), key) == known.end()) {
-        fail<IoError>("{}: unknown key '{}{}'", path_, prefix_, key);
+        fail<IoError>("{}: unknown key '{}{}'", path_, prefix_, excerpt(key));
       }
     }
   }
@@ -182,7 +183,7 @@ Json parse_file(const std::string& path) {
   try {
     return Json::parse(text);
   } catch (const nlohmann::json::exception& problem) {
-    fail<IoError>("{}: is not JSON: {}", path, problem.what());
+    fail<IoError>("{}: is not JSON: {}", path, excerpt(problem.what(), 300));
   }
 }
 

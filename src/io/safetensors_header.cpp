@@ -6,13 +6,15 @@
 #include <unordered_set>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 
 namespace caravan {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kMaxDims = 8;
+constexpr std::size_t kMaxDims = 8;      // as in pickles; Caravan's own have two
+constexpr std::size_t kMaxReason = 300;  // the JSON parser quotes what it read last
 
 struct Name {
   std::string_view name;
@@ -48,8 +50,9 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   }
 
   bool key(string_t& text) override {
-    if (text.find('\0') != std::string::npos) {
-      refuse("a name contains a zero byte");
+    // Metadata may have any keys; they are not kept.
+    if (state_ != State::kMetadata && !is_plain_name(text)) {
+      refuse("the name '{}' is empty, too long or holds control characters", excerpt(text));
     }
     if (state_ == State::kRoot) {
       if (!names_.insert(text).second) {
@@ -63,7 +66,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
       return true;
     }
     if (!keys_.insert(text).second) {
-      refuse("'{}' of '{}' occurs twice", text, current());
+      refuse("'{}' of '{}' occurs twice", excerpt(text), current());
     }
     if (state_ == State::kTensor) {
       state_ = text == "dtype"          ? State::kDtypeValue
@@ -71,7 +74,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
                : text == "data_offsets" ? State::kOffsetsValue
                                         : State::kStart;
       if (state_ == State::kStart) {
-        refuse("tensor '{}' has an unknown field '{}'", current(), text);
+        refuse("tensor '{}' has an unknown field '{}'", current(), excerpt(text));
       }
       ++fields_;
     }
@@ -87,7 +90,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     }
     const auto dtype = safetensors_dtype(text);
     if (!dtype) {
-      refuse("tensor '{}' has dtype '{}', which is not supported", current(), text);
+      refuse("tensor '{}' has dtype '{}', which is not supported", current(), excerpt(text));
     }
     entries_.back().dtype = *dtype;
     state_ = State::kTensor;
@@ -148,12 +151,12 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   bool boolean(bool /*value*/) override { refuse("true or false where none belongs"); }
   bool number_integer(number_integer_t value) override { refuse("negative number {}", value); }
   bool number_float(number_float_t /*value*/, const string_t& text) override {
-    refuse("'{}' is not a whole number of 64 bits", text);
+    refuse("'{}' is not a whole number of 64 bits", excerpt(text));
   }
   bool binary(binary_t& /*value*/) override { refuse("binary data"); }
   bool parse_error(std::size_t position, const std::string& /*token*/,
                    const nlohmann::detail::exception& error) override {
-    refuse("no valid JSON at byte {}: {}", position, error.what());
+    refuse("no valid JSON at byte {}: {}", position, excerpt(error.what(), kMaxReason));
   }
 
  private:

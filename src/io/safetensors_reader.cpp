@@ -6,6 +6,7 @@
 #include <set>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/io/safetensors.h"
 #include "json_file.h"
 #include "little_endian.h"
@@ -14,8 +15,8 @@
 namespace caravan {
 namespace {
 
-constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the reference implementation's limit
-constexpr std::int64_t kMaxIndexBytes = std::int64_t{64} << 20U;
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;           // the reference implementation's limit
+constexpr std::int64_t kMaxIndexBytes = std::int64_t{8} << 20U;  // about 60 thousand tensors
 
 /// Bytes of the tensor; IoError on overflow. Empty dims count as one there, so that strides cannot overflow
 /// either.
@@ -57,9 +58,9 @@ void check_layout(const std::vector<SafetensorsEntry>& entries, std::int64_t dat
 }
 
 void check_file_name(const std::string& name, const std::string& index_path) {
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
-      name.find('\\') != std::string::npos || name.find('\0') != std::string::npos) {
-    fail<IoError>("{}: '{}' is not a plain file name", index_path, name);
+  if (!is_plain_name(name) || name == "." || name == ".." || name.find('/') != std::string::npos ||
+      name.find('\\') != std::string::npos) {
+    fail<IoError>("{}: '{}' is not a plain file name", index_path, excerpt(name));
   }
 }
 
@@ -72,7 +73,7 @@ std::map<std::string, std::string> read_weight_map(const std::string& index_path
   std::map<std::string, std::string> file_of;
   for (const auto& [name, file] : at->items()) {
     if (!file.is_string()) {
-      fail<IoError>("{}: weight_map of '{}' is not a file name", index_path, name);
+      fail<IoError>("{}: weight_map of '{}' is not a file name", index_path, excerpt(name));
     }
     check_file_name(file.get<std::string>(), index_path);
     file_of[name] = file.get<std::string>();
@@ -141,7 +142,7 @@ std::vector<StoredTensor> read_sharded_safetensors(const std::string& index_path
     }
   }
   if (!file_of.empty()) {
-    fail<IoError>("{}: tensor '{}' is not in {}", index_path, file_of.begin()->first,
+    fail<IoError>("{}: tensor '{}' is not in {}", index_path, excerpt(file_of.begin()->first),
                   file_of.begin()->second);
   }
   return tensors;

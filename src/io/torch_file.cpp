@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/io/pickle.h"
 #include "caravan/io/zip_reader.h"
 #include "caravan/io/zip_writer.h"
@@ -85,11 +86,11 @@ class TorchArchive {
     }
     const bool is_known = text == "10" || (text.size() == 1 && text[0] >= '2' && text[0] <= '9');
     if (!is_known) {
-      fail<IoError>("{}: archive version '{}' is unknown (2 to 10 are read)", file()->path(), text);
+      fail<IoError>("{}: archive version '{}' is unknown (2 to 10 are read)", file()->path(), excerpt(text));
     }
     if (const ZipMember* order = find("byteorder"); order != nullptr && read(*order, 16) != "little") {
       fail<IoError>("{}: byte order '{}'; only little-endian files are read", file()->path(),
-                    read(*order, 16));
+                    excerpt(read(*order, 16)));
     }
   }
 

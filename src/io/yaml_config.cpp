@@ -6,9 +6,11 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "caravan/core/text_file.h"
 #include "config_reader.h"
 #include "yaml_tree.h"
@@ -20,6 +22,8 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxIncludes = 256;  // files that include each other twice over grow without end
 constexpr std::size_t kMaxDepth = 32;
+constexpr std::size_t kMaxProblems = 100;  // nobody mends more at once
+constexpr std::size_t kMaxProblemBytes = 1000;
 constexpr std::int64_t kMaxFileBytes = std::int64_t{1} << 20U;
 
 std::optional<std::string> read_text(const std::string& path, std::string& why) {
@@ -188,8 +192,13 @@ bool follows_from_wrong_value(const std::string& key, const ReadConfig& read) {
   std::string message = problems.size() == 1
                             ? fmt::format("the configuration {} has a problem:", source)
                             : fmt::format("the configuration {} has {} problems:", source, problems.size());
-  for (const yaml::Problem& problem : problems) {
-    message += fmt::format("\n  {}: {}", problem.place.str(), problem.message);
+  const std::size_t told = std::min(problems.size(), kMaxProblems);
+  for (const yaml::Problem& problem : std::span(problems).first(told)) {
+    message +=
+        "\n  " + excerpt(fmt::format("{}: {}", problem.place.str(), problem.message), kMaxProblemBytes);
+  }
+  if (told < problems.size()) {
+    message += fmt::format("\n  and {} more", problems.size() - told);
   }
   throw ConfigError(message);
 }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "little_endian.h"
 
 namespace caravan {
@@ -119,6 +120,7 @@ class DirectoryParser {
     need(kEntryBytes + name_bytes + extra_bytes + comment_bytes);
     Entry entry;
     entry.name.assign(reinterpret_cast<const char*>(bytes_.data()) + at_ + kEntryBytes, name_bytes);
+    check_name(entry.name);
     check_head(head, entry.name);
     entry.stored_size = load_little_endian<std::uint32_t>(head, 20);
     entry.size = load_little_endian<std::uint32_t>(head, 24);
@@ -156,9 +158,12 @@ class DirectoryParser {
     if (disk != 0 && disk != kSaturated16) {
       damaged(file_, fmt::format("member '{}' is on disk {}", name, disk));
     }
-    if (name.empty() || name.front() == '/' || name.find('\\') != std::string::npos ||
-        name.find('\0') != std::string::npos || ("/" + name + "/").find("/../") != std::string::npos) {
-      fail<IoError>("{}: member name '{}' is not a plain relative path", file_.path(), name);
+  }
+
+  void check_name(const std::string& name) const {
+    if (!is_plain_name(name) || name.front() == '/' || name.find('\\') != std::string::npos ||
+        ("/" + name + "/").find("/../") != std::string::npos) {
+      fail<IoError>("{}: member name '{}' is not a plain relative path", file_.path(), excerpt(name));
     }
   }
 

@@ -107,6 +107,11 @@ TEST_CASE("tokenizer.model with a huge line or binary content is refused", "[dat
   CHECK_THAT(refusal(std::string(10'000'000, 'A')), Contains("base64 rank"));
   CHECK_THAT(refusal(std::string(10'000'000, 'A') + " 0"), Contains("bytes, at most"));
   CHECK_THAT(refusal(std::string("\n\x0E\n\x05<unk>\x15\x00\x00", 13)), Contains("SentencePiece"));
+  std::string lines;  // a string for each would take sixteen times the file
+  for (int i = 0; i <= 1 << 21; ++i) {
+    lines += "a\n";
+  }
+  CHECK_THAT(refusal(lines), Contains("has 2097153 lines") && Contains("at most 2097152"));
 }
 
 TEST_CASE("a path without a tokenizer is an error that names it", "[data][tokenizer_files]") {

@@ -123,6 +123,18 @@ TEST_CASE("params.json of variants, wrong types and impossible values are refuse
                     Catch::Contains("not a multiple of n_heads"));
 }
 
+TEST_CASE("a long value or key of a model's shape is cut in the message", "[io][params_json]") {
+  const std::string long_text(100'000, 'x');
+  for (const std::string& text :
+       {params_refusal(",\"n_kv_heads\":\"" + long_text + "\""),
+        params_refusal(",\"vision_" + long_text + "\":1"), params_refusal(",\"a\":\"" + long_text + "\xFF\""),
+        hf_refusal(",\"model_type\":\"" + long_text + "\""),
+        hf_refusal(",\"" + long_text + "\":1,\"" + long_text + "\":2")}) {
+    CHECK(!text.empty());
+    CHECK(text.size() < 600);
+  }
+}
+
 TEST_CASE("every preset survives params.json and config.json", "[io][params_json]") {
   const TemporaryFolder folder;
   for (const std::string& name : model_preset_names()) {

@@ -209,6 +209,28 @@ TEST_CASE("a tensor must lie inside its storage, overflow included", "[io][pickl
              Catch::Contains("at most 8"));
 }
 
+TEST_CASE("a tensor that repeats few elements may be small, and never large", "[io][pickle]") {
+  TensorPickle tensor;
+  tensor.stride = pickle_ints({0, 1});
+  tensor.size = pickle_ints({65536, 4});  // 1 MiB
+  CHECK(refusal(tensor).empty());
+  tensor.size = pickle_ints({65537, 4});
+  CHECK_THAT(refusal(tensor), Catch::Contains("size (65537, 4) has more elements than its storage, 8;") &&
+                                  Catch::Contains("save it with .contiguous()"));
+  tensor.size = pickle_ints({std::int64_t{1} << 58U, 4});
+  CHECK_THAT(refusal(tensor), Catch::Contains("more elements than its storage"));
+}
+
+TEST_CASE("a tensor's name is short and has no control characters", "[io][pickle]") {
+  const std::string tensor = TensorPickle().str();
+  CHECK(refusal(pickle_dict(std::string(512, 'a'), tensor)).empty());
+  const std::string message = refusal(pickle_dict(std::string(100'000, 'a'), tensor));
+  CHECK_THAT(message, Catch::Contains("tensor name 'aaa") && Catch::Contains("too long"));
+  CHECK(message.size() < 300);
+  CHECK_THAT(refusal(pickle_dict("a\x1B[31m", tensor)), Catch::Contains("'a?[31m'"));
+  CHECK_THAT(refusal(pickle_dict("", tensor)), Catch::Contains("is empty"));
+}
+
 TEST_CASE("arguments of the wrong kind are refused", "[io][pickle]") {
   for (const auto part : {&TensorPickle::offset, &TensorPickle::size, &TensorPickle::stride,
                           &TensorPickle::requires_grad, &TensorPickle::hooks}) {
@@ -261,8 +283,8 @@ TEST_CASE("depth, stack, memo and size are bounded", "[io][pickle]") {
              Catch::Contains("no dict of tensors"));
   CHECK_THAT(refusal(kStart + std::string(1'000'001, 'N') + "."), Catch::Contains("on the stack"));
   CHECK_THAT(refusal(kStart + std::string(1'000'001, '(') + "."), Catch::Contains("marks"));
-  CHECK_THAT(refusal(kStart + ")" + std::string(4'000'001, '\x85') + "."),
-             Catch::Contains("more than 4000000 values"));
+  CHECK_THAT(refusal(kStart + ")" + std::string(2'000'001, '\x85') + "."),
+             Catch::Contains("more than 2000000 values"));
   std::string memo = "\x80\x02N";
   for (std::uint32_t slot = 0; slot <= 1'000'000; ++slot) {
     memo.push_back('r');

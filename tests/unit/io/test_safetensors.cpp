@@ -122,6 +122,22 @@ TEST_CASE("headers of another shape are refused", "[io][safetensors]") {
   CHECK_THAT(refusal(header_of({entry("a", "f32", "[1]", 0, 4)}), 4), Catch::Contains("'f32'"));
 }
 
+TEST_CASE("names, dims and quotations of a header are bounded", "[io][safetensors]") {
+  CHECK(refusal(header_of({entry("a", "U8", "[1,1,1,1,1,1,1,4]", 0, 4)}), 4).empty());
+  CHECK_THAT(refusal(header_of({entry("a", "U8", "[1,1,1,1,1,1,1,1,4]", 0, 4)}), 4),
+             Catch::Contains("'a' has more than 8 dims"));
+  CHECK_THAT(refusal(header_of({entry(R"(a\u001b[2J)", "U8", "[4]", 0, 4)}), 4),
+             Catch::Contains("the name 'a?[2J' is empty, too long or holds control characters"));
+  for (const std::string& text :
+       {header_of({entry(std::string(100'000, 'a'), "U8", "[4]", 0, 4)}),
+        header_of({entry("a", std::string(100'000, 'b'), "[4]", 0, 4)}),
+        std::string("{\"").append(100'000, 'c'), std::string("{\"a\":\"").append(100'000, 'd') + "\xFF\"}"}) {
+    const std::string message = refusal(text, 4);
+    CHECK(!message.empty());
+    CHECK(message.size() < 600);
+  }
+}
+
 TEST_CASE("duplicate names and fields are refused", "[io][safetensors]") {
   CHECK_THAT(refusal(header_of({entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 4, 8)}), 8),
              Catch::Contains("'a' occurs twice"));

@@ -258,6 +258,22 @@ TEST_CASE("all problems of a configuration are reported at once", "[io][config]"
   }
 }
 
+TEST_CASE("a file of nothing but mistakes is told in a hundred lines, each cut and printable",
+          "[io][config]") {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) {
+    text += "key" + std::to_string(i) + ": 1\n";
+  }
+  const std::string message = message_of(text + kGood);
+  CHECK(message.find("the configuration run.yaml has 5000 problems:") == 0);
+  CHECK(count_lines(message) == 101);
+  CHECK(message.ends_with("\n  and 4900 more"));
+  const std::string one = message_of("\"a\\e[2J" + std::string(500, 'b') + "\": 1\n" + kGood);
+  CHECK(one.find("run.yaml:1:1: a?[2Jbbb") != std::string::npos);
+  const std::string cut = message_of("? " + std::string(100'000, 'b') + "\n: 1\n" + kGood);
+  CHECK(cut.size() < 1200);
+}
+
 TEST_CASE("nothing is derived from a value that could not be read", "[io][config]") {
   const std::string message = message_of("model: {checkpoint: [1]}\ndata: {train: {a: b}, eval: c}\n");
   INFO(message);

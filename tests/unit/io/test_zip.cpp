@@ -143,9 +143,12 @@ TEST_CASE("a member of more than 4 GiB is found through the ZIP64 fields", "[io]
 
 TEST_CASE("names that leave the archive are refused", "[io][zip]") {
   const TemporaryFolder folder;
-  for (const std::string name : {"/etc/passwd", "r/../../x", "..", "a\\b"}) {
+  for (const std::string name : {"/etc/passwd", "r/../../x", "..", "a\\b", "a\nb", "\x1B[2J"}) {
     CHECK_THAT(refusal(write_zip(folder / "a.zip", {{name, "x"}})), Catch::Contains("plain relative path"));
   }
+  const std::string long_name = refusal(write_zip(folder / "a.zip", {{std::string(60000, 'a'), "x"}}));
+  CHECK_THAT(long_name, Catch::Contains("plain relative path"));
+  CHECK(long_name.size() < 300);
   CHECK_THAT(refusal(write_zip(folder / "a.zip", {{"r/a", "x"}, {"r/a", "y"}})),
              Catch::Contains("two members"));
 }
