@@ -6,8 +6,13 @@ if(CARAVAN_SANITIZE)
   # Under the sanitizers GCC 12 sees uninitialised values and overlapping strings where there are none (GCC bugs 105562,
   # 105651).
   target_compile_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE} -fno-sanitize-recover=all
-                         -fno-omit-frame-pointer -Wno-maybe-uninitialized -Wno-restrict)
+                         -fno-omit-frame-pointer
+                         $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-restrict>)
   target_link_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE})
+endif()
+if(CARAVAN_FUZZ)
+  # Coverage for libFuzzer in everything; its main only in the targets (tests/fuzz).
+  target_compile_options(caravan_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 if(CARAVAN_COVERAGE)
