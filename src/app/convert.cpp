@@ -9,6 +9,7 @@
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_reader.h"
 #include "caravan/io/checkpoint_writer.h"
+#include "choice.h"
 #include "commands.h"
 
 namespace caravan::app {
@@ -55,8 +56,9 @@ bool is_inside(const std::filesystem::path& path, const std::filesystem::path& f
 
 void convert(const ConvertOptions& options) {
   const StopWatch watch;
-  const auto in = std::filesystem::weakly_canonical(options.in);
-  const auto out = std::filesystem::weakly_canonical(options.out);
+  // Absolute first: the canonical form of a relative path that does not exist yet stays relative.
+  const auto in = std::filesystem::weakly_canonical(std::filesystem::absolute(options.in));
+  const auto out = std::filesystem::weakly_canonical(std::filesystem::absolute(options.out));
   // The folder itself may be rewritten (--overwrite): it is replaced when the new one is complete.
   if (is_inside(in, out) || is_inside(out, in)) {
     fail<ConfigError>("--out {} and --in {} lie one in the other; write to a folder of its own", options.out,
@@ -91,14 +93,14 @@ void add_convert_command(CLI::App& program) {
   command->add_option("--out,-o", options->out, "folder to write")->required();
   command->add_option("--to", options->to, "layout to write: meta or hf")
       ->required()
-      ->transform(CLI::CheckedTransformer(kLayouts))
+      ->transform(choice_of(kLayouts))
       ->option_text("{meta,hf}");
   command
       ->add_option("--dtype", options->dtype, "element type to write; default: as in the files, bit for bit")
-      ->transform(CLI::CheckedTransformer(kDtypes))
+      ->transform(choice_of(kDtypes))
       ->option_text("{float64,float32,bfloat16,float16}");
   command->add_option("--tie-embeddings", options->tie, "whether the output layer is the token embedding")
-      ->transform(CLI::CheckedTransformer(kTies))
+      ->transform(choice_of(kTies))
       ->option_text("{auto,true,false}");
   command->add_option("--rope-scaling-factor", options->rope_scaling_factor,
                       "factor of scaled rotary embeddings where params.json does not say it");

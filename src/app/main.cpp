@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <csignal>
 #include <optional>
 #include <set>
 #include <string>
@@ -20,6 +21,9 @@ namespace {
 
 using namespace caravan;
 using namespace caravan::app;
+
+constexpr const char* kOutputLost =
+    "standard output could not be written to its end (disk full, or the reader is gone)";
 
 /// Commands that run on many ranks; every other one works on files alone.
 const std::set<std::string> kParallelCommands = {"train", "eval", "generate"};
@@ -107,6 +111,9 @@ int run(CLI::App& program, Process& process) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A limit on the size of files (ulimit -f) is then an error of write(), told and cleaned up like a full
+  // disk.
+  std::signal(SIGXFSZ, SIG_IGN);
   Process process{.argc = argc, .argv = argv};
   try {
     CLI::App program(
@@ -115,10 +122,11 @@ int main(int argc, char** argv) {
         "caravan");
     const int status = run(program, process);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-      throw IoError("standard output could not be written to its end (disk full, or the reader is gone)");
+      return report_failure(IoError(kOutputLost));
     }
     return status;
   } catch (const std::exception& error) {
-    return report_failure(error);
+    // fmt throws in the middle of printing and does not say where to.
+    return std::ferror(stdout) != 0 ? report_failure(IoError(kOutputLost)) : report_failure(error);
   }
 }

@@ -14,6 +14,7 @@
 #include "caravan/core/log.h"
 #include "caravan/data/bpe_trainer.h"
 #include "caravan/data/tokenizer.h"
+#include "choice.h"
 #include "commands.h"
 
 namespace caravan::app {
@@ -214,7 +215,7 @@ std::shared_ptr<CodeOptions> add_code_options(CLI::App& command) {
   command
       .add_option("--tokenizer-variant", options->variant,
                   "names of tokenizer.model's special tokens: 3.0, 3.1, or auto (by params.json beside it)")
-      ->transform(CLI::CheckedTransformer(kVariants))
+      ->transform(choice_of(kVariants))
       ->option_text("{auto,3.0,3.1}");
   return options;
 }
