@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 #include <thread>
 
@@ -18,6 +19,10 @@ namespace {
 std::string describe(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
     return "out of memory";
+  }
+  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
+    return fmt::format("{}: {}", printable(file->path1().string(), LineEnds::kEscape),
+                       file->code().message());
   }
   return printable(error.what(), LineEnds::kKeep);  // it may quote a file
 }

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
+#include "caravan/core/utf8.h"
+
 namespace caravan {
 namespace {
 
 constexpr std::size_t kMaxNameBytes = 512;
-
-bool is_control(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  return byte < 0x20 || byte == 0x7F;
-}
 
 bool is_continuation(char c) {
   return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
@@ -25,13 +22,12 @@ std::string excerpt(std::string_view text, std::size_t limit) {
        ++back) {
     --length;
   }
-  std::string shown(text.substr(0, length));
-  std::replace_if(shown.begin(), shown.end(), is_control, '?');
+  const std::string shown = printable(text.substr(0, length), LineEnds::kEscape);
   return length < text.size() ? shown + "..." : shown;
 }
 
 bool is_plain_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes && std::none_of(name.begin(), name.end(), is_control);
+  return !name.empty() && name.size() <= kMaxNameBytes && printable(name, LineEnds::kEscape) == name;
 }
 
 }  // namespace caravan

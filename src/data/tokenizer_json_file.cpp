@@ -117,7 +117,8 @@ class JsonReader {
       refuse("model.type", fmt::format("{} is not BPE", excerpt(text(model, "type", "model"))));
     }
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      if (const json& value = member(model, key); !value.is_null() && value != "") {
+      const json& value = member(model, key);
+      if (!value.is_null() && !(value.is_string() && value.get_ref<const std::string&>().empty())) {
         refuse("model", fmt::format("`{}` is not supported", key));
       }
     }

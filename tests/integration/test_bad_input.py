@@ -40,6 +40,8 @@ class CommandLine(ProgramTest):
             ("--to: 'wiki' is none of hf, meta", ["convert", "--in", "a", "--out", "b", "--to", "wiki"]),
             ("--dtype: int8 not in", ["eval", "--checkpoint", "a", "--data", "b", "--dtype", "int8"]),
             ("--max-seq-len: Value 1 not in range", ["eval", "--checkpoint", "a", "--data", "b", "--max-seq-len", 1]),
+            ("--batch-size 1048576 with --max-seq-len 65536 is more tokens than a batch may have, 2147483647",
+             ["eval", "--checkpoint", "a", "--data", "b", "--batch-size", 1 << 20, "--max-seq-len", 1 << 16]),
             ("lie one in the other", ["convert", "--in", ".", "--out", "sub", "--to", "hf"]),
             ("--set optimizer.lr: is not of the form key=value", ["train", "run.yaml", "--set", "optimizer.lr"]),
         ]:
@@ -61,8 +63,13 @@ class CommandLine(ProgramTest):
         self.expect_failure(INPUT, "notes.md: not a kind of file known here", "inspect", "notes.md")
         self.expect_failure(INPUT, "none.h5", "inspect", "none.h5")
 
+    def test_names_of_files_that_no_system_takes(self):
+        self.refuse(INPUT, "x: File name too long", output__dir="x" * 300)
+
     def test_sizes_of_a_vocabulary_to_train(self):
         text = CORPORA / "rhymes.train.txt"
+        self.expect_failure(INPUT, "run.yaml/sub: Not a directory", "tokenizer", "train", text, "--vocab-size", 300,
+                            "--out", "run.yaml/sub/t.json")
         self.expect_failure(CONFIG, "vocabulary size 10: must be 259 (256 bytes and 3 special tokens) to 1000000",
                             "tokenizer", "train", text, "--vocab-size", 10, "--out", "t.json")
 

@@ -225,6 +225,11 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
       {"model: {preset: tiny}\ndata: {train: [a, null], eval: b}\n", {"data.train: got null"}},
       {"model: {preset: tiny}\ndata: {train: a, eval: b, max_seq_len: 1}\n",
        {"data.max_seq_len: is 1; it must be from 2 to 16777216"}},
+      {"model: {preset: tiny}\ndata: {train: a, eval: b, max_seq_len: 2097152}\nfederated: {batch_size: "
+       "1025}\n",
+       {"run.yaml:3:25: federated.batch_size: is 1025 for samples of data.max_seq_len 2097152: 2149580800 "
+        "tokens "
+        "in a step, 2147483647 are possible"}},
       {"model: {preset: tiny}\ndata: {train: a, eval: b, pad_id: -1}\n",
        {"data.pad_id: is -1; it must be at least 0"}},
   };
@@ -269,7 +274,7 @@ TEST_CASE("a file of nothing but mistakes is told in a hundred lines, each cut a
   CHECK(count_lines(message) == 101);
   CHECK(message.ends_with("\n  and 4900 more"));
   const std::string one = message_of("\"a\\e[2J" + std::string(500, 'b') + "\": 1\n" + kGood);
-  CHECK(one.find("run.yaml:1:1: a?[2Jbbb") != std::string::npos);
+  CHECK(one.find("run.yaml:1:1: a\\x1B[2Jbbb") != std::string::npos);
   const std::string cut = message_of("? " + std::string(100'000, 'b') + "\n: 1\n" + kGood);
   CHECK(cut.size() < 1200);
 }
