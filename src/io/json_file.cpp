@@ -19,7 +19,10 @@ constexpr std::size_t kMaxReason = 300;  // the parser quotes what it read last
 }  // namespace
 
 json read_json_object(const std::string& path, std::int64_t limit_bytes) {
-  const std::string text = read_text_file(path, limit_bytes);
+  return parse_json_object(read_text_file(path, limit_bytes), path);
+}
+
+json parse_json_object(const std::string& text, const std::string& path) {
   std::vector<std::set<std::string>> keys;
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
     if (depth > kMaxDepth) {

@@ -11,6 +11,8 @@ namespace caravan {
 /// The object in `path`. IoError for a file larger than `limit_bytes`, malformed JSON, a key that occurs
 /// twice, nesting deeper than 64, or another value than an object.
 nlohmann::json read_json_object(const std::string& path, std::int64_t limit_bytes);
+/// The same for text already read from `path`.
+nlohmann::json parse_json_object(const std::string& text, const std::string& path);
 
 /// Typed access: a null value counts as absent, a value of another type is an IoError that names file and
 /// key.

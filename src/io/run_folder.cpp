@@ -16,6 +16,7 @@
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_files.h"
+#include "caravan/io/checkpoint_store.h"
 #include "caravan/io/output_file.h"
 #include "caravan/io/results_file.h"
 
@@ -27,9 +28,8 @@ namespace fs = std::filesystem;
 // ---- the only list of what a run writes
 
 constexpr std::array kResultPatterns = {kResultsFileName, "eval_res_llama32_ws[0-9]*_r[0-9]*.txt"};
-constexpr const char* kCheckpointPattern = "*_ws[0-9]*_lr*_round[0-9]*";
-// What a killed process leaves behind, as fnmatch takes it; the first is the one of older versions.
-constexpr std::array kTemporarySuffixes = {".[0-9]*.tmp", kTemporarySuffixPattern};
+// The model after a round, and the state of training after a step (io/checkpoint_store.h).
+constexpr std::array kCheckpointPatterns = {"*_ws[0-9]*_lr*_round[0-9]*", "step_[0-9]*"};
 constexpr std::size_t kSuffixLetters = 6;
 constexpr const char* kRemovalSuffix = ".tmp-remove";  // matches kTemporarySuffixPattern
 constexpr const char* kStateSuffix = ".state";
@@ -40,30 +40,8 @@ bool matches(const std::string& name, const std::array<const char*, N>& patterns
                      [&](const char* pattern) { return ::fnmatch(pattern, name.c_str(), 0) == 0; });
 }
 
-bool has_temporary_suffix(const std::string& name) {
-  return std::any_of(kTemporarySuffixes.begin(), kTemporarySuffixes.end(), [&](const char* suffix) {
-    return ::fnmatch((std::string("*") + suffix).c_str(), name.c_str(), 0) == 0;
-  });
-}
-
-template <std::size_t N>
-bool matches_temporary(const std::string& name, const std::array<const char*, N>& patterns) {
-  return std::any_of(patterns.begin(), patterns.end(), [&](const char* pattern) {
-    return std::any_of(kTemporarySuffixes.begin(), kTemporarySuffixes.end(), [&](const char* suffix) {
-      return ::fnmatch((std::string(pattern) + suffix).c_str(), name.c_str(), 0) == 0;
-    });
-  });
-}
-
-/// "a.pth" of "a.pth.tmp-Xy12Zq"; any other name as it is.
-std::string without_temporary_suffix(const std::string& name) {
-  for (const char* suffix : {".tmp-", ".tmp"}) {
-    if (const auto at = name.rfind(suffix); at != std::string::npos && has_temporary_suffix(name)) {
-      const std::string stem = name.substr(0, at);
-      return *(suffix + 4) == '-' ? stem : stem.substr(0, stem.rfind('.'));
-    }
-  }
-  return name;
+bool is_temporary_result(const std::string& name) {
+  return has_temporary_suffix(name) && matches(without_temporary_suffix(name), kResultPatterns);
 }
 
 bool is_plain_folder(const fs::path& path) {
@@ -100,7 +78,7 @@ std::vector<fs::path> checkpoint_folders(const fs::path& folder) {
   const fs::path parent = folder / kCheckpointsFolder;
   if (is_plain_folder(parent)) {
     for (const fs::path& entry : entries_of(parent)) {
-      if (is_plain_folder(entry) && ::fnmatch(kCheckpointPattern, entry.filename().c_str(), 0) == 0) {
+      if (is_plain_folder(entry) && matches(entry.filename().string(), kCheckpointPatterns)) {
         found.push_back(entry);
       }
     }
@@ -116,27 +94,9 @@ void remove_one(const fs::path& path) {
   }
 }
 
-void remove_checkpoint(const fs::path& folder) {
-  bool is_emptied = true;
-  for (const fs::path& entry : entries_of(folder)) {
-    const std::string name = entry.filename().string();
-    const bool is_ours =
-        is_checkpoint_file_name(name) || is_checkpoint_file_name(without_temporary_suffix(name));
-    if (is_ours && !is_plain_folder(entry)) {
-      remove_one(entry);
-    } else {
-      log::warning("{}: not written by a run, kept", entry.string());
-      is_emptied = false;
-    }
-  }
-  if (is_emptied) {
-    remove_one(folder);
-  }
-}
-
 void remove_results(const fs::path& folder) {
   for (const fs::path& checkpoint : checkpoint_folders(folder)) {
-    remove_checkpoint(checkpoint);
+    remove_checkpoint_folder(checkpoint.string());
   }
   const fs::path parent = folder / kCheckpointsFolder;
   if (is_plain_folder(parent) && entries_of(parent).empty()) {
@@ -155,7 +115,7 @@ void remove_results(const fs::path& folder) {
 
 void remove_temporaries(const fs::path& folder) {
   for (const fs::path& entry : entries_of(folder)) {
-    if (matches_temporary(entry.filename().string(), kResultPatterns) && !is_plain_folder(entry)) {
+    if (is_temporary_result(entry.filename().string()) && !is_plain_folder(entry)) {
       remove_one(entry);
     }
   }
@@ -165,9 +125,10 @@ void remove_temporaries(const fs::path& folder) {
     const bool is_orphan =
         path.ends_with(kStateSuffix) && !fs::exists(path.substr(0, path.size() - std::strlen(kStateSuffix)));
     if (is_superseded(checkpoint) || is_orphan) {
-      remove_checkpoint(checkpoint);
+      remove_checkpoint_folder(checkpoint.string());
     }
   }
+  sweep_checkpoints((folder / kCheckpointsFolder).string());
 }
 
 void remove_at_once(const std::string& folder) {
