@@ -59,7 +59,7 @@ std::int64_t planned_steps(const RunConfig& config, std::int64_t samples) {
 }
 
 ExistingRun existing_run(const RunConfig& config, bool overwrite) {
-  if (config.resume == Resume::kLatest) {
+  if (resume_choice(config) == Resume::kLatest) {
     if (overwrite) {
       throw ConfigError("--overwrite and resume: latest contradict each other; give one of them");
     }
@@ -97,7 +97,7 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
     const SamplePart part = part_of(0, ranks, inputs.train->size());  // throws when samples < ranks
     check_schedule(config.optimizer.schedule, planned_steps(config, part.samples()));
   }
-  if (config.resume == Resume::kLatest) {
+  if (resume_choice(config) == Resume::kLatest) {
     resume = find_resume_state(config, ranks);
     if (resume) {
       open_resume_model(*resume, config, inputs.model.config);
@@ -129,13 +129,13 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
   const auto& [inputs, plan, resume] = checked;
   const RunConfig& config = inputs.config;
   lock.take(config.output.dir);
-  if (config.resume == Resume::kLatest) {
+  if (resume_choice(config) == Resume::kLatest) {
     check_resume_point_stands(resume, config, world.size());
   }
   RunRecorder::ResumePoint point;
   if (resume) {
     point = {*resume->record.round, resume->record.step_records};
-  } else if (config.resume == Resume::kLatest) {
+  } else if (resume_choice(config) == Resume::kLatest) {
     log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
   }
   // What a run of this configuration left before its first round was finished is in the way and worth

@@ -158,7 +158,29 @@ void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& proble
   }
 }
 
+void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const Resume choice = resume_choice(config);
+  if (choice != Resume::kNever && config.mode == TrainMode::kSynchronous) {
+    problems.push_back(
+        {"resume",
+         fmt::format("is {}, which goes on with a federated round; mode is synchronous", config.resume)});
+  }
+  if (choice == Resume::kFolder && config.mode == TrainMode::kFederated) {
+    problems.push_back(
+        {"resume",
+         fmt::format("is {}; in mode federated it is never or latest, which goes on with the newest "
+                     "round in output.dir",
+                     config.resume)});
+  }
+}
+
 }  // namespace
+
+Resume resume_choice(const RunConfig& config) {
+  return config.resume == "never"    ? Resume::kNever
+         : config.resume == "latest" ? Resume::kLatest
+                                     : Resume::kFolder;
+}
 
 std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   std::vector<ConfigProblem> problems;
@@ -173,9 +195,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_data(config, problems);
   check_step_size(config, problems);
   check_optimizer(config, problems);
-  if (config.resume == Resume::kLatest && config.mode == TrainMode::kSynchronous) {
-    problems.push_back({"resume", "is latest, which goes on with a federated round; mode is synchronous"});
-  }
+  check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {
     problems.push_back(
         {"output.name", fmt::format("is '{}'; it becomes part of a folder's name and may hold no "

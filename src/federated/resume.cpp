@@ -1,14 +1,12 @@
 #include "caravan/federated/resume.h"
 
-#include <fmt/ranges.h>
-
-#include <algorithm>
+#include <array>
 #include <filesystem>
-#include <sstream>
-#include <vector>
+#include <string_view>
 
 #include "caravan/core/error.h"
 #include "caravan/federated/round_state.h"
+#include "caravan/io/config_differences.h"
 #include "caravan/io/results_file.h"
 #include "caravan/io/yaml_config.h"
 
@@ -17,39 +15,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The configuration as text without what may change when a run goes on.
-std::string comparable(RunConfig config) {
-  config.resume = Resume::kNever;
-  config.threads.reset();
-  config.output = {};
-  config.federated.world_size.reset();  // the number of ranks is compared by itself
-  config.federated.rounds = 0;
-  config.federated.save_every_round = true;
-  return to_yaml(config);
-}
-
-/// The first value that differs, with its dotted key. Both texts hold the same keys, one per line.
-std::string first_difference(const std::string& before, const std::string& now) {
-  constexpr std::size_t kIndent = 2;  // of to_yaml
-  std::istringstream left(before);
-  std::istringstream right(now);
-  std::vector<std::string> keys;
-  std::string a;
-  std::string b;
-  while (std::getline(left, a) && std::getline(right, b)) {
-    const std::size_t indent = a.find_first_not_of(' ');
-    const std::size_t colon = a.find(':');
-    keys.resize(indent / kIndent);
-    keys.push_back(a.substr(indent, colon - indent));
-    if (a != b) {
-      const auto value = [&](const std::string& line) {
-        return line.substr(std::min(colon + 2, line.size()));
-      };
-      return fmt::format("{} was {} and is {} now", fmt::join(keys, "."), value(a), value(b));
-    }
-  }
-  return "the number of keys differs";
-}
+/// What may change when a run goes on. The number of ranks is compared by itself.
+constexpr std::array<std::string_view, 7> kMayChange = {"resume",
+                                                        "threads",
+                                                        "output",
+                                                        "checkpoint",
+                                                        "federated.world_size",
+                                                        "federated.rounds",
+                                                        "federated.save_every_round"};
 
 /// Throws unless the run that left `found` (a file or folder) is this one.
 void check_same_run(const RunConfig& config, std::int64_t ranks, const std::string& found,
@@ -58,12 +31,11 @@ void check_same_run(const RunConfig& config, std::int64_t ranks, const std::stri
     fail<ConfigError>("resume: {} was made by {} rank{}, this run has {}; start it with the same number",
                       found, old_ranks, old_ranks == 1 ? "" : "s", ranks);
   }
-  const std::string old_text = comparable(parse_run_config(old_config, found, {}));
-  const std::string new_text = comparable(config);
-  if (old_text != new_text) {
+  const auto differences = config_differences(parse_run_config(old_config, found, {}), config, kMayChange);
+  if (!differences.empty()) {
     fail<ConfigError>(
         "resume: this is not the run of {}: {}; put the old value back, or choose another output.dir", found,
-        first_difference(old_text, new_text));
+        differences.front().str());
   }
 }
 

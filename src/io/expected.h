@@ -28,8 +28,10 @@ inline std::string expected(const Field& field, const double&) {
 }
 inline std::string expected(const Field& field, const std::string&) {
   if (!field.names.empty()) {
-    return field.names.size() == 1 ? field.names.front()
-                                   : fmt::format("one of {}", fmt::join(field.names, ", "));
+    const std::string names = fmt::format("{}", fmt::join(field.names, ", "));
+    return field.text == TextKind::kPath ? names + " or a path"
+           : field.names.size() == 1     ? names
+                                         : "one of " + names;
   }
   return field.text == TextKind::kPath ? "a path" : "a text";
 }

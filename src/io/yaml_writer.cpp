@@ -98,6 +98,27 @@ class Writer {
   int indent_;
 };
 
+class ValueLister {
+ public:
+  ValueLister(std::string prefix, std::vector<std::pair<std::string, std::string>>& values)
+      : prefix_(std::move(prefix)), values_(values) {}
+
+  template <class T>
+  void operator()(const Field& field, const T& value) {
+    std::string key = prefix_ + std::string(field.key);
+    if constexpr (Section<T>) {
+      ValueLister inner(key + ".", values_);
+      visit_fields(inner, value);
+    } else {
+      values_.emplace_back(std::move(key), format_value(value));
+    }
+  }
+
+ private:
+  std::string prefix_;
+  std::vector<std::pair<std::string, std::string>>& values_;
+};
+
 class ReferenceWriter {
  public:
   ReferenceWriter(std::string prefix, std::string& text) : prefix_(std::move(prefix)), text_(text) {}
@@ -126,6 +147,13 @@ std::string to_yaml(const RunConfig& config) {
   Writer writer(text);
   visit_fields(writer, config);
   return text;
+}
+
+std::vector<std::pair<std::string, std::string>> config_values(const RunConfig& config) {
+  std::vector<std::pair<std::string, std::string>> values;
+  ValueLister lister("", values);
+  visit_fields(lister, config);
+  return values;
 }
 
 std::string key_reference() {

@@ -85,7 +85,7 @@ TEST_CASE("a run resumed after any round gives the bits of the uninterrupted one
     parts.federated.rounds = stop;
     run_federated_config(parts, world);
     parts.federated.rounds = 4;
-    parts.resume = Resume::kLatest;
+    parts.resume = "latest";
     const RunResult resumed = run_federated_config(parts, world);
     if (world.rank() == 0) {
       CAPTURE(variant, stop);
@@ -106,7 +106,7 @@ TEST_CASE("resuming with another configuration is refused and names the key", "[
   RunConfig config = small_config(folder, world);
   config.federated.rounds = 1;
   run_federated_config(config, world);
-  config.resume = Resume::kLatest;
+  config.resume = "latest";
   config.federated.rounds = 2;
   CHECK(find_resume_state(config, world.size()).has_value());
   config.optimizer.lr = 3e-3;

@@ -11,30 +11,10 @@
 #include "caravan/io/run_folder.h"
 #include "caravan/io/yaml_config.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "support/shared_folder.h"
 #include "support/temporary_folder.h"
 
 namespace caravan::test {
-
-/// A temporary folder that all ranks of the job share; rank 0 removes it.
-class SharedFolder {
- public:
-  explicit SharedFolder(Communicator& world) : world_(world) {
-    if (world.rank() == 0) {
-      folder_ = std::make_unique<TemporaryFolder>();
-      path_ = folder_->path().string();
-    }
-    world.broadcast_bytes(path_, 0);
-  }
-  ~SharedFolder() { world_.barrier(); }
-  SharedFolder(const SharedFolder&) = delete;
-  SharedFolder& operator=(const SharedFolder&) = delete;
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  Communicator& world_;
-  std::unique_ptr<TemporaryFolder> folder_;
-  std::string path_;
-};
 
 /// Rows of random ids: enough of a pattern that training changes the loss.
 inline void write_random_rows(const std::string& path, std::int64_t rows, std::uint64_t seed,
@@ -63,7 +43,7 @@ struct RunResult {
 inline RunResult run_federated_config(const RunConfig& config, Communicator& world) {
   const RunInputs inputs = open_inputs(config, DataUse::kOpen);
   const std::optional<FoundCheckpoint> resume =
-      config.resume == Resume::kLatest ? find_resume_state(config, world.size()) : std::nullopt;
+      resume_choice(config) == Resume::kLatest ? find_resume_state(config, world.size()) : std::nullopt;
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   world.barrier();
   std::unique_ptr<RunRecorder> recorder;

@@ -13,9 +13,9 @@
 namespace caravan {
 
 enum class TrainMode : std::uint8_t { kFederated, kSynchronous };
-enum class Tie : std::uint8_t { kAuto, kTied, kUntied };     // auto | true | false
-enum class OptimizerState : std::uint8_t { kFresh, kKeep };  // fresh | keep
-enum class Resume : std::uint8_t { kNever, kLatest };        // never | latest
+enum class Tie : std::uint8_t { kAuto, kTied, kUntied };        // auto | true | false
+enum class OptimizerState : std::uint8_t { kFresh, kKeep };     // fresh | keep
+enum class Resume : std::uint8_t { kNever, kLatest, kFolder };  // never | latest | the folder of a checkpoint
 enum class LrSchedule : std::uint8_t { kConstant, kLinear, kCosine, kWsd };
 enum class Recompute : std::uint8_t { kNone, kSelective, kFull };
 
@@ -99,6 +99,14 @@ struct TrainingSection {
   friend bool operator==(const TrainingSection&, const TrainingSection&) = default;
 };
 
+struct CheckpointSection {
+  std::int64_t every = 0;  // steps; 0: after the last step only
+  std::int64_t keep = 3;   // the newest ones that stay
+  bool is_async = false;
+
+  friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
+};
+
 struct OutputSection {
   std::string dir = "runs/default";
   std::optional<std::string> name;
@@ -112,16 +120,20 @@ struct RunConfig {
   std::int64_t seed = 42;
   std::optional<std::int64_t> threads;  // per rank; null: cores of the machine / ranks on it
   std::optional<std::string> tokenizer;
-  Resume resume = Resume::kNever;
+  std::string resume = "never";  // resume_choice says which of the three it is
   ModelSection model;
   DataSection data;
   OptimizerSection optimizer;
   FederatedSection federated;
   TrainingSection training;
+  CheckpointSection checkpoint;
   OutputSection output;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
+
+/// What config.resume says. Any text but never and latest is a folder.
+Resume resume_choice(const RunConfig& config);
 
 /// One problem with a configuration value: the dotted key (a section's where several keys are at fault
 /// together) and what to say after "key: ", with the value and what is right.

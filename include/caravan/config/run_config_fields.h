@@ -33,11 +33,6 @@ struct EnumNames<OptimizerState> {
                                         std::pair{std::string_view("keep"), OptimizerState::kKeep}};
 };
 template <>
-struct EnumNames<Resume> {
-  static constexpr std::array kNames = {std::pair{std::string_view("never"), Resume::kNever},
-                                        std::pair{std::string_view("latest"), Resume::kLatest}};
-};
-template <>
 struct EnumNames<LrSchedule> {
   static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
                                         std::pair{std::string_view("linear"), LrSchedule::kLinear},
@@ -224,6 +219,22 @@ void visit_fields(Visitor& visit, S& s) {
       s.recompute);
 }
 
+template <class Visitor, MaybeConst<CheckpointSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "every",
+              .help = "Steps between checkpoints; 0: after the last step only.",
+              .bounds = from_to(0, 1e12)},
+        s.every);
+  visit(Field{.key = "keep",
+              .help = "Checkpoints that stay, the newest ones; older ones are removed.",
+              .bounds = from_to(1, 1e9)},
+        s.keep);
+  visit(Field{.key = "async",
+              .help = "Checkpoints are copied to memory and written while training goes on; takes as much "
+                      "memory as a rank writes."},
+        s.is_async);
+}
+
 template <class Visitor, MaybeConst<OutputSection> S>
 void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "dir",
@@ -254,7 +265,12 @@ void visit_fields(Visitor& visit, S& s) {
                     "when the samples are ids.",
             .text = TextKind::kPath},
       s.tokenizer);
-  visit(Field{.key = "resume", .help = "latest goes on after the last finished round in output.dir."},
+  visit(Field{.key = "resume",
+              .help = "latest goes on after the last finished round, or from the newest checkpoint, in "
+                      "output.dir; starts afresh when there is none. A path goes on from that folder "
+                      "checkpoints/step_N (mode synchronous).",
+              .text = TextKind::kPath,
+              .names = {"never", "latest"}},
         s.resume);
   visit(Field{.key = "model", .help = "What is trained."}, s.model);
   visit(Field{.key = "data", .help = "What it is trained on."}, s.data);
@@ -262,6 +278,8 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
   visit(Field{.key = "training", .help = "Steps of mode synchronous; clip_norm holds in both modes."},
         s.training);
+  visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
+        s.checkpoint);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 

@@ -27,10 +27,10 @@ void create_run_folder(const std::string& folder);
 
 /// check_run_folder, then creates the folder with its parents, tries a write, and with kOverwrite removes the
 /// files of the earlier run: results.h5, eval_res_llama32_ws*_r*.txt, and in checkpoints/*_ws*_lr*_round* and
-/// checkpoints/step_* the files of a checkpoint. A checkpoint folder with other files in it keeps those. Symbolic links are not
-/// followed. What a killed run left half written or half removed (temporary files and folders, the state of a
-/// round without its checkpoint) is removed in any case. Call after everything else about the run has been
-/// validated; one process only.
+/// checkpoints/step_* the files of a checkpoint. A checkpoint folder with other files in it keeps those.
+/// Symbolic links are not followed. What a killed run left half written or half removed (temporary files and
+/// folders, the state of a round without its checkpoint) is removed in any case. Call after everything else
+/// about the run has been validated; one process only.
 void prepare_run_folder(const std::string& folder, ExistingRun existing);
 
 struct FoundCheckpoint {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "caravan/config/run_config.h"
@@ -25,6 +26,8 @@ RunConfig parse_run_config(const std::string& text, const std::string& source,
 
 /// The effective configuration: every key with its value. parse_run_config gives the same struct back.
 std::string to_yaml(const RunConfig& config);
+/// The same as pairs of dotted key and value, in order; every configuration has the same keys.
+std::vector<std::pair<std::string, std::string>> config_values(const RunConfig& config);
 
 /// Every key with its default, what it may be and a line of help, for people.
 std::string key_reference();

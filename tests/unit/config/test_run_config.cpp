@@ -79,3 +79,15 @@ TEST_CASE("exactly one source of weights may be given", "[config][run]") {
   config.model.preset.reset();
   CHECK(find_problems(config).empty());
 }
+
+TEST_CASE("resume is never, latest or a folder", "[config][run]") {
+  RunConfig config = good();
+  CHECK(resume_choice(config) == Resume::kNever);
+  config.resume = "latest";
+  CHECK(resume_choice(config) == Resume::kLatest);
+  CHECK(find_problems(config).empty());
+  config.resume = "./latest";
+  CHECK(resume_choice(config) == Resume::kFolder);
+  REQUIRE(find_problems(config).size() == 1);
+  CHECK(find_problems(config)[0].key == "resume");
+}

@@ -87,6 +87,7 @@ data: {train: FILE, eval: EVAL, max_seq_len: 256, pad_id: null, shuffle: false, 
 optimizer: {name: adamw, lr: 2.0e-5, weight_decay: 0.02, betas: [0.8, 0.99], eps: 1.0e-7, no_decay: ["*norm*"]}
 federated: {world_size: null, rounds: 6, local_epochs: 2, batch_size: 5, enable_swapping: true}
 training: {steps: 101, batch_size: 6, eval_every: 7, clip_norm: null}
+checkpoint: {every: 20, keep: 2, async: true}
 output: {dir: runs/NAME, name: null}
 )");
   RunConfig wanted;
@@ -110,6 +111,7 @@ output: {dir: runs/NAME, name: null}
   wanted.training.steps = 101;
   wanted.training.batch_size = 6;
   wanted.training.eval_every = 7;
+  wanted.checkpoint = {20, 2, true};
   wanted.output.dir = "runs/NAME";
   CHECK(config == wanted);
 }
@@ -129,6 +131,10 @@ TEST_CASE("what is left out has its documented default", "[io][config]") {
   CHECK_FALSE(config.federated.enable_swapping);
   CHECK(config.federated.optimizer_state == OptimizerState::kFresh);
   CHECK_FALSE(config.training.clip_norm.has_value());
+  CHECK(config.resume == "never");
+  CHECK(config.checkpoint.every == 0);
+  CHECK(config.checkpoint.keep == 3);
+  CHECK_FALSE(config.checkpoint.is_async);
 }
 
 TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io][config]") {
@@ -195,6 +201,14 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
       {"training: {eval_every: -1}\n" + good, {"training.eval_every: is -1; it must be at least 0"}},
       {"threads: 0\n" + good, {"threads: is 0; it must be from 1 to 4096"}},
       {"mode: synchronous\nresume: latest\n" + good, {"run.yaml:2:9: resume: is latest"}},
+      {"resume: lastest\n" + good,
+       {"run.yaml:1:9: resume: is lastest; in mode federated it is never or latest"}},
+      {"resume: [latest]\n" + good, {"resume: got a list; expected never, latest or a path"}},
+      {"resume: ''\n" + good, {"resume: is empty"}},
+      {"checkpoint: {every: -1}\n" + good, {"checkpoint.every: is -1; it must be from 0 to"}},
+      {"checkpoint: {keep: 0}\n" + good, {"checkpoint.keep: is 0; it must be from 1 to"}},
+      {"checkpoint: {async: often}\n" + good, {"checkpoint.async: got often; expected true or false"}},
+      {"checkpoint: {evry: 5}\n" + good, {"did you mean checkpoint.every?"}},
       {"output: {dir: ''}\n" + good, {"run.yaml:1:15: output.dir: is empty"}},
       {"output: {name: a/b}\n" + good, {"output.name: is 'a/b'; it becomes part of a folder's name"}},
       {"tokenizer: \"a\\0b\"\n" + good, {"tokenizer: holds a zero byte"}},
@@ -451,6 +465,7 @@ TEST_CASE("the effective configuration reads back to the same values", "[io][con
   config.federated.optimizer_state = OptimizerState::kKeep;
   config.federated.outer = {0.9, true, 0.7};
   config.training.clip_norm = 1.0;
+  config.checkpoint = {7, 1, true};
   config.output.name = "42";
   INFO(to_yaml(config));
   CHECK(parse(to_yaml(config)) == config);

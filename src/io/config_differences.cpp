@@ -1,0 +1,69 @@
+#include "caravan/io/config_differences.h"
+
+#include <algorithm>
+#include <array>
+
+#include "caravan/core/error.h"
+#include "caravan/io/yaml_config.h"
+
+namespace caravan {
+namespace {
+
+constexpr std::array<std::string_view, 10> kMayChange = {"resume",
+                                                         "threads",
+                                                         "parallel",
+                                                         "federated",
+                                                         "training.steps",
+                                                         "training.epochs",
+                                                         "training.eval_every",
+                                                         "training.micro_batch",
+                                                         "checkpoint",
+                                                         "output"};
+constexpr std::array<std::string_view, 2> kChangesResults = {"optimizer", "training.clip_norm"};
+constexpr std::string_view kKind = "optimizer.name";
+
+/// True for the keys themselves and for what lies below them.
+bool is_among(const std::string& key, std::span<const std::string_view> keys) {
+  return std::any_of(keys.begin(), keys.end(), [&](std::string_view section) {
+    return key.starts_with(section) && (key.size() == section.size() || key[section.size()] == '.');
+  });
+}
+
+}  // namespace
+
+std::string ConfigDifference::str() const {
+  return fmt::format("{} was {} and is {} now", key, before, now);
+}
+
+std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now,
+                                                 std::span<const std::string_view> ignored) {
+  const auto old_values = config_values(before);
+  const auto new_values = config_values(now);
+  CARAVAN_CHECK(old_values.size() == new_values.size(), "configurations with {} and {} values",
+                old_values.size(), new_values.size());
+  std::vector<ConfigDifference> differences;
+  for (std::size_t i = 0; i < old_values.size(); ++i) {
+    const auto& [key, value] = old_values[i];
+    if (value != new_values[i].second && !is_among(key, ignored)) {
+      differences.push_back({key, value, new_values[i].second});
+    }
+  }
+  return differences;
+}
+
+std::vector<ConfigDifference> check_resumable(const std::string& stored, const std::string& found,
+                                              const RunConfig& now) {
+  const RunConfig before = parse_run_config(stored, found, {});
+  std::vector<ConfigDifference> differences = config_differences(before, now, kMayChange);
+  for (const ConfigDifference& difference : differences) {
+    if (!is_among(difference.key, kChangesResults) || difference.key == kKind) {
+      fail<ConfigError>(
+          "resume: this is not the run of {}: {}; put the old value back, or start a new run in another "
+          "output.dir",
+          found, difference.str());
+    }
+  }
+  return differences;
+}
+
+}  // namespace caravan
