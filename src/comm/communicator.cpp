@@ -1,5 +1,5 @@
 // The half of Communicator that is the same for every library: checks, traffic, and what is built from the
-// basic collectives.
+// basic collectives. What is started and waited on is in communicator_start.cpp.
 #include "caravan/comm/communicator.h"
 
 #include <algorithm>
@@ -7,23 +7,12 @@
 #include <utility>
 
 #include "caravan/core/error.h"
+#include "overlap.h"
 
 namespace caravan {
 namespace {
 
-void check_view(const char* function, const TensorView& view) {
-  CARAVAN_CHECK(view.defined(), "{} of an undefined tensor", function);
-  CARAVAN_CHECK(view.device().kind == DeviceKind::kCpu, "{} of {}: not in host memory", function, view.str());
-  CARAVAN_CHECK(view.is_contiguous(), "{} of {}: not contiguous", function, view.str());
-  CARAVAN_CHECK(view.numel() == 0 || view.raw() != nullptr, "{} of {}: no memory", function, view.str());
-}
-
-bool overlap(const TensorView& a, const TensorView& b) {
-  const auto a_begin = reinterpret_cast<std::uintptr_t>(a.raw());
-  const auto b_begin = reinterpret_cast<std::uintptr_t>(b.raw());
-  return a.numel() > 0 && b.numel() > 0 && a_begin < b_begin + static_cast<std::uintptr_t>(b.bytes()) &&
-         b_begin < a_begin + static_cast<std::uintptr_t>(a.bytes());
-}
+using detail::overlap;
 
 void check_disjoint(const char* function, std::span<const TensorView> parts) {
   std::vector<TensorView> sorted;
@@ -47,6 +36,32 @@ std::int64_t bytes_of_others(std::span<const TensorView> parts, int own) {
 }
 
 }  // namespace
+
+void Communicator::check_view(const char* function, const TensorView& view) const {
+  CARAVAN_CHECK(view.defined(), "{} of an undefined tensor", function);
+  CARAVAN_CHECK(view.is_contiguous(), "{} of {}: not contiguous", function, view.str());
+  if (view.device().kind == DeviceKind::kNone && accepts_shapes()) {
+    return;
+  }
+  CARAVAN_CHECK(view.device().kind == DeviceKind::kCpu, "{} of {}: not in host memory", function, view.str());
+  CARAVAN_CHECK(view.numel() == 0 || view.raw() != nullptr, "{} of {}: no memory", function, view.str());
+}
+
+void Communicator::check_reducible(const char* function, const TensorView& values) const {
+  check_view(function, values);
+  const DType dtype = values.dtype();
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64 && dtype != DType::kInt64) {
+    fail<CommError>("{} of {}: only float32, float64 and int64 can be reduced; convert to float32 first",
+                    function, values.str());
+  }
+}
+
+void Communicator::check_message(const char* function, const TensorView& values, int peer, int tag) const {
+  check_view(function, values);
+  check_rank(function, peer);
+  CARAVAN_CHECK(peer != rank(), "{} on rank {} with itself", function, peer);
+  CARAVAN_CHECK(tag >= 0 && tag <= kMaxTag, "{} with tag {}", function, tag);
+}
 
 void Communicator::check_rank(const char* function, int rank_given) const {
   CARAVAN_CHECK(rank_given >= 0 && rank_given < size(), "{}: rank {} in a group of {}", function, rank_given,
@@ -74,13 +89,7 @@ void Communicator::count(Collective collective, std::int64_t sent_bytes, std::in
 }
 
 void Communicator::all_reduce(const TensorView& values, ReduceOp op) {
-  check_view("all_reduce", values);
-  const DType dtype = values.dtype();
-  if (dtype != DType::kFloat32 && dtype != DType::kFloat64 && dtype != DType::kInt64) {
-    fail<CommError>(
-        "all_reduce of {}: only float32, float64 and int64 can be reduced; convert to float32 first",
-        values.str());
-  }
+  check_reducible("all_reduce", values);
   const std::int64_t moved = size() > 1 ? values.bytes() : 0;
   do_all_reduce(values, op);
   count(Collective::kAllReduce, moved, moved);
@@ -119,19 +128,13 @@ void Communicator::scatterv(std::span<const TensorView> parts_on_root, const Ten
 }
 
 void Communicator::send(const TensorView& values, int peer, int tag) {
-  check_view("send", values);
-  check_rank("send", peer);
-  CARAVAN_CHECK(peer != rank(), "send from rank {} to itself", peer);
-  CARAVAN_CHECK(tag >= 0 && tag <= kMaxTag, "send with tag {}", tag);
+  check_message("send", values, peer, tag);
   do_send(values, peer, tag);
   count(Collective::kPointToPoint, values.bytes(), 0);
 }
 
 void Communicator::receive(const TensorView& values, int peer, int tag) {
-  check_view("receive", values);
-  check_rank("receive", peer);
-  CARAVAN_CHECK(peer != rank(), "receive on rank {} from itself", peer);
-  CARAVAN_CHECK(tag >= 0 && tag <= kMaxTag, "receive with tag {}", tag);
+  check_message("receive", values, peer, tag);
   do_receive(values, peer, tag);
   count(Collective::kPointToPoint, 0, values.bytes());
 }

@@ -7,9 +7,10 @@
 
 namespace caravan::detail {
 
-/// Contiguous tensors of the same size; nothing when both are the same memory, and overlap is allowed.
+/// Contiguous tensors of the same size; nothing when both are the same memory or one has none, and overlap is
+/// allowed.
 inline void copy_elements(const TensorView& from, const TensorView& to) {
-  if (from.raw() != to.raw() && from.numel() > 0) {
+  if (from.raw() != to.raw() && from.raw() != nullptr && to.raw() != nullptr && from.numel() > 0) {
     std::memmove(to.raw(), from.raw(), static_cast<std::size_t>(from.bytes()));
   }
 }

@@ -1,4 +1,4 @@
-// MpiCommunicator but for gatherv and scatterv (mpi_gather.cpp).
+// MpiCommunicator but for gatherv and scatterv (mpi_gather.cpp) and for what is started (mpi_start.cpp).
 #include "caravan/comm/mpi_communicator.h"
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include "caravan/core/narrow.h"
 #include "copy.h"
 #include "mpi_check.h"
+#include "mpi_chunks.h"
 #include "mpi_group.h"
 
 namespace caravan {
@@ -41,14 +42,11 @@ MPI_Datatype mpi_type(DType dtype) {
 
 }  // namespace detail
 
+using detail::check_received;
+using detail::element;
+using detail::in_chunks;
+
 namespace {
-
-constexpr int kSendReceiveTag = Communicator::kMaxTag + 1;  // the largest tag every MPI must support
-
-/// Bytes reduced per call: the library's temporary buffers, as large as what it is given, stay small and in
-/// cache. Measured with Open MPI 4.1.4, 2 ranks on 2 cores of an EPYC Milan: 64 MiB take 27 ms in blocks of
-/// 1 to 4 MiB and 62 ms in one call; 128 MiB 55 and 121 ms.
-constexpr std::int64_t kReduceBlockBytes = std::int64_t{4} << 20;
 
 /// Takes over `comm` (also when this throws).
 std::unique_ptr<detail::MpiGroup> describe(MPI_Comm comm, std::int64_t max_count) {
@@ -59,40 +57,6 @@ std::unique_ptr<detail::MpiGroup> describe(MPI_Comm comm, std::int64_t max_count
   CARAVAN_MPI(MPI_Comm_rank(comm, &group->rank));
   CARAVAN_MPI(MPI_Comm_size(comm, &group->size));
   return group;
-}
-
-MPI_Op mpi_op(ReduceOp op) {
-  switch (op) {
-    case ReduceOp::kSum:
-      return MPI_SUM;
-    case ReduceOp::kMax:
-      return MPI_MAX;
-    case ReduceOp::kMin:
-      return MPI_MIN;
-  }
-  fail<InternalError>("no MPI operation for {}", static_cast<int>(op));
-}
-
-char* element(const TensorView& view, std::int64_t index) {
-  return static_cast<char*>(view.raw()) + index * static_cast<std::int64_t>(dtype_bytes(view.dtype()));
-}
-
-/// Calls transfer(pointer, count) over all of `view`, at most `max_count` elements at a time.
-template <class Transfer>
-void in_chunks(const TensorView& view, std::int64_t max_count, const Transfer& transfer) {
-  for (std::int64_t at = 0; at < view.numel(); at += max_count) {
-    transfer(element(view, at), narrow<int>(std::min(max_count, view.numel() - at)));
-  }
-}
-
-void check_received(const MPI_Status& status, MPI_Datatype type, int expected, int from) {
-  int received = 0;
-  CARAVAN_MPI(MPI_Get_count(&status, type, &received));
-  if (received != expected) {
-    fail<CommError>(
-        "received {} elements from rank {} where {} were expected: both sides must give the same size",
-        received, from, expected);
-  }
 }
 
 }  // namespace
@@ -111,14 +75,7 @@ std::unique_ptr<MpiCommunicator> MpiCommunicator::over_world(std::int64_t max_co
   return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(describe(comm, max_count)));
 }
 
-MpiCommunicator::~MpiCommunicator() {
-  // Nothing useful can be done about an error here, and the process is leaving the group anyway.
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (finalized == 0) {
-    MPI_Comm_free(&group_->comm);
-  }
-}
+MpiCommunicator::~MpiCommunicator() = default;
 
 int MpiCommunicator::rank() const {
   return group_->rank;
@@ -136,10 +93,10 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
 }
 
 void MpiCommunicator::do_all_reduce(const TensorView& values, ReduceOp op) {
-  const auto block = kReduceBlockBytes / static_cast<std::int64_t>(dtype_bytes(values.dtype()));
+  const auto block = detail::kReduceBlockBytes / static_cast<std::int64_t>(dtype_bytes(values.dtype()));
   in_chunks(values, std::min(group_->max_count, block), [&](char* data, int count) {
-    CARAVAN_MPI(
-        MPI_Allreduce(MPI_IN_PLACE, data, count, detail::mpi_type(values.dtype()), mpi_op(op), group_->comm));
+    CARAVAN_MPI(MPI_Allreduce(MPI_IN_PLACE, data, count, detail::mpi_type(values.dtype()), detail::mpi_op(op),
+                              group_->comm));
     count_library_call(Collective::kAllReduce);
   });
 }
@@ -183,9 +140,9 @@ void MpiCommunicator::do_send_receive(const TensorView& outgoing, int to, const 
     const std::int64_t to_receive = std::clamp<std::int64_t>(incoming.numel() - at, 0, group_->max_count);
     MPI_Status status{};
     CARAVAN_MPI(MPI_Sendrecv(to_send > 0 ? element(outgoing, at) : nullptr, narrow<int>(to_send), send_type,
-                             to_send > 0 ? to : MPI_PROC_NULL, kSendReceiveTag,
+                             to_send > 0 ? to : MPI_PROC_NULL, detail::kSendReceiveTag,
                              to_receive > 0 ? element(incoming, at) : nullptr, narrow<int>(to_receive),
-                             receive_type, to_receive > 0 ? from : MPI_PROC_NULL, kSendReceiveTag,
+                             receive_type, to_receive > 0 ? from : MPI_PROC_NULL, detail::kSendReceiveTag,
                              group_->comm, &status));
     if (to_receive > 0) {
       check_received(status, receive_type, narrow<int>(to_receive), from);

@@ -39,4 +39,28 @@ void SelfCommunicator::do_send_receive(const TensorView& outgoing, int /*to*/, c
 
 void SelfCommunicator::do_barrier() {}
 
+Pending SelfCommunicator::do_start_all_reduce(const TensorView& /*values*/, ReduceOp /*op*/) {
+  return {};
+}
+
+Pending SelfCommunicator::do_start_all_gather(const TensorView& mine, const TensorView& gathered) {
+  detail::copy_elements(mine, gathered);
+  return {};
+}
+
+Pending SelfCommunicator::do_start_reduce_scatter(const TensorView& values, const TensorView& mine) {
+  detail::copy_elements(values, mine);
+  return {};
+}
+
+Pending SelfCommunicator::do_start_send(const TensorView& values, int peer, int tag) {
+  do_send(values, peer, tag);
+  return {};
+}
+
+Pending SelfCommunicator::do_start_receive(const TensorView& values, int peer, int tag) {
+  do_receive(values, peer, tag);
+  return {};
+}
+
 }  // namespace caravan

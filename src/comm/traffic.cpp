@@ -16,6 +16,10 @@ std::string_view collective_name(Collective collective) {
       return "point_to_point";
     case Collective::kBarrier:
       return "barrier";
+    case Collective::kAllGather:
+      return "all_gather";
+    case Collective::kReduceScatter:
+      return "reduce_scatter";
   }
   return "unknown";
 }

@@ -12,7 +12,7 @@ class Pending {
  public:
   /// Nothing to wait for.
   Pending() = default;
-  /// `finish` completes the work; it is called once, by wait().
+  /// `finish` completes the work; it is called once, by wait(), and what it holds is released with it.
   explicit Pending(std::function<void()> finish) : finish_(std::move(finish)), open_(true) {}
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
@@ -37,7 +37,8 @@ class Pending {
   void wait() {
     if (open_) {
       open_ = false;
-      finish_();
+      const std::function<void()> finish = std::exchange(finish_, nullptr);
+      finish();
     }
   }
 

@@ -1,5 +1,6 @@
 // One group of ranks and the collectives on it. Implementations: SelfCommunicator (one rank),
-// MpiCommunicator (host memory). A group of one rank is valid everywhere and moves nothing.
+// MpiCommunicator (host memory), CountingCommunicator (any place in any group, counts and moves nothing). A
+// group of one rank is valid everywhere and moves nothing.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/backend/pending.h"
 #include "caravan/comm/traffic.h"
 #include "caravan/core/tensor_view.h"
 
@@ -15,11 +17,13 @@ namespace caravan {
 
 enum class ReduceOp : std::uint8_t { kSum, kMax, kMin };
 
-/// All views are contiguous host tensors (InternalError otherwise) that stay the caller's. Every function
-/// blocks until this rank's result is in place and its input may be overwritten. "Collective" means every
-/// rank of the group calls it, in the same order, with the same root and operation. A failure of the library
-/// or a disagreement between ranks is a CommError; after one the group is unusable and the job must end
-/// (MpiSession::abort), since other ranks may still wait. One thread at a time.
+/// All views are contiguous host tensors (InternalError otherwise) that stay the caller's; groups that move
+/// nothing take tensors without memory as well. Every function blocks until this rank's result is in place
+/// and its input may be overwritten, but those called start_*: theirs is the Pending's wait(), and until then
+/// nobody else touches the views. "Collective" means every rank of the group calls it, in the same order,
+/// with the same root and operation; waits may come in any order. A failure of the library or a disagreement
+/// between ranks is a CommError; after one the group is unusable and the job must end (MpiSession::abort),
+/// since other ranks may still wait. One thread at a time.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -45,14 +49,36 @@ class Communicator {
   /// The way back: parts_on_root[r] goes to rank r's `mine`. As gatherv, but parts may overlap. Collective.
   void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root);
 
+  /// gathered <- every rank's `mine` in rank order: size() equal parts of any dtype, the same everywhere.
+  /// `mine` may be this rank's part of `gathered`: then nothing is copied; other overlap is an InternalError.
+  /// Collective.
+  void all_gather(const TensorView& mine, const TensorView& gathered);
+  /// mine <- the sum over all ranks of part rank() of `values`, which is size() equal parts long. The ranks
+  /// are added in rank order, so the bits depend on nothing else. dtypes as all_reduce; `values` stays as it
+  /// is. `mine` may be this rank's part of `values`; other overlap is an InternalError. Collective.
+  void reduce_scatter(const TensorView& values, const TensorView& mine);
+
+  /// The same, started: complete after wait(). Their arithmetic may be done in wait(). Collective (the
+  /// start).
+  [[nodiscard]] Pending start_all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum);
+  [[nodiscard]] Pending start_all_gather(const TensorView& mine, const TensorView& gathered);
+  [[nodiscard]] Pending start_reduce_scatter(const TensorView& values, const TensorView& mine);
+  /// Lets what was started on this group advance; call it between pieces of other work, since a library
+  /// without threads of its own moves data only when it is called.
+  void progress() { do_progress(); }
+
   /// `tag` in [0, kMaxTag] matches sends with receives. Both sides give the same number of elements and
   /// dtype; a message of another size is a CommError on the receiver. `peer` is another rank.
   void send(const TensorView& values, int peer, int tag);
   void receive(const TensorView& values, int peer, int tag);
+  /// A started send matches a plain receive and the other way round. Between two ranks, messages of one tag
+  /// arrive in the order in which they were sent and are taken in the order in which receives were started.
+  [[nodiscard]] Pending start_send(const TensorView& values, int peer, int tag);
+  [[nodiscard]] Pending start_receive(const TensorView& values, int peer, int tag);
   /// Sends to `to` and receives from `from` at once, so a ring cannot lock up. Either may be this rank, then
   /// both must be. `outgoing` and `incoming` must not overlap.
   void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from);
-  static constexpr int kMaxTag = 32766;
+  static constexpr int kMaxTag = 32765;
 
   /// Returns when every rank has called it. Collective.
   void barrier();
@@ -85,10 +111,24 @@ class Communicator {
   virtual void do_receive(const TensorView& values, int peer, int tag) = 0;
   virtual void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) = 0;
   virtual void do_barrier() = 0;
+  virtual Pending do_start_all_reduce(const TensorView& values, ReduceOp op) = 0;
+  virtual Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) = 0;
+  virtual Pending do_start_reduce_scatter(const TensorView& values, const TensorView& mine) = 0;
+  virtual Pending do_start_send(const TensorView& values, int peer, int tag) = 0;
+  virtual Pending do_start_receive(const TensorView& values, int peer, int tag) = 0;
+  virtual void do_progress() {}
+  /// True where views without memory (DeviceKind::kNone) are as good as any.
+  virtual bool accepts_shapes() const { return false; }
 
-  void count_library_call(Collective collective) { ++traffic_[collective].library_calls; }
+  void count_library_call(Collective collective, std::int64_t calls = 1) {
+    traffic_[collective].library_calls += calls;
+  }
 
  private:
+  void check_view(const char* function, const TensorView& view) const;
+  void check_reducible(const char* function, const TensorView& values) const;
+  void check_message(const char* function, const TensorView& values, int peer, int tag) const;
+  void check_equal_parts(const char* function, const TensorView& whole, const TensorView& mine) const;
   void check_rank(const char* function, int rank) const;
   void check_parts(const char* function, std::span<const TensorView> parts, const TensorView& mine) const;
   void count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes);

@@ -39,11 +39,17 @@ class MpiCommunicator final : public Communicator {
   void do_receive(const TensorView& values, int peer, int tag) override;
   void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) override;
   void do_barrier() override;
+  Pending do_start_all_reduce(const TensorView& values, ReduceOp op) override;
+  Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) override;
+  Pending do_start_reduce_scatter(const TensorView& values, const TensorView& mine) override;
+  Pending do_start_send(const TensorView& values, int peer, int tag) override;
+  Pending do_start_receive(const TensorView& values, int peer, int tag) override;
+  void do_progress() override;
 
  private:
   explicit MpiCommunicator(std::unique_ptr<detail::MpiGroup> group);
 
-  std::unique_ptr<detail::MpiGroup> group_;
+  std::shared_ptr<detail::MpiGroup> group_;  // also held by what was started and not yet waited on
 };
 
 }  // namespace caravan

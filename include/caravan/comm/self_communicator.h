@@ -5,8 +5,8 @@
 
 namespace caravan {
 
-/// Reductions and broadcasts leave their tensor as it is; gatherv, scatterv and send_receive copy this rank's
-/// part unless source and destination are the same memory.
+/// Reductions and broadcasts leave their tensor as it is; everything else copies this rank's part unless
+/// source and destination are the same memory or there is none.
 class SelfCommunicator final : public Communicator {
  public:
   SelfCommunicator() = default;
@@ -23,6 +23,12 @@ class SelfCommunicator final : public Communicator {
   void do_receive(const TensorView& values, int peer, int tag) override;
   void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) override;
   void do_barrier() override;
+  Pending do_start_all_reduce(const TensorView& values, ReduceOp op) override;
+  Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) override;
+  Pending do_start_reduce_scatter(const TensorView& values, const TensorView& mine) override;
+  Pending do_start_send(const TensorView& values, int peer, int tag) override;
+  Pending do_start_receive(const TensorView& values, int peer, int tag) override;
+  bool accepts_shapes() const override { return true; }
 };
 
 }  // namespace caravan

@@ -16,8 +16,10 @@ enum class Collective : std::uint8_t {
   kScatterv,
   kPointToPoint,  // send, receive, send_receive
   kBarrier,
+  kAllGather,
+  kReduceScatter,
 };
-inline constexpr std::size_t kCollectiveCount = 6;
+inline constexpr std::size_t kCollectiveCount = 8;
 
 /// "all_reduce", "gatherv", ...
 std::string_view collective_name(Collective collective);
@@ -31,8 +33,11 @@ struct TrafficCounter {
   TrafficCounter& operator+=(const TrafficCounter& other);
 };
 
-/// A reduction sends and receives the tensor once; a broadcast's root sends it once per other rank; what a
-/// rank hands to itself counts nothing.
+/// A reduction sends and receives the tensor once; a broadcast's root sends it once per other rank, and so
+/// does every rank with its part of an all_gather; a reduce_scatter hands each other rank the part it sums;
+/// what a rank hands to itself counts nothing. So an all_gather or reduce_scatter of a tensor of N bytes over
+/// p ranks counts N (p − 1) / p, an all_reduce N, of which the best algorithm moves 2 N (p − 1) / p. Work
+/// that was started counts when it starts.
 struct Traffic {
   std::array<TrafficCounter, kCollectiveCount> counters{};
 

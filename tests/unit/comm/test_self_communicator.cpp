@@ -40,6 +40,21 @@ TEST_CASE("a group of one copies its part unless it is in place already", "[comm
   REQUIRE(round.values == mine.values);
 }
 
+TEST_CASE("a group of one gathers and scatters its own part", "[comm][self]") {
+  SelfCommunicator group;
+  auto mine = origin_matrix<float>(3, 4, 10);
+  OwnedMatrix<float> whole(4, 10, -1.0F);
+  group.all_gather(mine.view(), whole.view());
+  REQUIRE(whole.values == mine.values);
+  OwnedMatrix<float> back(4, 10, -1.0F);
+  group.start_reduce_scatter(whole.view(), back.view()).wait();
+  REQUIRE(back.values == mine.values);
+  group.start_all_reduce(back.view()).wait();
+  group.progress();
+  REQUIRE(back.values == mine.values);
+  REQUIRE_THROWS_AS(group.start_receive(back.view(), 0, 0), InternalError);
+}
+
 TEST_CASE("a group of one moves no bytes", "[comm][self]") {
   SelfCommunicator group;
   auto values = origin_matrix<float>(3, 4, 10);
