@@ -101,7 +101,7 @@ T* pack_for_forward(const simd::SimdOps<T>& ops, const AttentionForwardArgs& arg
 /// One block of queries of one head; `task` counts rows, heads and blocks, blocks fastest.
 template <class T>
 void forward_task(const simd::SimdOps<T>& ops, const AttentionForwardArgs& args, const VisibleKeys& visible,
-                  T* packed, std::int64_t task) {
+                  T* packed, T* memory, std::int64_t task) {
   const AttentionShape& shape = args.shape;
   const std::int64_t head_dim = shape.head_dim;
   const std::int64_t blocks = (shape.query_len + kQueryBlock - 1) / kQueryBlock;
@@ -125,14 +125,14 @@ void forward_task(const simd::SimdOps<T>& ops, const AttentionForwardArgs& args,
   block.queries = std::min(kQueryBlock, shape.query_len - begin);
   block.head_dim = head_dim;
   block.scale = static_cast<T>(shape.scale);
-  block.scratch = thread_scratch().get<T>(simd::attention_scratch(head_dim));
+  block.scratch = memory;
   ops.attention_forward(block);
 }
 
 /// All heads of one group of one row, in order.
 template <class T>
 void backward_task(const simd::SimdOps<T>& ops, const AttentionBackwardArgs& args, const VisibleKeys& visible,
-                   std::int64_t row, std::int64_t kv_head) {
+                   T* memory, std::int64_t row, std::int64_t kv_head) {
   const AttentionShape& shape = args.shape;
   const std::int64_t head_dim = shape.head_dim;
   const std::int64_t size = packed_size(shape);
@@ -140,7 +140,6 @@ void backward_task(const simd::SimdOps<T>& ops, const AttentionBackwardArgs& arg
   const std::int64_t query = row * shape.query_len;
   const std::int64_t group = shape.n_heads / shape.n_kv_heads;
   const KeyRange range = keys_of_row(shape, visible, row);
-  T* memory = thread_scratch().get<T>(3 * size + simd::attention_scratch(head_dim));
 
   simd::AttentionBackwardHead<T> head{};
   head.packed = {memory, memory + size, memory + 2 * size};
@@ -177,10 +176,11 @@ void attention_forward(const simd::SimdOps<T>& ops, const AttentionForwardArgs& 
   }
   const VisibleKeys visible = find_visible_keys(shape, args.mask, scratch);
   T* packed = pack_for_forward(ops, args, visible, scratch);
+  const ThreadScratch<T> memory(scratch.threads, simd::attention_scratch(shape.head_dim));
   const std::int64_t blocks = (shape.query_len + kQueryBlock - 1) / kQueryBlock;
   parallel_for(shape.batch * shape.n_heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t task = begin; task < end; ++task) {
-      forward_task(ops, args, visible, packed, task);
+      forward_task(ops, args, visible, packed, memory.mine(), task);
     }
   });
 }
@@ -195,9 +195,11 @@ void attention_backward(const simd::SimdOps<T>& ops, const AttentionBackwardArgs
     return;
   }
   const VisibleKeys visible = find_visible_keys(shape, args.mask, scratch);
+  const ThreadScratch<T> memory(scratch.threads,
+                                3 * packed_size(shape) + simd::attention_scratch(shape.head_dim));
   parallel_for(shape.batch * shape.n_kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t task = begin; task < end; ++task) {
-      backward_task(ops, args, visible, task / shape.n_kv_heads, task % shape.n_kv_heads);
+      backward_task(ops, args, visible, memory.mine(), task / shape.n_kv_heads, task % shape.n_kv_heads);
     }
   });
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "caravan/backend/buffer.h"
+#include "caravan/core/parallel_for.h"
 
 namespace caravan::cpu {
 
@@ -25,17 +26,27 @@ class ScratchBuffer {
   Buffer buffer_;
 };
 
-/// Of the calling thread.
-inline ScratchBuffer& thread_scratch() {
-  thread_local ScratchBuffer scratch;
-  return scratch;
-}
-
 /// What a backend keeps between calls, shared by its threads during one.
 struct CpuScratch {
   ScratchBuffer keys;
+  ScratchBuffer threads;
   ScratchBuffer ranges;
   ScratchBuffer partials;
+};
+
+/// A piece of memory for each thread, reserved before the parallel region: a thread that gets no work in the
+/// first step would else allocate in a later one. `T* mine()` inside the region.
+template <class T>
+class ThreadScratch {
+ public:
+  ThreadScratch(ScratchBuffer& buffer, std::int64_t count)
+      : stride_((count + kLine - 1) / kLine * kLine), data_(buffer.get<T>(stride_ * thread_count())) {}
+  T* mine() const { return data_ + stride_ * thread_index(); }
+
+ private:
+  static constexpr std::int64_t kLine = 64;  // elements: threads do not share cache lines
+  std::int64_t stride_;
+  T* data_;
 };
 
 /// Rows per piece of work, so that a piece outweighs handing it to a thread.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
@@ -15,7 +16,7 @@ namespace caravan {
 namespace {
 
 struct Task {
-  const std::function<void(std::int64_t, std::int64_t)>* body = nullptr;
+  const RangeBody* body = nullptr;
   std::int64_t count = 0;
   std::int64_t chunk = 0;
   std::atomic<std::int64_t> next{0};
@@ -41,11 +42,37 @@ struct Task {
   }
 };
 
+thread_local int index_of_this_thread = 0;
+
+/// Looks at `is_ready` for as long as a sleeping thread takes to wake, or a little longer: the ops of a step
+/// follow each other within microseconds, and each would else pay for waking. Long enough to bridge them,
+/// too short to matter to other programs on the same cores.
+template <class Ready>
+bool spin_until(const Ready& is_ready) {
+  constexpr auto kPatience = std::chrono::microseconds(50);
+  constexpr int kLooksPerTime = 32;
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int look = 0; look < kLooksPerTime; ++look) {
+      if (is_ready()) {
+        return true;
+      }
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
 class Pool {
  public:
   explicit Pool(int workers) {
     for (int i = 0; i < workers; ++i) {
-      threads_.emplace_back([this] { loop(); });
+      threads_.emplace_back([this, i] {
+        index_of_this_thread = i + 1;
+        loop();
+      });
     }
   }
   ~Pool() {
@@ -72,6 +99,7 @@ class Pool {
     }
     wake_.notify_all();
     task.work();
+    spin_until([this] { return running_ == 0; });
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
     task_ = nullptr;
@@ -85,6 +113,9 @@ class Pool {
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_);
     for (;;) {
+      lock.unlock();
+      spin_until([&] { return stop_ || generation_ != seen; });
+      lock.lock();
       wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
       if (stop_) {
         return;
@@ -105,9 +136,10 @@ class Pool {
   std::condition_variable done_;
   std::vector<std::thread> threads_;
   Task* task_ = nullptr;
-  std::uint64_t generation_ = 0;
-  int running_ = 0;
-  bool stop_ = false;
+  // Written under the mutex; atomic because spinning threads look at them without it.
+  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<int> running_{0};
+  std::atomic<bool> stop_{false};
 };
 
 struct Threads {
@@ -135,8 +167,11 @@ int thread_count() {
   return threads().count;
 }
 
-void parallel_for(std::int64_t count, std::int64_t grain,
-                  const std::function<void(std::int64_t, std::int64_t)>& body) {
+int thread_index() {
+  return index_of_this_thread;
+}
+
+void parallel_for(std::int64_t count, std::int64_t grain, RangeBody body) {
   if (count <= 0) {
     return;
   }

@@ -48,8 +48,14 @@ void NormEntry::materialise(Context& ctx, Saved& saved, NormEntrySlots& slots) c
                           .y = slots.normed.view,
                           .rstd = slots.rstd.view});
   }
-  slots.full.view = boundary_->enter(ctx, slots.normed.view, [&](const Shape& shape) {
-    return saved.fill(ctx, slots.full, ctx.dtype, shape);
+  // One reference: a std::function of more than two allocates, and nothing may inside a step.
+  struct Fill {
+    Context& ctx;
+    Saved& saved;
+    Slot& full;
+  } const to = {ctx, saved, slots.full};
+  slots.full.view = boundary_->enter(ctx, slots.normed.view, [&to](const Shape& shape) {
+    return to.saved.fill(to.ctx, to.full, to.ctx.dtype, shape);
   });
 }
 

@@ -46,3 +46,19 @@ TEST_CASE("an exception in any thread arrives at the caller, and the pool goes o
   }
   set_thread_count(1);
 }
+
+TEST_CASE("inside a body every thread has an index of its own", "[core][parallel_for]") {
+  for (const int threads : {1, 3}) {
+    set_thread_count(threads);
+    std::vector<std::atomic<int>> inside(static_cast<std::size_t>(threads));
+    std::atomic<int> clashes{0};
+    parallel_for(300, 1, [&](std::int64_t, std::int64_t) {
+      std::atomic<int>& mine = inside.at(static_cast<std::size_t>(thread_index()));
+      clashes += mine.fetch_add(1);
+      mine.fetch_sub(1);
+    });
+    CHECK(clashes == 0);
+    CHECK(thread_index() == 0);
+  }
+  set_thread_count(1);
+}

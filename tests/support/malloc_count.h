@@ -1,5 +1,6 @@
 // Counts what a program takes from malloc and its relatives (operator new goes through them), in all threads:
-// include it in the one source file of a program linked with glibc.
+// include it in the one source file of a program linked with glibc. Under the sanitizers, which have their
+// own malloc, nothing is counted.
 #pragma once
 
 #include <atomic>
@@ -10,9 +11,15 @@
 namespace caravan {
 
 inline std::atomic<std::int64_t> allocations{0};
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kCountsAllocations = false;
+#else
+inline constexpr bool kCountsAllocations = true;
+#endif
 
 }  // namespace caravan
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 extern "C" {
 
 void* __libc_malloc(std::size_t bytes);                           // NOLINT: glibc's name
@@ -43,3 +50,4 @@ int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
 }
 
 }  // extern "C"
+#endif
