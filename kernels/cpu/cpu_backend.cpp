@@ -25,7 +25,7 @@ class CpuBackend final : public Backend {
   bool supports(DType dtype) const override { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
   Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
 
-  void matmul_nt(const MatmulNtArgs& args, Stream&) override { cpu::matmul_nt(args); }
+  void matmul_nt(const MatmulNtArgs& args, Stream&) override { cpu::matmul_nt(table_, args); }
   void matmul_nn(const MatmulNnArgs& args, Stream&) override { cpu::matmul_nn(args); }
   void matmul_tn(const MatmulTnArgs& args, Stream&) override { cpu::matmul_tn(args); }
   void embedding_forward(const EmbeddingForwardArgs& args, Stream&) override {

@@ -7,6 +7,8 @@
 
 #include "caravan/core/narrow.h"
 #include "caravan/core/parallel_for.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/scratch.h"
 
 namespace caravan::cpu {
 namespace {
@@ -120,10 +122,21 @@ void with_real(DType dtype, Body&& body) {
 
 }  // namespace
 
-void matmul_nt(const MatmulNtArgs& args) {
+void matmul_nt(const simd::SimdTable& table, const MatmulNtArgs& args) {
   const std::int64_t k = args.a.dim(1);
   const std::int64_t n = args.c.dim(1);
   with_real(args.c.dtype(), [&]<class T>() {
+    if (args.c.dim(0) == 1) {
+      parallel_for(n, grain_rows(k), [&](std::int64_t begin, std::int64_t end) {
+        simd::ops_of<T>(table).row_dots({.rows = dense(args.b).data<T>() + begin * k,
+                                         .x = args.a.data<T>(),
+                                         .y = args.c.data<T>() + begin,
+                                         .count = end - begin,
+                                         .width = k,
+                                         .adds = args.accumulate == Accumulate::kAdd});
+      });
+      return;
+    }
     multiply<T>({CblasNoTrans, CblasTrans, args.a.data<T>(), dense(args.b).data<T>(), args.c.data<T>(),
                  args.c.dim(0), n, k, k, k, n, beta_of<T>(args.accumulate)});
   });

@@ -1,11 +1,12 @@
-// Matrix products by OpenBLAS, divided over our own threads.
+// Matrix products by OpenBLAS, divided over our own threads; of a single row by our own loop.
 #pragma once
 
 #include "caravan/backend/op_args.h"
+#include "kernels/cpu/simd_table.h"
 
 namespace caravan::cpu {
 
-void matmul_nt(const MatmulNtArgs& args);
+void matmul_nt(const simd::SimdTable& table, const MatmulNtArgs& args);
 void matmul_nn(const MatmulNnArgs& args);
 void matmul_tn(const MatmulTnArgs& args);
 

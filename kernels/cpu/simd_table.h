@@ -73,6 +73,18 @@ struct AdamwElements {
   T eps;
 };
 
+/// y[i] = Σ_k rows[i, k] · x[k], added to y or not: a product with one row, whose time is that of reading
+/// `rows` once.
+template <class T>
+struct RowDots {
+  const T* rows;  // contiguous, [count, width]
+  const T* x;
+  T* y;
+  std::int64_t count;
+  std::int64_t width;
+  bool adds;
+};
+
 // ---- attention
 
 /// Keys per block: packed keys are [blocks][E][kKeyBlock] (transposed, the last block padded with zeros).
@@ -150,6 +162,7 @@ struct SimdOps {
   void (*scale)(T* x, T factor, std::int64_t count);
   void (*adamw)(const AdamwElements<T>&);
   double (*sum_squares)(const T* x, std::int64_t count);
+  void (*row_dots)(const RowDots<T>&);
   /// out = [blocks][E][kKeyBlock] from `keys` rows.
   void (*pack_transposed)(HeadRows<const T> rows, std::int64_t begin, std::int64_t end, std::int64_t head_dim,
                           T* out);

@@ -20,29 +20,34 @@ inline void softmax_row(T* scores, const Span& panel, const Span& columns, const
     fill_zero(scores + panel.begin, panel.end - panel.begin);
     return;
   }
+  const bool is_whole = columns.begin == panel.begin && columns.end == panel.end;
   const Vec<T> lowest = splat(-static_cast<T>(__builtin_inf()));
   Vec<T> largest = lowest;
   for (std::int64_t at = panel.begin; at < panel.end; at += kLanes<T>) {
-    largest = larger<T>(lanes_in<T>(columns, at) ? load(scores + at) : lowest, largest);
+    const Vec<T> score = load(scores + at);
+    largest = larger<T>(is_whole ? score : (lanes_in<T>(columns, at) ? score : lowest), largest);
   }
   const T in_block = max_of<T>(largest);
   const T before = state.maximum[i];
   const T maximum = in_block > before ? in_block : before;
   Vec<T> sum{};
   for (std::int64_t at = panel.begin; at < panel.end; at += kLanes<T>) {
-    const Vec<T> p = lanes_in<T>(columns, at) ? exp_of(load(scores + at) - maximum) : Vec<T>{};
+    const Vec<T> value = exp_of(load(scores + at) - maximum);
+    const Vec<T> p = is_whole ? value : (lanes_in<T>(columns, at) ? value : Vec<T>{});
     store(scores + at, p);
     sum += p;
   }
-  const T correction = exp_of(before - maximum);
   state.maximum[i] = maximum;
+  if (maximum == before) {
+    state.sum[i] += sum_of<T>(sum);
+    return;
+  }
+  const T correction = inline_exp(before - maximum);
   state.sum[i] = state.sum[i] * correction + sum_of<T>(sum);
-  if (correction != T{1}) {
-    T* output = state.output + i * head_dim;
+  T* output = state.output + i * head_dim;
 #pragma omp simd
-    for (std::int64_t e = 0; e < head_dim; ++e) {
-      output[e] *= correction;
-    }
+  for (std::int64_t e = 0; e < head_dim; ++e) {
+    output[e] *= correction;
   }
 }
 

@@ -28,6 +28,8 @@ void adamw(const AdamwElements<T>& args);
 template <class T>
 double sum_squares(const T* x, std::int64_t count);
 template <class T>
+void row_dots(const RowDots<T>& args);
+template <class T>
 void pack_transposed(HeadRows<const T> rows, std::int64_t begin, std::int64_t end, std::int64_t head_dim,
                      T* out);
 template <class T>

@@ -30,23 +30,31 @@ struct Result {
 };
 enum class Start : std::uint8_t { kZero, kAdd };
 
-/// c[i, 0 .. vectors·lanes) (+)= Σ_p a(i, p) · b[p, ·]; with kPartial the only vector has `last` elements.
+/// c[i, 0 .. vectors·lanes) (+)= Σ_p a(i, p) · b[p, ·] for inner > 0; with kPartial the only vector has
+/// `last` elements.
 template <class T, int kRows, int kVectors, bool kPartial>
 inline void tile(const Left<T>& a, const Right<T>& b, const Result<T>& c, std::int64_t inner, Start start,
                  std::int64_t last) {
   constexpr std::int64_t kWidth = kLanes<T>;
+  // Copies: a store of T might otherwise change what the references say, and each would be read again.
+  T* const out = c.data;
+  const std::int64_t out_stride = c.stride;
+  const std::int64_t row_stride = a.row_stride;
+  const std::int64_t col_stride = a.col_stride;
+  const std::int64_t right_stride = b.stride;
   Vec<T> sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      T* at = c.data + i * c.stride + v * kWidth;
+      T* at = out + i * out_stride + v * kWidth;
       sum[i][v] = start == Start::kZero ? Vec<T>{} : (kPartial ? load_first(at, last) : load(at));
     }
   }
   const T* right = b.data;
   const T* left = a.data;
-  for (std::int64_t p = 0; p < inner; ++p) {
+  std::int64_t p = 0;
+  do {  // not a loop that may end at once: the sums would be copied where its two ways out meet
     Vec<T> row[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
@@ -54,20 +62,20 @@ inline void tile(const Left<T>& a, const Right<T>& b, const Result<T>& c, std::i
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const T factor = left[i * a.row_stride];
+      const T factor = left[i * row_stride];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         sum[i][v] += factor * row[v];
       }
     }
-    right += b.stride;
-    left += a.col_stride;
-  }
+    right += right_stride;
+    left += col_stride;
+  } while (++p < inner);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      T* at = c.data + i * c.stride + v * kWidth;
+      T* at = out + i * out_stride + v * kWidth;
       if constexpr (kPartial) {
         store_first(at, sum[i][v], last);
       } else {
@@ -88,6 +96,12 @@ inline void tile_row(const Left<T>& a, const Right<T>& b, const Result<T>& c, st
   for (; j + kTileVectors * kWidth <= cols; j += kTileVectors * kWidth) {
     tile<T, kRows, kTileVectors, false>(a, right(), result(), inner, start, 0);
   }
+  if constexpr (kTileVectors == 4) {  // causal blocks are one, two or three vectors wide
+    if (j + 2 * kWidth <= cols) {
+      tile<T, kRows, 2, false>(a, right(), result(), inner, start, 0);
+      j += 2 * kWidth;
+    }
+  }
   for (; j + kWidth <= cols; j += kWidth) {
     tile<T, kRows, 1, false>(a, right(), result(), inner, start, 0);
   }
@@ -100,6 +114,12 @@ inline void tile_row(const Left<T>& a, const Right<T>& b, const Result<T>& c, st
 template <class T>
 inline void product(Left<T> a, const Right<T>& b, Result<T> c, std::int64_t rows, std::int64_t cols,
                     std::int64_t inner, Start start) {
+  if (inner <= 0) {
+    for (std::int64_t row = 0; start == Start::kZero && row < rows; ++row) {
+      __builtin_memset(c.data + row * c.stride, 0, static_cast<std::size_t>(cols) * sizeof(T));
+    }
+    return;
+  }
   std::int64_t i = 0;
   for (; i + kTileRows <= rows; i += kTileRows) {
     tile_row<T, kTileRows>(a, b, c, cols, inner, start);

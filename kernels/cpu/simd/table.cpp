@@ -19,6 +19,7 @@ constexpr SimdOps<T> ops() {
           .scale = scale<T>,
           .adamw = adamw<T>,
           .sum_squares = sum_squares<T>,
+          .row_dots = row_dots<T>,
           .pack_transposed = pack_transposed<T>,
           .attention_forward = attention_forward<T>,
           .attention_backward = attention_backward<T>};

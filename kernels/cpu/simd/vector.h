@@ -90,16 +90,37 @@ inline IntVec<T> lane_numbers(std::int64_t from) {
   return result;
 }
 
+/// Lane l gets lane l ^ kDistance.
+template <class T, int kDistance>
+inline Vec<T> swapped(Vec<T> v) {
+  constexpr int d = kDistance;
+  if constexpr (kLanes<T> == 16) {
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d, 8 ^ d, 9 ^ d,
+                                   10 ^ d, 11 ^ d, 12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d);
+  } else if constexpr (kLanes<T> == 8) {
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d);
+  } else if constexpr (kLanes<T> == 4) {
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d);
+  } else {
+    static_assert(kLanes<T> == 2);
+    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d);
+  }
+}
+
+/// combine(...) of all lanes, in halves: lane l with l + lanes/2, and so on.
+template <class T, int kDistance = static_cast<int>(kLanes<T> / 2), class Combine>
+inline Vec<T> folded(Vec<T> value, const Combine& combine) {
+  value = combine(value, swapped<T, kDistance>(value));
+  if constexpr (kDistance > 1) {
+    return folded<T, kDistance / 2>(value, combine);
+  } else {
+    return value;
+  }
+}
+
 template <class T>
 inline T sum_of(Vec<T> value) {
-  T lanes[kLanes<T>];
-  store(lanes, value);
-  for (std::int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (std::int64_t lane = 0; lane < half; ++lane) {
-      lanes[lane] += lanes[lane + half];
-    }
-  }
-  return lanes[0];
+  return folded<T>(value, [](Vec<T> a, Vec<T> b) { return a + b; })[0];
 }
 template <class T>
 inline Vec<T> larger(Vec<T> a, Vec<T> b) {
@@ -107,14 +128,7 @@ inline Vec<T> larger(Vec<T> a, Vec<T> b) {
 }
 template <class T>
 inline T max_of(Vec<T> value) {
-  T lanes[kLanes<T>];
-  store(lanes, value);
-  for (std::int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (std::int64_t lane = 0; lane < half; ++lane) {
-      lanes[lane] = lanes[lane] > lanes[lane + half] ? lanes[lane] : lanes[lane + half];
-    }
-  }
-  return lanes[0];
+  return folded<T>(value, [](Vec<T> a, Vec<T> b) { return larger<T>(a, b); })[0];
 }
 
 // ---- exponentials
@@ -174,6 +188,14 @@ inline Vec<float> exp_of(Vec<float> x) {
   const Vec<float> y = p * reinterpret_cast<Vec<float>>(factor1) * reinterpret_cast<Vec<float>>(factor2);
   const Vec<float> bounded = x > splat(kHighest) ? splat(__builtin_inff()) : y;
   return x < splat(kLowest) ? Vec<float>{} : bounded;
+}
+
+/// exp of a scalar without a call, which would save every vector register.
+inline float inline_exp(float x) {
+  return exp_of(splat(x))[0];
+}
+inline double inline_exp(double x) {
+  return __builtin_exp(x);
 }
 
 }  // namespace caravan::simd::CARAVAN_SIMD_LEVEL
