@@ -59,7 +59,7 @@ void run(const EvalOptions& options) {
   Executor executor(
       model, *backend,
       {.batch = options.batch_size, .seq_len = options.max_seq_len - 1, .pass = Pass::kForward});
-  load_parameters(opened.source, 0, executor.context(), model.parameters());
+  load_parameters(opened.source, 0, executor.context(), whole_shards(model.parameters()));
   const Evaluation result = evaluate(executor, *data);
   log::info("{} tokens of {} samples in {:.2f} s", result.tokens, result.samples, result.seconds);
 

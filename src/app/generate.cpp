@@ -93,7 +93,7 @@ void run(const GenerateOptions& options) {
   Generator generator(opened.source.config, opened.dtype, *backend, longest,
                       options.no_cache ? KvCache::kOff : KvCache::kOn,
                       [&](const Context& ctx, ParameterSet& parameters) {
-                        load_parameters(opened.source, 0, ctx, parameters);
+                        load_parameters(opened.source, 0, ctx, whole_shards(parameters));
                       });
   std::vector<std::int32_t> stop_ids;
   if (opened.text.tokenizer && !options.ignore_stop) {

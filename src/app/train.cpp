@@ -36,13 +36,7 @@ struct TrainOptions {
 std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_dry_run) {
   const auto& wanted = config.federated.world_size;
   if (config.mode == TrainMode::kSynchronous) {
-    if (ranks > 1) {
-      fail<ConfigError>(
-          "mode: synchronous runs on one rank in this version, not on {}; start it without mpirun, or "
-          "use mode: federated",
-          ranks);
-    }
-    return 1;
+    return ranks;
   }
   if (wanted && *wanted != ranks && !is_dry_run) {
     fail<ConfigError>(
@@ -52,10 +46,12 @@ std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_
   return wanted ? *wanted : ranks;
 }
 
-/// Optimizer steps of a rank; with packing in federated mode the most there can be.
-std::int64_t planned_steps(const RunConfig& config, std::int64_t samples) {
-  return config.mode == TrainMode::kFederated ? LocalSchedule::most_steps(config, samples)
-                                              : config.training.steps;
+/// Optimizer steps of a rank; with packing the most there can be. Throws when there are fewer samples than
+/// federated ranks.
+std::int64_t planned_steps(const RunConfig& config, std::int64_t ranks, std::int64_t samples) {
+  return config.mode == TrainMode::kFederated
+             ? LocalSchedule::most_steps(config, part_of(0, ranks, samples).samples())
+             : most_synchronous_steps(config, ranks, samples);
 }
 
 ExistingRun existing_run(const RunConfig& config, bool overwrite) {
@@ -94,8 +90,7 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
   const auto plan_for = [&](const ModelConfig& model) { checked.plan = make_plan(config, model, ranks); };
   inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen, plan_for);
   if (inputs.train) {
-    const SamplePart part = part_of(0, ranks, inputs.train->size());  // throws when samples < ranks
-    check_schedule(config.optimizer.schedule, planned_steps(config, part.samples()));
+    check_schedule(config.optimizer.schedule, planned_steps(config, ranks, inputs.train->size()));
   }
   if (resume_choice(config) == Resume::kLatest) {
     resume = find_resume_state(config, ranks);
@@ -143,8 +138,9 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
   const ExistingRun existing = existing_run(config, options.overwrite);
   prepare_run_folder(config.output.dir,
                      existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
-  const RunIdentity identity = config.mode == TrainMode::kFederated ? federated_identity(inputs, world.size())
-                                                                    : synchronous_identity(inputs);
+  const RunIdentity identity = config.mode == TrainMode::kFederated
+                                   ? federated_identity(inputs, world.size())
+                                   : synchronous_identity(inputs, world.size());
   return std::make_unique<RunRecorder>(inputs, identity, environment, resume ? &point : nullptr);
 }
 
@@ -186,7 +182,7 @@ void run(const TrainOptions& options) {
   if (config.mode == TrainMode::kFederated) {
     run_federated(inputs, world, *backend, open, resume);
   } else {
-    run_synchronous(inputs, *backend, open);
+    run_synchronous(inputs, world, *backend, open);
   }
   if (recorder) {
     log::info("results: {}", recorder->results_path());

@@ -13,6 +13,15 @@ namespace {
 constexpr std::array<MeshAxis, kMeshAxisCount> kOutermostFirst = {
     MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp};
 
+/// Ranks to step for one step on the axis.
+int stride(const MeshSizes& sizes, MeshAxis axis) {
+  int ranks = 1;
+  for (std::size_t i = kMeshAxisCount; kOutermostFirst.at(--i) != axis;) {
+    ranks *= sizes[kOutermostFirst.at(i)];
+  }
+  return ranks;
+}
+
 void check_sizes(const MeshSizes& sizes, int world_size) {
   std::int64_t product = 1;
   std::string listed;
@@ -65,21 +74,30 @@ int MeshSizes::operator[](MeshAxis axis) const {
   fail<InternalError>("no mesh axis {}", static_cast<int>(axis));
 }
 
+int MeshSizes::coordinate(MeshAxis axis, int rank) const {
+  return rank / stride(*this, axis) % (*this)[axis];
+}
+
 Mesh::Mesh(Communicator& world, const MeshSizes& sizes) : sizes_(sizes) {
   check_sizes(sizes, world.size());
-  int stride = 1;  // ranks to step for one step on the axis
-  for (std::size_t i = kMeshAxisCount; i-- > 0;) {
-    const int count = sizes[kOutermostFirst[i]];
-    const int coordinate = world.rank() / stride % count;
-    coordinates_[i] = coordinate;
-    if (count == 1) {
-      groups_[i] = std::make_unique<SelfCommunicator>();
-    } else {
-      // The members of a group differ on this axis only: its colour is their rank with this coordinate 0.
-      groups_[i] = world.split(world.rank() - coordinate * stride, coordinate);
-    }
-    stride *= count;
+  for (std::size_t i = 0; i < kMeshAxisCount; ++i) {
+    const MeshAxis axis = kOutermostFirst.at(i);
+    coordinates_.at(i) = sizes.coordinate(axis, world.rank());
+    groups_.at(i) = group(world, {&axis, 1});
   }
+}
+
+std::unique_ptr<Communicator> Mesh::group(Communicator& world, std::span<const MeshAxis> axes) const {
+  int count = 1;
+  int colour = world.rank();  // the rank of the member whose coordinates on these axes are 0
+  for (const MeshAxis axis : axes) {
+    count *= sizes_[axis];
+    colour -= sizes_.coordinate(axis, world.rank()) * stride(sizes_, axis);
+  }
+  if (count == 1) {
+    return std::make_unique<SelfCommunicator>();
+  }
+  return world.split(colour, world.rank());
 }
 
 Coordinates Mesh::coordinates() const {

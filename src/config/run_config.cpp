@@ -114,7 +114,9 @@ void check_data(const RunConfig& config, std::vector<ConfigProblem>& problems) {
 void check_step_size(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   constexpr double kMaxTokens = 2147483647.0;
   const bool is_federated = config.mode == TrainMode::kFederated;
-  const std::int64_t batch_size = is_federated ? config.federated.batch_size : config.training.batch_size;
+  const std::int64_t batch_size =
+      is_federated ? config.federated.batch_size
+                   : config.training.batch_size.value_or(config.training.batch_size_per_rank.value_or(1));
   const double tokens = static_cast<double>(batch_size) * static_cast<double>(config.data.max_seq_len);
   if (tokens > kMaxTokens) {
     problems.push_back(
@@ -122,6 +124,22 @@ void check_step_size(const RunConfig& config, std::vector<ConfigProblem>& proble
          fmt::format("is {} for samples of data.max_seq_len {}: {:.0f} tokens in a step, {:.0f} "
                      "are possible",
                      batch_size, config.data.max_seq_len, tokens, kMaxTokens)});
+  }
+}
+
+void check_training(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const TrainingSection& training = config.training;
+  if (training.steps && training.epochs) {
+    problems.push_back({"training.epochs", fmt::format("is {} and training.steps is {}; give one of them",
+                                                       *training.epochs, *training.steps)});
+  }
+  if (training.batch_size && training.batch_size_per_rank) {
+    problems.push_back({"training.batch_size_per_rank",
+                        fmt::format("is {} and training.batch_size is {}; give one of them",
+                                    *training.batch_size_per_rank, *training.batch_size)});
+  }
+  if (config.mode == TrainMode::kFederated && config.parallel != ParallelSection{}) {
+    problems.push_back({"parallel", "is the mesh of mode: synchronous, but mode is federated; leave it out"});
   }
 }
 
@@ -194,6 +212,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_model(config.model, problems);
   check_data(config, problems);
   check_step_size(config, problems);
+  check_training(config, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {

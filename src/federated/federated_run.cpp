@@ -6,8 +6,20 @@
 
 namespace caravan {
 
+namespace {
+
+/// A slice's steps are its rank's alone.
+BatchGeometry local_geometry(const RunConfig& config) {
+  const std::int64_t rows = config.federated.batch_size;
+  return {.batch_size = rows,
+          .rows_per_rank = rows,
+          .micro_batch = std::min(rows, config.training.micro_batch.value_or(rows))};
+}
+
+}  // namespace
+
 Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
-  return {.batch = config.federated.batch_size,
+  return {.batch = local_geometry(config).micro_batch,
           .seq_len = config.data.max_seq_len - 1,
           .pass = Pass::kForwardBackward,
           .policy = save_policy(config.training.recompute)};
@@ -15,6 +27,7 @@ Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
 
 Executor::Limits FederatedRun::eval_limits(const RunConfig& config) {
   Executor::Limits limits = train_limits(config);
+  limits.batch = config.federated.batch_size;
   limits.pass = Pass::kForward;
   return limits;
 }
@@ -46,11 +59,10 @@ FederatedRun::FederatedRun(Setup setup)
   check_world_size(setup_.model, ranks);
   slice_ = std::make_unique<Llama>(setup_.model, slice_layout(config, slot_, ranks), setup_.backend,
                                    Ports{boundary_, attention_, vocab_});
-  trainer_ =
-      std::make_unique<LocalTrainer>(*slice_, setup_.backend,
-                                     LocalTrainer::Options{.limits = train_limits(config),
-                                                           .optimizer = adamw_options(config.optimizer),
-                                                           .clip_norm = config.training.clip_norm});
+  trainer_ = std::make_unique<Trainer>(*slice_, setup_.backend,
+                                       Trainer::Options{.limits = train_limits(config),
+                                                        .optimizer = adamw_options(config.optimizer),
+                                                        .clip_norm = config.training.clip_norm});
   const bool is_aggregator = setup_.world.rank() == SliceExchange::kAggregator;
   const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
   if (is_aggregator && (ranks > 1 || !is_plain)) {
@@ -122,13 +134,15 @@ void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
   if (options.optimizer_state == OptimizerState::kFresh) {
     trainer_->optimizer().reset(trainer_->executor().context());
   }
+  const BatchGeometry geometry = local_geometry(setup_.config);
   Batch batch;
   for (std::int64_t e = 0; e < options.local_epochs; ++e) {
     const std::int64_t epoch = (round - 1) * options.local_epochs + e;
     setup_.train.start_epoch(epoch);
     for (std::int64_t i = 0; setup_.train.next(batch); ++i) {
       const double lr = schedule_.lr(epoch, i);
-      const StepResult result = trainer_->step(batch, lr);
+      const StepResult result =
+          trainer_->step(micro_batches(batch, geometry, {}, 0), batch.valid_tokens, lr);
       if (result.updated) {
         on_step({.round = round, .epoch = epoch, .step = trainer_->steps(), .lr = lr, .result = result});
       }

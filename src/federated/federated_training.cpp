@@ -136,11 +136,11 @@ void run_federated(const RunInputs& inputs, Communicator& world, Backend& backen
   if (resume) {
     const ModelSource source = open_resume_model(*resume, config, inputs.model.config);
     run.load(
-        [&](const Context& ctx, ParameterSet& parameters) { load_parameters(source, 0, ctx, parameters); });
+        [&](const Context& ctx, ParameterSet& parameters) { load_parameters(source, 0, ctx, whole_shards(parameters)); });
     load_round_state(round_state_folder(resume->folder), run);
   } else {
     run.load([&](const Context& ctx, ParameterSet& parameters) {
-      load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, parameters);
+      load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, whole_shards(parameters));
     });
   }
 

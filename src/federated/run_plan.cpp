@@ -6,7 +6,7 @@
 #include "caravan/config/run_config_fields.h"
 #include "caravan/core/error.h"
 #include "caravan/federated/federated_run.h"
-#include "caravan/train/synchronous_training.h"
+#include "caravan/train/synchronous_run.h"
 
 namespace caravan {
 namespace {
@@ -73,7 +73,7 @@ std::vector<PlannedTensor> planned_tensors(const ModelConfig& model, ShardTable 
       name.replace(7, 1, "*");
     }
     tensors.push_back({std::move(name), spec.shape, region_shape(spec.shard.resolve(spec.shape, at)),
-                       spec.shard.is_split("slot")});
+                       !spec.shard.cuts.empty()});
   }
   return tensors;
 }
@@ -152,10 +152,14 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
   plan.parameters = parameter_count(model);
   StepNeeds needs;
   if (!is_federated) {
-    plan.tensors = planned_tensors(model, ShardTable::kWhole, {});
-    plan.local_parameters = plan.parameters;
-    plan.aggregator =
-        training_memory(model, SynchronousRun::layout(config), SynchronousRun::limits(config), ports, needs);
+    const MeshSizes sizes = resolve_mesh(config.parallel, ranks);
+    const SynchronousLayout layout(config, model, sizes, 0);
+    plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
+    CountingBackend counting;
+    plan.local_parameters = Llama(model, layout.model, counting, ports).parameters().numel();
+    plan.aggregator = training_memory(model, layout.model, layout.limits, ports, needs);
+    plan.trainer = plan.aggregator;
+    plan.rows_per_rank = layout.geometry.rows_per_rank;
   } else {
     check_world_size(model, ranks);
     plan.tensors = planned_tensors(model, ShardTable::kFederated, at);
@@ -212,14 +216,17 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
                           tensor.is_split ? "" : "  (copy)");
     }
   }
-  text += describe_memory(plan.aggregator, plan.ranks == 1 ? "the rank" : "rank 0 (aggregator and trainer)");
-  if (plan.ranks > 1) {
+  const bool is_mesh = plan.ranks > 1 && !is_federated;
+  text += describe_memory(plan.aggregator, plan.ranks == 1 ? "the rank"
+                                           : is_mesh       ? "rank 0, the largest"
+                                                           : "rank 0 (aggregator and trainer)");
+  if (plan.ranks > 1 && is_federated) {
     text += describe_memory(plan.trainer, "every other rank");
     text +=
         fmt::format("  gathered per round: {} of split parameters\n", format_bytes(plan.bytes_up_per_round));
   }
   text += fmt::format("  work per step and rank: {:.3g} GFLOP for {} x {} tokens\n", plan.step_flops / 1e9,
-                      is_federated ? config.federated.batch_size : config.training.batch_size,
+                      is_federated ? config.federated.batch_size : plan.rows_per_rank,
                       config.data.max_seq_len - 1);
   return text;
 }

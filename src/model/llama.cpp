@@ -18,7 +18,8 @@ Llama::Llama(const ModelConfig& config, const Layout& layout, Backend& backend, 
     : config_(possible(config)),
       layout_(layout),
       ports_(ports),
-      parameters_(parameter_table(config, layout.table), layout.at, layout.dtype, backend, layout.gradients),
+      parameters_(parameter_table(config, layout.table), layout.at, layout.dtype, backend, layout.gradients,
+                  layout.values),
       rope_(backend, layout.dtype, config, layout.positions) {
   Parameter& embedding = parameters_.at("tok_embeddings.weight");
   segments_.push_back(std::make_unique<EmbeddingSegment>(embedding));

@@ -19,20 +19,51 @@ bool has(const std::string& name, const char* part) {
   return name.find(part) != std::string::npos;
 }
 
-/// Cuts of the federated table: whole heads of q, k, v (rows) and o (columns), single rows of w1 and w3,
-/// columns of w2.
-ShardSpec federated_cut(const std::string& name, const ModelConfig& config) {
-  const auto cut = [](int dim, std::int64_t unit) { return ShardSpec{{{"slot", dim, unit}}, {}}; };
-  if (has(name, ".wq.") || has(name, ".wk.") || has(name, ".wv.")) {
-    return cut(0, config.head_dim);
+/// Whole heads of q, k, v (rows) and o (columns), single rows of w1 and w3, columns of w2.
+ShardSpec block_cut(const std::string& name, const ModelConfig& config, const char* axis,
+                    const char* kv_axis) {
+  const auto cut = [](const char* over, int dim, std::int64_t unit) {
+    return ShardSpec{{{over, dim, unit}}, {}};
+  };
+  if (has(name, ".wq.")) {
+    return cut(axis, 0, config.head_dim);
+  }
+  if (has(name, ".wk.") || has(name, ".wv.")) {
+    return cut(kv_axis, 0, config.head_dim);
   }
   if (has(name, ".wo.")) {
-    return cut(1, config.head_dim);
+    return cut(axis, 1, config.head_dim);
   }
   if (has(name, ".w1.") || has(name, ".w3.")) {
-    return cut(0, 1);
+    return cut(axis, 0, 1);
   }
-  return has(name, ".w2.") ? cut(1, 1) : ShardSpec{};
+  return has(name, ".w2.") ? cut(axis, 1, 1) : ShardSpec{};
+}
+
+ShardSpec synchronous_cut(const std::string& name, const ModelConfig& config) {
+  if (has(name, "norm")) {
+    return {{}, {"sp"}};
+  }
+  if (name == "tok_embeddings.weight" || name == "output.weight") {
+    return {{{"tp", 0, 1}}, {}};
+  }
+  ShardSpec spec = block_cut(name, config, "tp", "kv");
+  if (spec.is_split("kv")) {
+    spec.partial_axes = {"kv_copies"};
+  }
+  return spec;
+}
+
+ShardSpec shard_of(const std::string& name, const ModelConfig& config, ShardTable table) {
+  switch (table) {
+    case ShardTable::kWhole:
+      return {};
+    case ShardTable::kFederated:
+      return block_cut(name, config, "slot", "slot");
+    case ShardTable::kSynchronous:
+      return synchronous_cut(name, config);
+  }
+  fail<InternalError>("no shard table {}", static_cast<int>(table));
 }
 
 /// The embedding, then attention and MLP of each layer, then the head.
@@ -62,26 +93,30 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable
   for (const ParameterShape& parameter : parameter_shapes(config)) {
     const std::string& name = parameter.name;
     specs.push_back({name, parameter.shape,
-                     table == ShardTable::kFederated ? federated_cut(name, config) : ShardSpec{},
+                     shard_of(name, config, table),
                      group_of(name, config), initial_deviation(name, config)});
   }
   return specs;
 }
 
 ParameterSet::ParameterSet(std::vector<ParameterSpec> specs, const Coordinates& at, DType dtype,
-                           Backend& backend, Gradients gradients) {
+                           Backend& backend, Gradients gradients, Values values) {
   std::int64_t bytes = 0;
   for (ParameterSpec& spec : specs) {
     parameters_.emplace_back(std::move(spec), at);
     bytes += aligned_bytes(parameters_.back().shape(), dtype);
   }
-  values_ = backend.allocate(bytes);
+  if (values == Values::kAllocated) {
+    values_ = backend.allocate(bytes);
+  }
   if (gradients == Gradients::kAllocated) {
     grads_ = backend.allocate(bytes);
   }
   std::int64_t offset = 0;
   for (Parameter& parameter : parameters_) {
-    parameter.value_ = values_.view(offset, dtype, parameter.shape());
+    if (values == Values::kAllocated) {
+      parameter.value_ = values_.view(offset, dtype, parameter.shape());
+    }
     if (gradients == Gradients::kAllocated) {
       parameter.grad_ = grads_.view(offset, dtype, parameter.shape());
     }
@@ -120,16 +155,24 @@ std::int64_t ParameterSet::numel() const {
   return total;
 }
 
-void initialise(const Context& ctx, ParameterSet& parameters, std::uint64_t seed) {
-  for (Parameter& parameter : parameters.all()) {
-    const ParameterSpec& spec = parameter.spec();
-    const TensorView value = parameter.stored_value();
+std::vector<ParameterShard> whole_shards(const ParameterSet& parameters) {
+  std::vector<ParameterShard> shards;
+  for (const Parameter& parameter : parameters.all()) {
+    shards.push_back({&parameter, parameter.region(), parameter.stored_value(), parameter.stored_grad()});
+  }
+  return shards;
+}
+
+void initialise(const Context& ctx, const std::vector<ParameterShard>& shards, std::uint64_t seed) {
+  for (const ParameterShard& shard : shards) {
+    const ParameterSpec& spec = shard.parameter->spec();
+    const TensorView value = shard.value;
     if (spec.initial_deviation == 0.0) {
       std::vector<double> ones(static_cast<std::size_t>(value.numel()), 1.0);
       copy(ctx, {.from = TensorView(ones.data(), DType::kFloat64, value.shape()), .to = value});
       continue;
     }
-    const Region& region = parameter.region();
+    const Region& region = shard.region;
     random_normal(ctx, {.y = value,
                         .row_begin = region[0].begin,
                         .col_begin = region[1].begin,

@@ -32,27 +32,27 @@ bool matches_pattern(const std::string& pattern, const std::string& name) {
                      [](char c) { return c == '*'; });
 }
 
-Adamw::Adamw(ParameterSet& parameters, AdamwOptions options, DType dtype, Backend& backend)
+Adamw::Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DType dtype, Backend& backend)
     : options_(std::move(options)) {
   std::int64_t count = 0;
-  for (const Parameter& parameter : parameters.all()) {
-    count += parameter.is_trainable() ? parameter.shape().numel() : 0;
+  for (const ParameterShard& shard : shards) {
+    count += shard.parameter->is_trainable() ? shard.value.numel() : 0;
   }
   const auto item = static_cast<std::int64_t>(dtype_bytes(dtype));
   memory_ = backend.allocate(2 * count * item);
   state_ = memory_.view(0, dtype, {2, count});
   std::int64_t offset = 0;
-  for (Parameter& parameter : parameters.all()) {
-    if (!parameter.is_trainable()) {
+  for (const ParameterShard& shard : shards) {
+    if (!shard.parameter->is_trainable()) {
       continue;
     }
     const bool decays =
         std::none_of(options_.no_decay.begin(), options_.no_decay.end(),
-                     [&](const auto& pattern) { return matches_pattern(pattern, parameter.name()); });
-    entries_.push_back({&parameter, memory_.view(offset * item, dtype, parameter.shape()),
-                        memory_.view((count + offset) * item, dtype, parameter.shape()),
+                     [&](const auto& pattern) { return matches_pattern(pattern, shard.parameter->name()); });
+    entries_.push_back({shard, memory_.view(offset * item, dtype, shard.value.shape()),
+                        memory_.view((count + offset) * item, dtype, shard.value.shape()),
                         decays ? options_.weight_decay : 0.0});
-    offset += parameter.shape().numel();
+    offset += shard.value.numel();
   }
 }
 
@@ -65,8 +65,8 @@ void Adamw::step(const Context& ctx, double lr, double clip_factor) {
   ctx.scalars.bias_correction1 = 1.0 - std::pow(options_.beta1, t);
   ctx.scalars.bias_correction2_sqrt = std::sqrt(1.0 - std::pow(options_.beta2, t));
   for (const Entry& entry : entries_) {
-    adamw(ctx, {.param = entry.parameter->stored_value(),
-                .grad = entry.parameter->stored_grad(),
+    adamw(ctx, {.param = entry.shard.value,
+                .grad = entry.shard.grad,
                 .m = entry.m,
                 .v = entry.v,
                 .weight_decay = entry.weight_decay,

@@ -1,20 +1,19 @@
 #include "caravan/optim/clip.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "caravan/ops/optimizer_step.h"
 
 namespace caravan {
 
-double global_norm(const Context& ctx, const ParameterSet& parameters) {
+double sum_squares_of_gradients(const Context& ctx, const std::vector<ParameterShard>& shards) {
   double sum = 0.0;
-  for (const Parameter& parameter : parameters.all()) {
-    if (parameter.is_trainable()) {
-      sum_squares(ctx, {.x = parameter.stored_grad(), .result = &sum});
+  for (const ParameterShard& shard : shards) {
+    if (shard.parameter->is_trainable() && shard.is_first_copy) {
+      sum_squares(ctx, {.x = shard.grad, .result = &sum});
     }
   }
-  return std::sqrt(sum);
+  return sum;
 }
 
 double clip_factor(double norm, std::optional<double> clip_norm) {

@@ -28,6 +28,10 @@ void visit_targets(BatchLoader& loader, const Visit& visit) {
 }  // namespace
 
 Evaluation evaluate(Executor& executor, BatchLoader& loader) {
+  return evaluate([&](const Batch& batch) { return executor.loss(batch); }, loader);
+}
+
+Evaluation evaluate(const std::function<double(const Batch&)>& loss_sum, BatchLoader& loader) {
   const StopWatch watch;
   Evaluation result;
   double sum = 0.0;
@@ -35,7 +39,7 @@ Evaluation evaluate(Executor& executor, BatchLoader& loader) {
   loader.start_epoch(0);
   while (loader.next(batch)) {
     if (batch.valid_tokens > 0) {
-      sum += executor.loss(batch);
+      sum += loss_sum(batch);
     }
     result.tokens += batch.valid_tokens;
   }

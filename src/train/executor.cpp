@@ -1,5 +1,6 @@
 #include "caravan/train/executor.h"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 
@@ -25,10 +26,12 @@ double sum_on_host(const TensorView& losses) {
 Executor::Executor(Llama& model, Backend& backend, const Limits& limits)
     : Executor(model, backend, limits, measure(model.config(), model.layout(), model.ports(), limits)) {}
 
-Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs)
+Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
+                   ParamStore* store)
     : model_(model),
       backend_(backend),
-      store_(model.parameters()),
+      local_store_(model.parameters()),
+      store_(store != nullptr ? *store : local_store_),
       limits_(limits),
       device_batch_(backend, limits.batch * limits.seq_len),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
@@ -38,6 +41,17 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
     groups_.push_back(segment->groups());
   }
   head_groups_ = model.head().groups();
+  const auto note_user = [&](const std::vector<int>& groups, std::size_t user) {
+    for (const int group : groups) {
+      const auto index = static_cast<std::size_t>(group);
+      first_user_.resize(std::max(first_user_.size(), index + 1), std::numeric_limits<std::size_t>::max());
+      first_user_[index] = std::min(first_user_[index], user);
+    }
+  };
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    note_user(groups_[i], i);
+  }
+  note_user(head_groups_, groups_.size());
 }
 
 StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
@@ -62,7 +76,7 @@ void Executor::run_on_shapes(Pass pass) {
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
   if (pass == Pass::kForwardBackward) {
-    forward_backward(ctx, tokens, losses);
+    forward_backward(ctx, tokens, losses, MicroBatch::kLast);
   } else {
     loss(ctx, tokens, losses);
   }
@@ -77,26 +91,59 @@ Context Executor::context(Trace* trace) {
           .trace = trace};
 }
 
-void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses) {
-  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
-  ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", stream_shape)};
-  const TensorView g = ctx.allocate("stream gradient", stream_shape);
+Shape Executor::stream_shape(const TokenBatch& tokens) const {
+  return {model_.ports().boundary.stream_tokens(tokens.n_tokens()), model_.config().hidden_size};
+}
+
+void Executor::prefetch(const std::vector<int>& groups, LeaseUse use) {
+  for (const int group : groups) {
+    store_.prefetch(group, use);
+  }
+}
+
+/// After the backward of `user` (a segment, or the head after the last): tells the store of the groups that no
+/// earlier segment uses.
+void Executor::commit(const std::vector<int>& groups, std::size_t user, MicroBatch micro_batch) {
+  for (const int group : groups) {
+    if (first_user_[static_cast<std::size_t>(group)] == user) {
+      store_.commit(group, micro_batch);
+    }
+  }
+}
+
+void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
+                                MicroBatch micro_batch) {
+  ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", stream_shape(tokens))};
+  const TensorView g = ctx.allocate("stream gradient", stream_shape(tokens));
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const Lease lease(store_, groups_[i]);
+    if (i + 1 < segments.size()) {
+      prefetch(groups_[i + 1], LeaseUse::kForward);
+    } else {
+      prefetch(head_groups_, LeaseUse::kBackward);
+    }
     saved_[i]->begin(&saved_arena_, limits_.policy);
     const ArenaScope scope(ctx.scratch);
     segments[i]->forward(ctx, tokens, stream, *saved_[i]);
     saved_[i]->forget_scratch();
   }
   {
-    const Lease lease(store_, head_groups_);
+    const Lease lease(store_, head_groups_, LeaseUse::kBackward);
+    prefetch(groups_.back(), LeaseUse::kBackward);
     model_.head().loss_and_backward(ctx, tokens, stream, losses, g);
   }
+  commit(head_groups_, segments.size(), micro_batch);
   for (std::size_t i = segments.size(); i-- > 0;) {
-    const Lease lease(store_, groups_[i]);
-    segments[i]->backward(ctx, tokens, g, *saved_[i]);
-    saved_[i]->finish();
+    {
+      const Lease lease(store_, groups_[i], LeaseUse::kBackward);
+      if (i > 0) {
+        prefetch(groups_[i - 1], LeaseUse::kBackward);
+      }
+      segments[i]->backward(ctx, tokens, g, *saved_[i]);
+      saved_[i]->finish();
+    }
+    commit(groups_[i], i, micro_batch);
   }
 }
 
@@ -104,6 +151,7 @@ void Executor::forward(Context& ctx, const TokenBatch& tokens, ResidualStream& s
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const Lease lease(store_, groups_[i]);
+    prefetch(i + 1 < segments.size() ? groups_[i + 1] : head_groups_, LeaseUse::kForward);
     saved_[i]->begin(nullptr, SavePolicy::inference());
     const ArenaScope scope(ctx.scratch);
     segments[i]->forward(ctx, tokens, stream, *saved_[i]);
@@ -112,22 +160,21 @@ void Executor::forward(Context& ctx, const TokenBatch& tokens, ResidualStream& s
 }
 
 void Executor::loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses) {
-  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
-  ResidualStream stream{.x = ctx.allocate("stream", stream_shape),
-                        .delta = ctx.allocate("delta", stream_shape)};
+  ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),
+                        .delta = ctx.allocate("delta", stream_shape(tokens))};
   forward(ctx, tokens, stream);
   const Lease lease(store_, head_groups_);
   model_.head().loss(ctx, tokens, stream, losses);
 }
 
-double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens) {
+double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens, MicroBatch micro_batch) {
   CARAVAN_CHECK(limits_.pass == Pass::kForwardBackward, "this executor was built for the forward pass only");
   const TokenBatch tokens = device_batch_.upload(batch);
   Context ctx = context();
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
-  forward_backward(ctx, tokens, losses);
+  forward_backward(ctx, tokens, losses, micro_batch);
   return sum_on_host(losses);
 }
 
@@ -146,9 +193,8 @@ std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std
   const std::int64_t vocab = model_.config().vocab_size;
   std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
   const ArenaScope scope(scratch_arena_);
-  const Shape stream_shape = {tokens.n_tokens(), model_.config().hidden_size};
-  ResidualStream stream{.x = ctx.allocate("stream", stream_shape),
-                        .delta = ctx.allocate("delta", stream_shape)};
+  ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),
+                        .delta = ctx.allocate("delta", stream_shape(tokens))};
   forward(ctx, tokens, stream);
   const TensorView logits = ctx.allocate("logits", {end - begin, vocab});
   const Lease lease(store_, head_groups_);
@@ -162,13 +208,6 @@ void Executor::observe(const Batch& batch, Trace& trace) {
   Context ctx = context(&trace);
   const ArenaScope scope(scratch_arena_);
   loss(ctx, tokens, ctx.allocate("losses", {tokens.n_tokens()}));
-}
-
-void Executor::zero_gradients() {
-  const Context ctx = context();
-  for (const Parameter& parameter : model_.parameters().all()) {
-    zero(ctx, {.x = parameter.stored_grad()});
-  }
 }
 
 }  // namespace caravan

@@ -164,13 +164,13 @@ ModelSource open_model(const ModelSection& section, const Tokenizer* tokenizer) 
 }
 
 void load_parameters(const ModelSource& source, std::uint64_t seed, const Context& ctx,
-                     ParameterSet& parameters) {
+                     const std::vector<ParameterShard>& shards) {
   if (!source.files) {
-    initialise(ctx, parameters, seed);
+    initialise(ctx, shards, seed);
     return;
   }
-  for (const Parameter& parameter : parameters.all()) {
-    source.files->read(parameter.name(), parameter.region(), parameter.stored_value());
+  for (const ParameterShard& shard : shards) {
+    source.files->read(shard.parameter->name(), shard.region, shard.value);
   }
 }
 

@@ -29,6 +29,11 @@ void save_model(const std::string& folder, const ModelConfig& config, const Para
                   parameter.name());
     sources.push_back(source_of(parameter.name(), parameter.stored_value()));
   }
+  save_model(folder, config, sources, tokenizer, record);
+}
+
+void save_model(const std::string& folder, const ModelConfig& config, const std::vector<TensorSource>& sources,
+                const std::optional<TokenizerFile>& tokenizer, const RunRecord& record) {
   CheckpointWriteOptions options;
   options.if_exists = IfExists::kReplace;
   options.add_files = [&](const std::string& unfinished) {

@@ -4,10 +4,13 @@
 #include "caravan/core/log.h"
 #include "caravan/optim/schedule.h"
 #include "caravan/train/evaluator.h"
+#include "caravan/train/gather_model.h"
 #include "caravan/train/save_model.h"
 
 namespace caravan {
 namespace {
+
+constexpr std::int64_t kDefaultSteps = 100;
 
 /// A batch of samples shorter than two tokens teaches nothing and is no step. Throws IoError when an epoch's
 /// worth of batches is like that.
@@ -21,27 +24,47 @@ void next_batch_with_targets(BatchLoader& train, Batch& batch) {
   throw IoError("data.train has no target token: every sample is shorter than two tokens");
 }
 
+/// Updates in `epochs` passes. Only reading tells how many rows packing makes, and which batches have targets.
+std::int64_t count_steps(BatchLoader& train, std::int64_t epochs) {
+  std::int64_t steps = 0;
+  Batch batch;
+  for (std::int64_t epoch = 0; epoch < epochs; ++epoch) {
+    train.start_epoch(epoch);
+    while (train.next(batch)) {
+      steps += batch.valid_tokens > 0 ? 1 : 0;
+    }
+  }
+  if (steps == 0) {
+    throw IoError("data.train has no target token: every sample is shorter than two tokens");
+  }
+  return steps;
+}
+
+std::unique_ptr<BatchLoader> open_loader(const Dataset& dataset, const RunInputs& inputs,
+                                         const LoaderOptions& options) {
+  return std::make_unique<BatchLoader>(dataset, inputs.encoder.get(), SamplePart{0, dataset.size(), 0},
+                                       options);
+}
+
+/// Rank 0 writes what all ranks bring together, one tensor at a time. Collective.
+void save_whole_model(SynchronousRun& run, const RunInputs& inputs, const RunRecorder* recorder,
+                      const std::string& folder, std::int64_t step) {
+  ModelGather gather(run.world(), parameter_table(inputs.model.config, ShardTable::kSynchronous),
+                     run.store().shards());
+  if (run.world().rank() != ModelGather::kRoot) {
+    gather.contribute();
+    return;
+  }
+  save_model(folder, inputs.model.config, gather.sources(), inputs.tokenizer_file, recorder->record(step, {}));
+  log::info("checkpoint: {}", folder);
+}
+
 }  // namespace
 
-Llama::Layout SynchronousRun::layout(const RunConfig& config) {
-  return {.table = ShardTable::kWhole,
-          .at = {},
-          .dtype = config.dtype,
-          .gradients = Gradients::kAllocated,
-          .positions = config.data.max_seq_len};
-}
-
-Executor::Limits SynchronousRun::limits(const RunConfig& config) {
-  return {.batch = config.training.batch_size,
-          .seq_len = config.data.max_seq_len - 1,
-          .pass = Pass::kForwardBackward,
-          .policy = save_policy(config.training.recompute)};
-}
-
-RunIdentity synchronous_identity(const RunInputs& inputs) {
+RunIdentity synchronous_identity(const RunInputs& inputs, std::int64_t ranks) {
   return {.mode = "synchronous",
           .counts = RunIdentity::Counts::kSteps,
-          .experiment = {.world_size = 1,
+          .experiment = {.world_size = ranks,
                          .lr = inputs.config.optimizer.lr,
                          .enable_swapping = false,
                          .rounds = 0,
@@ -50,65 +73,74 @@ RunIdentity synchronous_identity(const RunInputs& inputs) {
                          .seed = inputs.config.seed}};
 }
 
-void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder) {
+std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks, std::int64_t samples) {
+  if (!config.training.epochs) {
+    return config.training.steps.value_or(kDefaultSteps);
+  }
+  const std::int64_t rows = batch_geometry(config, resolve_mesh(config.parallel, ranks)).batch_size;
+  return *config.training.epochs * ((samples + rows - 1) / rows);
+}
+
+void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
+                     const OpenRecorder& open_recorder) {
   const RunConfig& config = inputs.config;
-  const LocalBoundary boundary;
-  const LocalAttention attention;
-  const LocalVocab vocab;
-  Llama model(inputs.model.config, SynchronousRun::layout(config), backend, {boundary, attention, vocab});
-  LocalTrainer trainer(model, backend,
-                       {.limits = SynchronousRun::limits(config),
-                        .optimizer = adamw_options(config.optimizer),
-                        .clip_norm = config.training.clip_norm});
-  load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), trainer.executor().context(),
-                  model.parameters());
-  BatchLoader train(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
-                    inputs.train_options(config.training.batch_size));
+  SynchronousRun run({config, inputs.model.config, world, backend, inputs.pad_id});
+  run.load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
+    load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, shards);
+  });
+  const std::int64_t batch_size = run.layout().geometry.batch_size;
+  const auto train = open_loader(*inputs.train, inputs, inputs.train_options(batch_size));
   std::unique_ptr<BatchLoader> eval;
-  if (inputs.eval) {
-    eval = std::make_unique<BatchLoader>(*inputs.eval, inputs.encoder.get(),
-                                         SamplePart{0, inputs.eval->size(), 0},
-                                         inputs.eval_options(config.training.batch_size));
-  }
   std::optional<Evaluation> before;
-  if (eval) {
-    before = evaluate(trainer.executor(), *eval);
+  if (inputs.eval) {
+    eval = open_loader(*inputs.eval, inputs, inputs.eval_options(batch_size));
+    before = run.evaluate(*eval);
   }
-  RunRecorder& recorder = *open_recorder();
-  if (before) {
-    recorder.on_evaluation({0, before->loss, before->perplexity});
+  const std::int64_t steps = config.training.epochs ? count_steps(*train, *config.training.epochs)
+                                                    : config.training.steps.value_or(kDefaultSteps);
+  RunRecorder* const recorder = open_recorder();  // null on ranks other than 0
+  if (recorder != nullptr && before) {
+    recorder->on_evaluation({0, before->loss, before->perplexity});
   }
   const auto evaluate_at = [&](std::int64_t step) {
-    recorder.flush();
+    if (recorder != nullptr) {
+      recorder->flush();
+    }
     if (eval) {
-      const Evaluation result = evaluate(trainer.executor(), *eval);
-      recorder.on_evaluation({step, result.loss, result.perplexity});
+      const Evaluation result = run.evaluate(*eval);
+      if (recorder != nullptr) {
+        recorder->on_evaluation({step, result.loss, result.perplexity});
+      }
     }
   };
-  const std::int64_t steps = config.training.steps;
-  recorder.begin_phase("training", steps);
-  train.seek_step(0);
+  if (recorder != nullptr) {
+    recorder->begin_phase("training", steps);
+  }
+  train->seek_step(0);
   Batch batch;
   std::int64_t evaluated_at = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
-    next_batch_with_targets(train, batch);
+    next_batch_with_targets(*train, batch);
     const double lr = scheduled_lr(config.optimizer, step, steps);
-    const StepResult result = trainer.step(batch, lr);
-    recorder.on_step({step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
+    const StepResult result = run.step(batch, lr);
+    if (recorder != nullptr) {
+      recorder->on_step({step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
+    }
     if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
       evaluate_at(step);
       evaluated_at = step;
     }
   }
-  recorder.end_phase();
+  if (recorder != nullptr) {
+    recorder->end_phase();
+  }
   if (evaluated_at != steps) {
     evaluate_at(steps);
   }
-  const std::string folder = RunRecorder::checkpoint_folder(config, 1, steps);
-  save_model(folder, inputs.model.config, model.parameters(), inputs.tokenizer_file,
-             recorder.record(steps, {}));
-  log::info("checkpoint: {}", folder);
-  recorder.finish();
+  save_whole_model(run, inputs, recorder, RunRecorder::checkpoint_folder(config, world.size(), steps), steps);
+  if (recorder != nullptr) {
+    recorder->finish();
+  }
 }
 
 }  // namespace caravan

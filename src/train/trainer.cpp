@@ -1,5 +1,6 @@
 #include "caravan/train/trainer.h"
 
+#include <array>
 #include <cmath>
 #include <ranges>
 
@@ -57,64 +58,110 @@ SavePolicy save_policy(Recompute recompute) {
   fail<InternalError>("training.recompute is {}", static_cast<int>(recompute));
 }
 
-LocalTrainer::LocalTrainer(Llama& model, Backend& backend, const Options& options)
-    : options_(options),
-      executor_(model, backend, options.limits),
-      optimizer_(model.parameters(), options.optimizer, model.dtype(), backend) {}
+/// What a trainer without a mesh needs of its own.
+struct Trainer::Alone {
+  explicit Alone(Llama& model) : store(model.parameters(), self, model.layout().at, {}) {}
+  SelfCommunicator self;
+  DataParallelStore store;
+};
 
-double LocalTrainer::gradients(const Batch& batch) {
-  executor_.zero_gradients();
-  const double sum = executor_.forward_backward(batch, batch.valid_tokens);
-  return batch.valid_tokens > 0 ? sum / static_cast<double>(batch.valid_tokens) : 0.0;
+Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
+    : options_(options),
+      alone_(std::make_unique<Alone>(model)),
+      world_(alone_->self),
+      store_(alone_->store),
+      counts_loss_(true),
+      executor_(model, backend, options.limits),
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
+
+Trainer::Trainer(Llama& model, Backend& backend, const Options& options, const Together& together)
+    : options_(options),
+      world_(together.world),
+      store_(together.store),
+      counts_loss_(together.counts_loss),
+      executor_(model, backend, options.limits, together.needs, &together.store),
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
+
+Trainer::~Trainer() = default;
+
+Trainer::Totals Trainer::run(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+  Context ctx = executor_.context();
+  store_.zero_gradients(ctx);
+  double loss = 0.0;
+  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
+    loss += executor_.forward_backward(
+        micro_batches[i], valid_tokens,
+        i + 1 == micro_batches.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
+  }
+  store_.finish_gradients(ctx);
+  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0, sum_squares_of_gradients(ctx, store_.shards())};
+  world_.all_reduce(TensorView(totals.data(), DType::kFloat64, {2}));
+  return {totals[0], totals[1]};
 }
 
-StepResult LocalTrainer::step(const Batch& batch, double lr) {
+double Trainer::gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+  const Totals totals = run(micro_batches, valid_tokens);
+  return valid_tokens > 0 ? totals.loss / static_cast<double>(valid_tokens) : 0.0;
+}
+
+StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t valid_tokens, double lr) {
   const StopWatch watch;
   StepResult result;
-  if (batch.valid_tokens == 0) {
+  if (valid_tokens == 0) {
     return result;
   }
   ++steps_;
-  result.tokens = batch.valid_tokens;
-  result.loss = gradients(batch);
+  const Totals totals = run(micro_batches, valid_tokens);
+  result.tokens = valid_tokens;
+  result.loss = totals.loss / static_cast<double>(valid_tokens);
+  result.grad_norm = std::sqrt(totals.sum_squares);
   if (!std::isfinite(result.loss)) {
-    fail_not_finite(batch, "loss", result.loss);
+    fail_not_finite(micro_batches, "loss", result.loss);
   }
-  const Context ctx = executor_.context();
-  result.grad_norm = global_norm(ctx, executor_.model().parameters());
   if (!std::isfinite(result.grad_norm)) {
-    fail_not_finite(batch, "gradient norm", result.grad_norm);
+    fail_not_finite(micro_batches, "gradient norm", result.grad_norm);
   }
+  Context ctx = executor_.context();
   optimizer_.step(ctx, lr, clip_factor(result.grad_norm, options_.clip_norm));
+  store_.publish_values(ctx);
   result.updated = true;
   result.seconds = watch.seconds();
   return result;
 }
 
-void LocalTrainer::fail_not_finite(const Batch& batch, const char* what, double value) {
+/// The first stored or computed value of this rank that is not finite; empty: it is on another rank.
+std::string Trainer::find_culprit(std::span<const Batch> micro_batches) {
   std::string culprit;
-  for (const Parameter& parameter : executor_.model().parameters().all()) {
-    if (culprit.empty() && !is_finite(parameter.stored_value())) {
-      culprit = "the parameter " + parameter.name();
+  for (const ParameterShard& shard : store_.shards()) {
+    if (culprit.empty() && !is_finite(shard.value)) {
+      culprit = "the parameter " + shard.parameter->name();
     }
   }
-  if (culprit.empty()) {
+  // The forward pass is run again by all ranks of a mesh or by none: its ports exchange.
+  if (world_.all_reduce_value(std::int64_t{culprit.empty() ? 0 : 1}, ReduceOp::kMax) == 0) {
     FirstNotFinite trace;
-    executor_.observe(batch, trace);
+    for (const Batch& batch : micro_batches) {
+      executor_.observe(batch, trace);
+    }
     culprit = trace.name();
   }
   // The backward pass runs from the last parameter to the first, and what it meets spoils everything before
   // it.
-  for (const Parameter& parameter : std::views::reverse(executor_.model().parameters().all())) {
-    if (culprit.empty() && !is_finite(parameter.stored_grad())) {
-      culprit = "the gradient of " + parameter.name();
+  for (const ParameterShard& shard : std::views::reverse(store_.shards())) {
+    if (culprit.empty() && !is_finite(shard.grad)) {
+      culprit = "the gradient of " + shard.parameter->name();
     }
   }
+  return culprit;
+}
+
+void Trainer::fail_not_finite(std::span<const Batch> micro_batches, const char* what, double value) {
+  const std::string culprit = find_culprit(micro_batches);
   fail<NumericError>(
       "the {} is {} at local step {}: the first value that is not finite is in {}; a smaller "
       "optimizer.lr or training.clip_norm often helps, and the data of this step is worth a look",
       what, std::abs(value), steps_,  // a NaN with its sign would print as -nan
-      culprit.empty() ? "no stored tensor" : culprit);
+      culprit.empty() ? "no stored tensor of this rank" : culprit);
 }
 
 }  // namespace caravan

@@ -2,10 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "caravan/optim/clip.h"
-#include "caravan/train/evaluator.h"
 #include "caravan/train/run_inputs.h"
-#include "caravan/train/synchronous_training.h"
+#include "caravan/train/synchronous_run.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "support/goldens.h"
 #include "support/temporary_folder.h"
@@ -36,14 +34,13 @@ struct GoldenRun {
     config.data.max_seq_len = 48;
     config.data.shuffle = false;
     config.training.batch_size = 4;
-    config.optimizer.lr = 0.003;
+    config.training.clip_norm = clip_norm;
     inputs = open_inputs(config, DataUse::kOpen);
-    model = std::make_unique<Llama>(inputs.model.config, SynchronousRun::layout(config), *backend,
-                                    Ports{boundary, attention, vocab});
-    trainer = std::make_unique<LocalTrainer>(
-        *model, *backend,
-        LocalTrainer::Options{SynchronousRun::limits(config), adamw_options(config.optimizer), clip_norm});
-    load_parameters(inputs.model, 0, trainer->executor().context(), model->parameters());
+    run = std::make_unique<SynchronousRun>(
+        SynchronousRun::Setup{inputs.config, inputs.model.config, self, *backend});
+    run->load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
+      load_parameters(inputs.model, 0, ctx, shards);
+    });
     train = std::make_unique<BatchLoader>(*inputs.train, nullptr, SamplePart{0, inputs.train->size(), 0},
                                           inputs.train_options(4));
     eval = std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
@@ -53,12 +50,9 @@ struct GoldenRun {
 
   TemporaryFolder folder;
   std::unique_ptr<Backend> backend;
-  LocalBoundary boundary;
-  LocalAttention attention;
-  LocalVocab vocab;
+  SelfCommunicator self;
   RunInputs inputs;
-  std::unique_ptr<Llama> model;
-  std::unique_ptr<LocalTrainer> trainer;
+  std::unique_ptr<SynchronousRun> run;
   std::unique_ptr<BatchLoader> train;
   std::unique_ptr<BatchLoader> eval;
 };
@@ -85,26 +79,29 @@ TEST_CASE("loss, logits and every gradient of one batch equal the references", "
   }
   const std::string layout = GENERATE(as<std::string>{}, "meta", "hf");
   const nlohmann::json reference = read_json(*golden + "/reference.json").at("forward_backward");
-  GoldenRun run(*golden, layout, std::nullopt);
+  GoldenRun golden_run(*golden, layout, std::nullopt);
   Batch batch;
-  run.train->next_step(batch);
+  golden_run.train->next_step(batch);
   REQUIRE(batch.batch == 4);
-  check_relative(run.trainer->gradients(batch), reference.at("loss"));
-  ParameterSet& parameters = run.model->parameters();
-  check_relative(global_norm(run.trainer->executor().context(), parameters), reference.at("grad_norm"));
+  SynchronousRun& run = *golden_run.run;
+  check_relative(run.gradients(batch), reference.at("loss"));
+  ParameterSet& parameters = run.model().parameters();
+  double sum_squares = 0.0;
   CHECK(parameters.all().size() == reference.at("per_parameter").size());
   for (const Parameter& parameter : parameters.all()) {
     CAPTURE(parameter.name(), layout);
     const nlohmann::json expected = reference.at("per_parameter").at(parameter.name());
     const TensorView grad = parameter.stored_grad();
     check_relative(norm(grad), expected.at("norm"));
+    sum_squares += norm(grad) * norm(grad);
     for (std::size_t i = 0; i < expected.at("first").size(); ++i) {
       const double first = expected.at("first").at(i);
       CHECK(std::abs(grad.data<double>()[i] - first) <= kTolerance * norm(grad));
     }
   }
+  check_relative(std::sqrt(sum_squares), reference.at("grad_norm"));
   const auto check_logits = [&](const Batch& rows, std::int64_t token, const char* name) {
-    const std::vector<double> logits = run.trainer->executor().logits(rows, token, token + 1);
+    const std::vector<double> logits = run.trainer().executor().logits(rows, token, token + 1);
     REQUIRE(logits.size() == reference.at(name).size());
     for (std::size_t i = 0; i < logits.size(); ++i) {
       const double expected = reference.at(name).at(i);
@@ -114,9 +111,9 @@ TEST_CASE("loss, logits and every gradient of one batch equal the references", "
   check_logits(batch, 3 * batch.seq_len + 5, "logits_row3_pos5");
   // The other reference looks at the last place of the padded row: the padding as ordinary tokens.
   const nlohmann::json row = read_json(*golden + "/tokens.json").at("train").at(0);
-  write_text(run.folder / "padded.jsonl", nlohmann::json{{"ids", row}}.dump() + "\n");
-  const Dataset padded({run.folder / "padded.jsonl"});
-  BatchLoader loader(padded, nullptr, {0, 1, 0}, run.inputs.train_options(4));
+  write_text(golden_run.folder / "padded.jsonl", nlohmann::json{{"ids", row}}.dump() + "\n");
+  const Dataset padded({golden_run.folder / "padded.jsonl"});
+  BatchLoader loader(padded, nullptr, {0, 1, 0}, golden_run.inputs.train_options(4));
   loader.start_epoch(0);
   REQUIRE(loader.next(batch));
   REQUIRE(batch.seq_len == 47);
@@ -131,22 +128,23 @@ TEST_CASE("twenty AdamW steps equal the references, with and without clipping", 
   const bool is_clipped = GENERATE(false, true);
   const nlohmann::json references = read_json(*golden + "/reference.json");
   const nlohmann::json reference = references.at(is_clipped ? "adamw_20_steps_clipped" : "adamw_20_steps");
-  GoldenRun run(*golden, "meta",
-                is_clipped ? std::optional<double>(reference.at("clip_norm")) : std::nullopt);
+  GoldenRun golden_run(*golden, "meta",
+                       is_clipped ? std::optional<double>(reference.at("clip_norm")) : std::nullopt);
+  SynchronousRun& run = *golden_run.run;
   if (!is_clipped) {
-    check_relative(evaluate(run.trainer->executor(), *run.eval).loss, reference.at("test_loss_before"));
+    check_relative(run.evaluate(*golden_run.eval).loss, reference.at("test_loss_before"));
   }
   Batch batch;
   for (std::size_t step = 0; step < 20; ++step) {
     CAPTURE(step, is_clipped);
-    run.train->next_step(batch);
-    const StepResult result = run.trainer->step(batch, 0.003);
+    golden_run.train->next_step(batch);
+    const StepResult result = run.step(batch, 0.003);
     check_relative(result.loss, reference.at("losses").at(step));
     if (is_clipped) {
       check_relative(result.grad_norm, reference.at("grad_norms").at(step));
     }
   }
   if (reference.contains("test_loss_after")) {
-    check_relative(evaluate(run.trainer->executor(), *run.eval).loss, reference.at("test_loss_after"));
+    check_relative(run.evaluate(*golden_run.eval).loss, reference.at("test_loss_after"));
   }
 }

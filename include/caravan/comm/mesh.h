@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "caravan/comm/communicator.h"
@@ -28,6 +29,8 @@ struct MeshSizes {
   int pp = 1;
 
   int operator[](MeshAxis axis) const;
+  /// This rank's place on an axis when it has place `rank` in the job.
+  int coordinate(MeshAxis axis, int rank) const;
 };
 
 /// Immutable after construction.
@@ -42,6 +45,8 @@ class Mesh {
   Communicator& axis(MeshAxis axis) const { return *groups_.at(static_cast<std::size_t>(axis)); }
   int size(MeshAxis axis) const { return sizes_[axis]; }
   int coordinate(MeshAxis axis) const { return coordinates_.at(static_cast<std::size_t>(axis)); }
+  /// The ranks that differ from this one on `axes` only, in rank order. Collective over `world`.
+  std::unique_ptr<Communicator> group(Communicator& world, std::span<const MeshAxis> axes) const;
   /// All five axes, for ShardSpec::resolve.
   Coordinates coordinates() const;
 

@@ -89,9 +89,30 @@ struct FederatedSection {
   friend bool operator==(const FederatedSection&, const FederatedSection&) = default;
 };
 
+/// How the keys and values of other ranks' tokens reach a rank's queries when rows are cut over "cp".
+enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
+
+/// The mesh of synchronous training: members per axis, their product is the number of ranks.
+struct ParallelSection {
+  std::int64_t dp_replicate = 1;
+  std::int64_t dp_shard = -1;  // -1, on one axis at most: what the other axes leave of the ranks
+  std::int64_t cp = 1;
+  std::int64_t tp = 1;
+  std::int64_t pp = 1;
+  bool sequence_parallel = true;
+  ContextExchange context = ContextExchange::kGather;
+  std::int64_t zero_stage = 3;  // what dp_shard divides: 1 optimizer state, 2 and gradients, 3 and weights
+  bool reshard_after_forward = true;
+
+  friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
+};
+
 struct TrainingSection {
-  std::int64_t steps = 100;
-  std::int64_t batch_size = 4;
+  std::optional<std::int64_t> steps;   // null: 100, unless epochs is given
+  std::optional<std::int64_t> epochs;  // instead of steps
+  std::optional<std::int64_t> batch_size;           // samples of a step over all ranks; null: 4, unless ...
+  std::optional<std::int64_t> batch_size_per_rank;  // ... is given: times dp_replicate · dp_shard
+  std::optional<std::int64_t> micro_batch;          // samples a rank runs at a time; null: all of its own
   std::int64_t eval_every = 0;  // 0: before the first and after the last step only
   std::optional<double> clip_norm;
   Recompute recompute = Recompute::kNone;
@@ -127,6 +148,7 @@ struct RunConfig {
   FederatedSection federated;
   TrainingSection training;
   CheckpointSection checkpoint;
+  ParallelSection parallel;
   OutputSection output;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;

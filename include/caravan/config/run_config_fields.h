@@ -33,6 +33,11 @@ struct EnumNames<OptimizerState> {
                                         std::pair{std::string_view("keep"), OptimizerState::kKeep}};
 };
 template <>
+struct EnumNames<ContextExchange> {
+  static constexpr std::array kNames = {std::pair{std::string_view("gather"), ContextExchange::kGather},
+                                        std::pair{std::string_view("ring"), ContextExchange::kRing}};
+};
+template <>
 struct EnumNames<LrSchedule> {
   static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
                                         std::pair{std::string_view("linear"), LrSchedule::kLinear},
@@ -200,9 +205,28 @@ void visit_fields(Visitor& visit, S& s) {
 
 template <class Visitor, MaybeConst<TrainingSection> S>
 void visit_fields(Visitor& visit, S& s) {
-  visit(Field{.key = "steps", .help = "Optimizer steps.", .bounds = from_to(1, 1e12)}, s.steps);
-  visit(Field{.key = "batch_size", .help = "Samples per step.", .bounds = from_to(1, kMaxBatch)},
+  visit(Field{.key = "steps",
+              .help = "Optimizer steps; null: 100, unless epochs is given.",
+              .bounds = from_to(1, 1e12)},
+        s.steps);
+  visit(Field{.key = "epochs",
+              .help = "Passes over the training samples, instead of steps.",
+              .bounds = from_to(1, 1e9)},
+        s.epochs);
+  visit(Field{.key = "batch_size",
+              .help = "Samples per step over all ranks; null: 4, unless batch_size_per_rank is given.",
+              .bounds = from_to(1, kMaxBatch)},
         s.batch_size);
+  visit(Field{.key = "batch_size_per_rank",
+              .help = "Instead of batch_size: samples per step and data-parallel rank (dp_replicate times "
+                      "dp_shard of them).",
+              .bounds = from_to(1, kMaxBatch)},
+        s.batch_size_per_rank);
+  visit(Field{.key = "micro_batch",
+              .help = "Samples a rank runs at a time; gradients add up over a step's micro-batches. null: "
+                      "all of its samples at once. Used in both modes.",
+              .bounds = from_to(1, kMaxBatch)},
+        s.micro_batch);
   visit(Field{.key = "eval_every",
               .help = "Steps between evaluations; 0: before the first and after the last step.",
               .bounds = at_least(0)},
@@ -233,6 +257,47 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "Checkpoints are copied to memory and written while training goes on; takes as much "
                       "memory as a rank writes."},
         s.is_async);
+}
+
+constexpr double kMaxRanks = 1 << 20;
+
+template <class Visitor, MaybeConst<ParallelSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "dp_replicate",
+              .help = "Copies of the model that each take part of the batch; gradients are summed.",
+              .bounds = from_to(-1, kMaxRanks)},
+        s.dp_replicate);
+  visit(Field{.key = "dp_shard",
+              .help = "Ranks that divide the weights, gradients and optimizer state of a copy (FSDP) and the "
+                      "batch. -1 on one axis: what the other axes leave of the ranks.",
+              .bounds = from_to(-1, kMaxRanks)},
+        s.dp_shard);
+  visit(Field{.key = "cp",
+              .help = "Ranks that divide the tokens of every row (context parallel).",
+              .bounds = from_to(-1, kMaxRanks)},
+        s.cp);
+  visit(Field{.key = "tp",
+              .help = "Ranks that divide heads, MLP rows and vocabulary (tensor parallel).",
+              .bounds = from_to(-1, kMaxRanks)},
+        s.tp);
+  visit(Field{.key = "pp",
+              .help = "Stages that divide the layers (pipeline parallel).",
+              .bounds = from_to(-1, kMaxRanks)},
+        s.pp);
+  visit(Field{.key = "sequence_parallel",
+              .help = "With tp: the ranks also divide the tokens between the blocks."},
+        s.sequence_parallel);
+  visit(Field{.key = "context",
+              .help = "With cp: gather brings all keys and values at once, ring passes them on."},
+        s.context);
+  visit(Field{.key = "zero_stage",
+              .help = "What dp_shard divides: 1 the optimizer state, 2 also gradients, 3 also weights.",
+              .bounds = from_to(1, 3)},
+        s.zero_stage);
+  visit(Field{.key = "reshard_after_forward",
+              .help = "With zero_stage 3: give gathered weights up after the forward pass and gather them "
+                      "again for the backward pass."},
+        s.reshard_after_forward);
 }
 
 template <class Visitor, MaybeConst<OutputSection> S>
@@ -276,10 +341,11 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "data", .help = "What it is trained on."}, s.data);
   visit(Field{.key = "optimizer", .help = "How a step changes the weights."}, s.optimizer);
   visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
-  visit(Field{.key = "training", .help = "Steps of mode synchronous; clip_norm holds in both modes."},
+  visit(Field{.key = "training", .help = "Steps of mode synchronous; clip_norm, micro_batch and recompute hold in both modes."},
         s.training);
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);
+  visit(Field{.key = "parallel", .help = "The mesh of ranks; used in mode synchronous."}, s.parallel);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 

@@ -14,6 +14,7 @@
 #include "caravan/federated/slice_exchange.h"
 #include "caravan/federated/slots.h"
 #include "caravan/train/evaluator.h"
+#include "caravan/train/step_batches.h"
 #include "caravan/train/trainer.h"
 
 namespace caravan {
@@ -63,7 +64,7 @@ class FederatedRun {
 
   /// The assembled model; null on ranks other than the aggregator.
   ParameterSet* full_parameters();
-  LocalTrainer& trainer() { return *trainer_; }
+  Trainer& trainer() { return *trainer_; }
   Aggregation& aggregation() { return *aggregation_; }
   Llama& slice() { return *slice_; }
   const RunConfig& config() const { return setup_.config; }
@@ -88,7 +89,7 @@ class FederatedRun {
   LocalVocab vocab_;
   std::unique_ptr<Llama> slice_;
   std::unique_ptr<Llama> full_;  // aggregator only; null when the slice is the full model
-  std::unique_ptr<LocalTrainer> trainer_;
+  std::unique_ptr<Trainer> trainer_;
   LocalSchedule schedule_;
   std::unique_ptr<Executor> evaluator_;  // aggregator only
   std::unique_ptr<Aggregation> aggregation_;

@@ -32,6 +32,7 @@ struct RunPlan {
   std::vector<PlannedTensor> tensors;
   RankMemory aggregator;                // rank 0 (the only rank when there is one)
   RankMemory trainer;                   // every other rank
+  std::int64_t rows_per_rank = 0;       // synchronous: samples of a step and rank
   double step_flops = 0;                // of one full batch on one rank, forward and backward
   std::int64_t bytes_up_per_round = 0;  // slices gathered from the other ranks
   std::int64_t checkpoint_bytes = 0;    // of one checkpoint with the state beside it

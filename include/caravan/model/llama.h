@@ -26,6 +26,7 @@ class Llama {
     Coordinates at = {};
     DType dtype = DType::kFloat32;
     Gradients gradients = Gradients::kAllocated;
+    Values values = Values::kAllocated;
     std::int64_t positions = 0;  // rows of the rotary tables: the longest row
   };
   /// Throws ConfigError when the configuration is impossible. Memory comes from `backend`.

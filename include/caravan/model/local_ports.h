@@ -68,7 +68,7 @@ class LocalVocab final : public VocabReduce {
 class ReplicatedStore final : public ParamStore {
  public:
   explicit ReplicatedStore(ParameterSet& parameters) : parameters_(parameters) {}
-  void acquire(int group) override { count(group, 1); }
+  void acquire(int group, LeaseUse /*use*/) override { count(group, 1); }
   void release(int group) override { count(group, -1); }
 
  private:

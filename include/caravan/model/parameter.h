@@ -12,9 +12,12 @@
 
 namespace caravan {
 
-/// Which cuts apply: none (one rank, or the aggregator's full model), or federated slices over axis "slot",
-/// where heads and MLP rows are cut and everything else is a full copy.
-enum class ShardTable : std::uint8_t { kWhole, kFederated };
+/// Which cuts apply. kWhole: none (one rank, or the aggregator's full model). kFederated: slices over axis
+/// "slot", where heads and MLP rows are cut and everything else is a full copy. kSynchronous: over axis "tp"
+/// heads, MLP rows and the vocabulary are cut; key and value heads over axis "kv", which has fewer members
+/// than "tp" when several ranks share a head. There a gradient is a partial sum over "sp" (norms: the axis has
+/// the members of "tp" when the stream is cut by tokens, else one) and over "kv_copies" (shared heads).
+enum class ShardTable : std::uint8_t { kWhole, kFederated, kSynchronous };
 
 /// One tensor of the model, independent of ranks. Names and shapes are Meta's (docs/tour.md lists them).
 struct ParameterSpec {
@@ -61,6 +64,7 @@ class Parameter {
  private:
   friend class ParameterSet;
   friend class ReplicatedStore;
+  friend class LeasedMemory;
   ParameterSpec spec_;
   Region region_;
   Shape shape_;
@@ -70,14 +74,16 @@ class Parameter {
   int leases_ = 0;
 };
 
-enum class Gradients : std::uint8_t { kNone, kAllocated };
+/// Where values live: in the set's own memory, or wherever a store puts them for the time of a lease.
+enum class Values : std::uint8_t { kAllocated, kLeased };
+enum class Gradients : std::uint8_t { kNone, kAllocated, kLeased };
 
 /// The parameters of one model on one rank and the memory behind them: one buffer of values, one of
-/// gradients.
+/// gradients, unless they are leased.
 class ParameterSet {
  public:
   ParameterSet(std::vector<ParameterSpec> specs, const Coordinates& at, DType dtype, Backend& backend,
-               Gradients gradients);
+               Gradients gradients, Values values = Values::kAllocated);
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
@@ -98,7 +104,20 @@ class ParameterSet {
   Buffer grads_;
 };
 
-/// Fills every parameter from (seed, name, global index): the same global tensors for any cut.
-void initialise(const Context& ctx, ParameterSet& parameters, std::uint64_t seed);
+/// What one rank updates of one parameter: all of its part, or a share of it when the part is divided again
+/// among ranks that hold copies. `value` and `grad` are contiguous.
+struct ParameterShard {
+  const Parameter* parameter = nullptr;
+  Region region;  // global index ranges
+  TensorView value;
+  TensorView grad;  // undefined when the parameter set has no gradients
+  bool is_first_copy = true;  // false: another rank holds the same elements and counts them
+};
+
+/// The whole local part of every parameter.
+std::vector<ParameterShard> whole_shards(const ParameterSet& parameters);
+
+/// Fills every shard from (seed, name, global index): the same global tensors for any cut.
+void initialise(const Context& ctx, const std::vector<ParameterShard>& shards, std::uint64_t seed);
 
 }  // namespace caravan

@@ -70,22 +70,33 @@ class VocabReduce {
                       const TensorView& target_logit) const = 0;
 };
 
-/// How long a weight exists here. A group's parameters may be used between acquire and release; acquisitions
-/// are counted, so a tied weight may be leased by two users.
+/// Why a group is leased: for its weights alone, or also to add to its gradients.
+enum class LeaseUse : std::uint8_t { kForward, kBackward };
+/// Whether more gradients of the same step will be added to a group.
+enum class MicroBatch : std::uint8_t { kMoreFollow, kLast };
+
+/// How long a weight exists here, and where its gradient goes. A group's parameters may be used between acquire
+/// and release; acquisitions are counted, so a tied weight may be leased by two users. What is collective in an
+/// implementation all ranks call in the same order.
 class ParamStore {
  public:
   virtual ~ParamStore() = default;
-  virtual void acquire(int group) = 0;
+  virtual void acquire(int group, LeaseUse use) = 0;
   virtual void release(int group) = 0;
+  /// The group will be acquired next: a store that gathers may start.
+  virtual void prefetch(int /*group*/, LeaseUse /*use*/) {}
+  /// After the group's last backward lease of a micro-batch: nothing of it will be added any more.
+  virtual void commit(int /*group*/, MicroBatch /*micro_batch*/) {}
 };
 
 /// Holds groups for a scope.
 class Lease {
  public:
   /// `groups` must outlive the lease.
-  Lease(ParamStore& store, const std::vector<int>& groups) : store_(store), groups_(groups) {
+  Lease(ParamStore& store, const std::vector<int>& groups, LeaseUse use = LeaseUse::kForward)
+      : store_(store), groups_(groups) {
     for (const int group : groups_) {
-      store_.acquire(group);
+      store_.acquire(group, use);
     }
   }
   ~Lease() {

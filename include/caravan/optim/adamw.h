@@ -1,4 +1,4 @@
-// AdamW over the local part of every trainable parameter (Loshchilov and Hutter 2019), PyTorch's order of
+// AdamW over this rank's share of every trainable parameter (Loshchilov and Hutter 2019), PyTorch's order of
 // operations.
 #pragma once
 
@@ -23,10 +23,10 @@ bool matches_pattern(const std::string& pattern, const std::string& name);
 
 class Adamw {
  public:
-  /// Allocates both moments of every trainable parameter, zeroed. `parameters` must outlive the optimizer.
-  Adamw(ParameterSet& parameters, AdamwOptions options, DType dtype, Backend& backend);
+  /// Allocates both moments of every trainable shard, zeroed. What `shards` view must outlive the optimizer.
+  Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DType dtype, Backend& backend);
 
-  /// One update from the gradients in `parameters`; sets lr, step, bias corrections and clip_factor in
+  /// One update from the shards' gradients; sets lr, step, bias corrections and clip_factor in
   /// ctx.scalars.
   void step(const Context& ctx, double lr, double clip_factor);
   /// Forgets all state: moments zero, step count zero.
@@ -38,13 +38,16 @@ class Adamw {
   TensorView state() const { return state_; }
   std::int64_t bytes() const { return memory_.bytes(); }
 
- private:
+  /// One shard and its moments, in the order of the shards, frozen ones left out.
   struct Entry {
-    Parameter* parameter = nullptr;
+    ParameterShard shard;
     TensorView m;
     TensorView v;
     double weight_decay = 0.0;
   };
+  const std::vector<Entry>& entries() const { return entries_; }
+
+ private:
   AdamwOptions options_;
   Buffer memory_;
   TensorView state_;

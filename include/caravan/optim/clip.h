@@ -7,8 +7,8 @@
 
 namespace caravan {
 
-/// sqrt(Σ g²) over every trainable parameter's local gradient.
-double global_norm(const Context& ctx, const ParameterSet& parameters);
+/// Σ g² over the trainable shards that are first copies: summed over ranks, every element counts once.
+double sum_squares_of_gradients(const Context& ctx, const std::vector<ParameterShard>& shards);
 
 /// min(1, clip_norm / norm); 1 without a limit.
 double clip_factor(double norm, std::optional<double> clip_norm);

@@ -32,22 +32,24 @@ class Executor {
   };
   /// Allocates everything it will ever need. `model` and `backend` outlive it.
   Executor(Llama& model, Backend& backend, const Limits& limits);
-  /// With needs measured before: for models whose ports cannot run on shapes alone.
-  Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs);
+  /// With needs measured before, for models whose ports cannot run on shapes alone; and with a store, which
+  /// outlives it, where parameters are not simply in place.
+  Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
+           ParamStore* store = nullptr);
 
   /// Needs of a model of this shape and layout, without touching memory.
   static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
                            const Limits& limits);
 
-  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses.
-  double forward_backward(const Batch& batch, std::int64_t valid_tokens);
+  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses. With valid_tokens
+  /// those of the whole step, micro-batches add up. The store hears which micro-batch is the step's last.
+  double forward_backward(const Batch& batch, std::int64_t valid_tokens,
+                          MicroBatch micro_batch = MicroBatch::kLast);
   /// Σ token losses of `batch`.
   double loss(const Batch& batch);
   /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V]; at most
   /// as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end);
-  /// Every gradient zero.
-  void zero_gradients();
 
   /// Context for optimizers and initialisation on the same stream.
   Context context(Trace* trace = nullptr);
@@ -61,13 +63,18 @@ class Executor {
 
  private:
   void run_on_shapes(Pass pass);
-  void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
+  void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
+                        MicroBatch micro_batch);
+  void prefetch(const std::vector<int>& groups, LeaseUse use);
+  void commit(const std::vector<int>& groups, std::size_t user, MicroBatch micro_batch);
+  Shape stream_shape(const TokenBatch& tokens) const;
   void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
   void loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
 
   Llama& model_;
   Backend& backend_;
-  ReplicatedStore store_;
+  ReplicatedStore local_store_;
+  ParamStore& store_;
   Limits limits_;
   DeviceBatch device_batch_;
   Arena saved_arena_;
@@ -77,6 +84,7 @@ class Executor {
   std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
   std::vector<std::vector<int>> groups_;       // one per segment
   std::vector<int> head_groups_;
+  std::vector<std::size_t> first_user_;  // by group: its first segment, whose backward is the group's last
 };
 
 }  // namespace caravan

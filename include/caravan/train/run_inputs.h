@@ -26,9 +26,9 @@ struct ModelSource {
 /// file. `tokenizer` gives the vocabulary where the section leaves it open; may be null.
 ModelSource open_model(const ModelSection& section, const Tokenizer* tokenizer);
 
-/// Fills the local region of every parameter from files, or from the seed.
+/// Fills every shard from files, or from the seed.
 void load_parameters(const ModelSource& source, std::uint64_t seed, const Context& ctx,
-                     ParameterSet& parameters);
+                     const std::vector<ParameterShard>& shards);
 
 /// A tokenizer's file as it goes into checkpoints: held since the start, so that moving it does not cost the
 /// model.

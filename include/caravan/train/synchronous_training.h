@@ -1,22 +1,22 @@
-// Synchronous training: every step is one update of the whole model. One rank in this version.
+// The loop of a synchronous run: batches in, updates, evaluations, the model at the end.
 #pragma once
 
 #include "caravan/train/run_recorder.h"
-#include "caravan/train/trainer.h"
+#include "caravan/train/synchronous_run.h"
 
 namespace caravan {
 
-class SynchronousRun {
- public:
-  static Llama::Layout layout(const RunConfig& config);
-  static Executor::Limits limits(const RunConfig& config);
-};
+/// What a synchronous run on `ranks` ranks is; it has no rounds: 0.
+RunIdentity synchronous_identity(const RunInputs& inputs, std::int64_t ranks);
 
-/// What a synchronous run is; it has no rounds: 0.
-RunIdentity synchronous_identity(const RunInputs& inputs);
+/// Steps of a run over so many samples: training.steps, or those of training.epochs, with packing the most
+/// there can be.
+std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks, std::int64_t samples);
 
-/// Trains for training.steps steps, evaluating before the first, every training.eval_every and after the
-/// last, and writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is the step.
-void run_synchronous(const RunInputs& inputs, Backend& backend, const OpenRecorder& open_recorder);
+/// Trains for training.steps steps (or training.epochs), evaluating before the first, every training.eval_every
+/// and after the last, and writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is
+/// the step. Collective.
+void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
+                     const OpenRecorder& open_recorder);
 
 }  // namespace caravan

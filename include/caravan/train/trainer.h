@@ -1,11 +1,16 @@
-// One model trained on this rank alone: batch in, updated parameters out. Both modes are built on it.
+// One model trained by steps: batch in, updated parameters out. Both modes are built on it: a federated rank
+// trains its slice alone, the ranks of a mesh train one model together.
 #pragma once
 
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
+#include "caravan/comm/self_communicator.h"
 #include "caravan/config/run_config.h"
 #include "caravan/optim/adamw.h"
+#include "caravan/parallel/training_store.h"
 #include "caravan/train/executor.h"
 
 namespace caravan {
@@ -16,38 +21,68 @@ AdamwOptions adamw_options(const OptimizerSection& section);
 SavePolicy save_policy(Recompute recompute);
 
 struct StepResult {
-  double loss = 0.0;        // mean over the valid target tokens
-  double grad_norm = 0.0;   // before clipping
-  std::int64_t tokens = 0;  // valid target tokens
+  double loss = 0.0;        // mean over the valid target tokens of the whole step
+  double grad_norm = 0.0;   // of the whole model (of a federated rank: of its slice), before clipping
+  std::int64_t tokens = 0;  // valid target tokens of the whole step
   double seconds = 0.0;
-  bool updated = false;  // false: the batch had no valid target, nothing changed
+  bool updated = false;  // false: the step had no valid target, nothing changed
 };
 
-class LocalTrainer {
+class Trainer {
  public:
   struct Options {
     Executor::Limits limits;
     AdamwOptions optimizer;
     std::optional<double> clip_norm;
   };
-  /// `model` has gradients; it and `backend` outlive the trainer.
-  LocalTrainer(Llama& model, Backend& backend, const Options& options);
+  /// The ranks that train one model together; everything outlives the trainer.
+  struct Together {
+    Communicator& world;
+    TrainingStore& store;
+    StepNeeds needs;          // measured with ports that exchange nothing
+    bool counts_loss = true;  // on one rank of those that compute the same tokens' losses
+  };
+  /// Trains on this rank alone. `model` has gradients; it and `backend` outlive the trainer.
+  Trainer(Llama& model, Backend& backend, const Options& options);
+  Trainer(Llama& model, Backend& backend, const Options& options, const Together& together);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
-  /// Forward, backward, clip, update. Throws NumericError, naming the step and the first tensor that is not
+  /// Forward and backward of this rank's micro-batches, clip, update. `valid_tokens` are those of the whole step
+  /// on all ranks, the only divisor. Throws NumericError, naming the step and the first tensor that is not
   /// finite, when the loss or the gradient norm is not; the parameters are those of before the step then.
-  StepResult step(const Batch& batch, double lr);
-  /// Adds the gradients of `batch` (mean over its valid tokens) to zero; no update. Returns the mean loss.
-  double gradients(const Batch& batch);
+  /// Collective: every rank gets the same result.
+  StepResult step(std::span<const Batch> micro_batches, std::int64_t valid_tokens, double lr);
+  /// One batch on this rank alone.
+  StepResult step(const Batch& batch, double lr) { return step({&batch, 1}, batch.valid_tokens, lr); }
+  /// The gradients alone, no update. Returns the mean loss.
+  double gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens);
+  double gradients(const Batch& batch) { return gradients({&batch, 1}, batch.valid_tokens); }
 
   Executor& executor() { return executor_; }
+  TrainingStore& store() { return store_; }
   Adamw& optimizer() { return optimizer_; }
   /// Steps since construction, whatever the optimizer's own count (a fresh optimizer starts again at zero).
   std::int64_t steps() const { return steps_; }
+  void set_steps(std::int64_t steps) { steps_ = steps; }
 
  private:
-  [[noreturn]] void fail_not_finite(const Batch& batch, const char* what, double value);
+  struct Alone;
+  struct Totals {
+    double loss = 0.0;  // Σ token losses
+    double sum_squares = 0.0;
+  };
+
+  Totals run(std::span<const Batch> micro_batches, std::int64_t valid_tokens);
+  [[noreturn]] void fail_not_finite(std::span<const Batch> micro_batches, const char* what, double value);
+  std::string find_culprit(std::span<const Batch> micro_batches);
 
   Options options_;
+  std::unique_ptr<Alone> alone_;
+  Communicator& world_;
+  TrainingStore& store_;
+  bool counts_loss_;
   Executor executor_;
   Adamw optimizer_;
   std::int64_t steps_ = 0;

@@ -14,7 +14,7 @@ struct Filled {
       : parameters(parameter_table(config, table), at, dtype, backend, Gradients::kNone),
         scratch("scratch", allocate_host(64)) {
     const Context ctx{backend, stream, scratch, scalars, dtype};
-    initialise(ctx, parameters, seed);
+    initialise(ctx, whole_shards(parameters), seed);
   }
   ReferenceBackend backend;
   ParameterSet parameters;

@@ -31,14 +31,14 @@ struct Trained {
         model(*model_preset(preset), {.dtype = dtype, .positions = 16}, *backend,
               {boundary, attention, vocab}),
         trainer(model, *backend, {{.batch = 4, .seq_len = 12, .policy = policy}, {.weight_decay = 0.0}, {}}) {
-    initialise(trainer.executor().context(), model.parameters(), 3);
+    initialise(trainer.executor().context(), whole_shards(model.parameters()), 3);
   }
   std::unique_ptr<Backend> backend;
   LocalBoundary boundary;
   LocalAttention attention;
   LocalVocab vocab;
   Llama model;
-  LocalTrainer trainer;
+  Trainer trainer;
 };
 
 std::vector<double> gradients(Trained& trained, const Batch& batch) {

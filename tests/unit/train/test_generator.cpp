@@ -14,7 +14,7 @@ std::vector<std::int32_t> generated(KvCache cache, const SamplingOptions& sampli
   const auto backend = make_cpu_backend();
   Generator generator(*model_preset("tiny"), DType::kFloat32, *backend, places, cache,
                       [](const Context& ctx, ParameterSet& parameters) {
-                        initialise(ctx, parameters, 11);
+                        initialise(ctx, whole_shards(parameters), 11);
                         // Random weights of deviation 0.02 give almost flat logits; larger ones make choices
                         // clear.
                         for (Parameter& parameter : parameters.all()) {

@@ -1,0 +1,33 @@
+// The communicators of one rank on a mesh: one per axis, and the products of axes that sums are made over.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "caravan/comm/mesh.h"
+#include "caravan/parallel/training_store.h"
+
+namespace caravan {
+
+class MeshGroups {
+ public:
+  /// `at` is mesh_coordinates() of this rank. Collective.
+  MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordinates& at);
+
+  Communicator& axis(MeshAxis axis) const { return mesh_.axis(axis); }
+  /// dp_replicate, dp_shard and cp: the ranks whose gradients add up.
+  Communicator& data() const { return *data_; }
+  /// dp_shard and cp: the ranks that divide a copy's weights.
+  Communicator& fsdp() const { return *fsdp_; }
+  /// Who sums the gradients that are partial within tp.
+  std::vector<PartialGroup> partial_groups() const;
+
+ private:
+  Mesh mesh_;
+  bool cuts_sequence_;
+  std::unique_ptr<Communicator> data_;
+  std::unique_ptr<Communicator> fsdp_;
+  std::unique_ptr<Communicator> kv_copies_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,66 @@
+// Parameters as a trainer sees them: leased by segments, updated in shards, gradients summed over the ranks
+// that hold copies. docs/design: the gradient table is data (ShardSpec::partial_axes), its sums are made here.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "caravan/comm/communicator.h"
+#include "caravan/model/local_ports.h"
+
+namespace caravan {
+
+/// The ranks over which gradients whose spec names `axis` are partial sums.
+struct PartialGroup {
+  std::string axis;
+  Communicator* ranks = nullptr;
+};
+
+/// Every function is collective over the mesh.
+class TrainingStore : public ParamStore {
+ public:
+  /// What this rank updates; the views stay valid for the store's life.
+  const std::vector<ParameterShard>& shards() const { return shards_; }
+  /// Before the first micro-batch of a step.
+  virtual void zero_gradients(Context& ctx) = 0;
+  /// After the last micro-batch: the shards' gradients become the sums over all ranks.
+  virtual void finish_gradients(Context& ctx) = 0;
+  /// After the shards' values have changed: every reader gets the new ones.
+  virtual void publish_values(Context& ctx) = 0;
+
+ protected:
+  /// Sums the gradients that are partial over `groups`, one message per group.
+  void reduce_partial_gradients(Context& ctx, const std::vector<PartialGroup>& groups);
+
+  std::vector<ParameterShard> shards_;
+};
+
+/// True on the rank that counts a tensor's elements where ranks of the tensor axis hold copies.
+bool is_first_tensor_copy(const ShardSpec& spec, const Coordinates& at);
+
+/// Weights, gradients and optimizer state whole on every data rank (DDP). A group's gradients are summed in one
+/// message as soon as its last backward is over, while earlier layers still compute. With one data rank nothing
+/// is exchanged: the store of a single rank.
+class DataParallelStore final : public TrainingStore {
+ public:
+  /// `data`: dp_replicate, dp_shard and cp together. All arguments but `at` outlive the store.
+  DataParallelStore(ParameterSet& parameters, Communicator& data, const Coordinates& at,
+                    std::vector<PartialGroup> partial);
+
+  void acquire(int group, LeaseUse use) override { leases_.acquire(group, use); }
+  void release(int group) override { leases_.release(group); }
+  void commit(int group, MicroBatch micro_batch) override;
+  void zero_gradients(Context& ctx) override;
+  void finish_gradients(Context& ctx) override;
+  void publish_values(Context& /*ctx*/) override {}
+
+ private:
+  ParameterSet& parameters_;
+  Communicator& data_;
+  std::vector<PartialGroup> partial_;
+  ReplicatedStore leases_;
+  std::vector<TensorView> group_gradients_;  // by group: everything of it in one flat view
+  std::vector<Pending> started_;
+};
+
+}  // namespace caravan

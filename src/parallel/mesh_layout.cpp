@@ -1,0 +1,172 @@
+#include "caravan/parallel/mesh_layout.h"
+
+#include <array>
+#include <numeric>
+
+#include "caravan/core/error.h"
+
+namespace caravan {
+namespace {
+
+constexpr std::int64_t kDefaultBatch = 4;
+
+struct NamedSize {
+  const char* name;
+  std::int64_t size;
+};
+
+std::array<NamedSize, kMeshAxisCount> named_sizes(const ParallelSection& parallel) {
+  return {{{"dp_replicate", parallel.dp_replicate},
+           {"dp_shard", parallel.dp_shard},
+           {"cp", parallel.cp},
+           {"tp", parallel.tp},
+           {"pp", parallel.pp}}};
+}
+
+/// What is left of `ranks` for the axis that says -1.
+std::int64_t rest_of(const ParallelSection& parallel, std::int64_t ranks) {
+  std::int64_t product = 1;
+  for (const auto& [name, size] : named_sizes(parallel)) {
+    if (size > 0) {
+      product *= size;
+    }
+    if (product > ranks) {
+      break;
+    }
+  }
+  if (product > ranks || ranks % product != 0) {
+    fail<ConfigError>(
+        "parallel: dp_replicate {}, dp_shard {}, cp {}, tp {}, pp {}: the given sizes make {}{}, which does not "
+        "divide {} rank{}; start a multiple of it, or make an axis smaller",
+        parallel.dp_replicate, parallel.dp_shard, parallel.cp, parallel.tp, parallel.pp,
+        product > ranks ? "more than " : "", product > ranks ? ranks : product, ranks, ranks == 1 ? "" : "s");
+  }
+  return ranks / product;
+}
+
+std::int64_t kv_groups(const ModelConfig& model, std::int64_t tp) {
+  return std::min(tp, model.n_kv_heads);
+}
+
+void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<std::string>& problems) {
+  if (model.n_heads % tp != 0) {
+    problems.push_back(fmt::format("parallel.tp is {}, which does not divide the model's {} heads", tp,
+                                   model.n_heads));
+  }
+  if (model.n_kv_heads % tp != 0 && tp % model.n_kv_heads != 0) {
+    problems.push_back(fmt::format(
+        "parallel.tp is {}; it must divide the model's {} key/value heads or be a multiple of them", tp,
+        model.n_kv_heads));
+  }
+  if (model.intermediate_size < tp || model.vocab_size < tp) {
+    problems.push_back(
+        fmt::format("parallel.tp is {}: more ranks than the model has MLP rows ({}) or tokens ({})", tp,
+                    model.intermediate_size, model.vocab_size));
+  }
+}
+
+void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<std::string>& problems) {
+  const BatchGeometry batch = batch_geometry(config, sizes);
+  if (batch.batch_size % batch.data_ranks != 0) {
+    problems.push_back(
+        fmt::format("training.batch_size is {}, which dp_replicate · dp_shard = {} does not divide; use {}",
+                    batch.batch_size, batch.data_ranks,
+                    (batch.batch_size / batch.data_ranks + 1) * batch.data_ranks));
+    return;
+  }
+  if (batch.rows_per_rank % batch.micro_batch != 0) {
+    problems.push_back(
+        fmt::format("training.micro_batch is {}, which does not divide the {} samples of a rank's step",
+                    batch.micro_batch, batch.rows_per_rank));
+  }
+}
+
+}  // namespace
+
+MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
+  std::string open;
+  for (const auto& [name, size] : named_sizes(parallel)) {
+    if (size == 0) {
+      fail<ConfigError>("parallel.{} is 0; every axis has at least one member", name);
+    }
+    if (size == -1) {
+      if (!open.empty()) {
+        fail<ConfigError>("parallel.{} and parallel.{} are both -1; only one axis can take the rest", open,
+                          name);
+      }
+      open = name;
+    }
+  }
+  const std::int64_t rest = rest_of(parallel, ranks);
+  if (open.empty() && rest != 1) {
+    fail<ConfigError>(
+        "parallel: the product of the axes is {}, but {} ranks were started; run mpirun -n {}, or set one axis "
+        "to -1 for the rest",
+        ranks / rest, ranks, ranks / rest);
+  }
+  const auto size = [&](std::int64_t given) { return static_cast<int>(given == -1 ? rest : given); };
+  return {.dp_replicate = size(parallel.dp_replicate),
+          .dp_shard = size(parallel.dp_shard),
+          .cp = size(parallel.cp),
+          .tp = size(parallel.tp),
+          .pp = size(parallel.pp)};
+}
+
+std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfig& model,
+                                       const MeshSizes& sizes) {
+  std::vector<std::string> problems;
+  check_tensor_axis(model, sizes.tp, problems);
+  check_batch(config, sizes, problems);
+  return problems;
+}
+
+bool cuts_sequence(const ParallelSection& parallel, const MeshSizes& sizes) {
+  return parallel.sequence_parallel && sizes.tp > 1;
+}
+
+Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
+                             const MeshSizes& sizes, int rank) {
+  const auto at = [&](MeshAxis axis) { return std::int64_t{sizes.coordinate(axis, rank)}; };
+  std::vector<AxisCoordinate> axes;
+  for (const MeshAxis axis :
+       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
+    axes.push_back({std::string(mesh_axis_name(axis)), at(axis), sizes[axis]});
+  }
+  const std::int64_t groups = kv_groups(model, sizes.tp);
+  const std::int64_t copies = sizes.tp / groups;
+  axes.push_back({"kv", at(MeshAxis::kTp) / copies, groups});
+  axes.push_back({"kv_copies", at(MeshAxis::kTp) % copies, copies});
+  if (cuts_sequence(parallel, sizes)) {
+    axes.push_back({"sp", at(MeshAxis::kTp), sizes.tp});
+  }
+  axes.push_back({"fsdp", at(MeshAxis::kDpShard) * sizes.cp + at(MeshAxis::kCp), sizes.dp_shard * sizes.cp});
+  return Coordinates(std::move(axes));
+}
+
+BatchGeometry batch_geometry(const RunConfig& config, const MeshSizes& sizes) {
+  BatchGeometry batch;
+  batch.data_ranks = std::int64_t{sizes.dp_replicate} * sizes.dp_shard;
+  batch.batch_size = config.training.batch_size_per_rank
+                         ? *config.training.batch_size_per_rank * batch.data_ranks
+                         : config.training.batch_size.value_or(kDefaultBatch);
+  batch.rows_per_rank = batch.batch_size / batch.data_ranks;
+  batch.micro_batch = config.training.micro_batch.value_or(std::max<std::int64_t>(batch.rows_per_rank, 1));
+  batch.context_ranks = sizes.cp;
+  // Zig-zag gives every rank two pieces of a row; cutting the stream needs a multiple of tp of each part.
+  batch.token_multiple =
+      (sizes.cp > 1 ? std::int64_t{2} * sizes.cp : 1) * (cuts_sequence(config.parallel, sizes) ? sizes.tp : 1);
+  return batch;
+}
+
+std::string describe(const MeshSizes& sizes) {
+  std::string text;
+  for (const MeshAxis axis :
+       {MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp, MeshAxis::kPp}) {
+    if (sizes[axis] > 1) {
+      text += fmt::format("{}{} {}", text.empty() ? "" : ", ", mesh_axis_name(axis), sizes[axis]);
+    }
+  }
+  return text.empty() ? "one rank" : text;
+}
+
+}  // namespace caravan

@@ -1,0 +1,133 @@
+// RANKS 1 2 4 8
+// TIMEOUT 900
+// Every layout is the same model: loss, every gradient and twenty AdamW steps equal those of one rank.
+#include <catch2/catch.hpp>
+
+#include "caravan/comm/mpi_session.h"
+#include "tests/support/mesh_runs.h"
+
+using namespace caravan;
+using namespace caravan::test;
+
+namespace {
+
+constexpr std::int64_t kRows = 8;
+constexpr std::int64_t kLongest = 21;
+constexpr int kSteps = 20;
+
+struct Layout {
+  std::string name;
+  ParallelSection parallel;
+  std::int64_t micro_batch = 1;
+  bool is_tied = false;
+  bool is_packed = false;
+};
+
+/// The layouts of this many ranks.
+std::vector<Layout> layouts(int ranks) {
+  std::vector<Layout> all = {
+      {.name = "ddp", .parallel = {.dp_replicate = ranks, .dp_shard = 1}, .micro_batch = 1},
+  };
+  if (ranks == 1) {
+    return all;
+  }
+  all.push_back({.name = "zero 1", .parallel = {.zero_stage = 1}, .is_tied = true});
+  all.push_back({.name = "zero 2, accumulation", .parallel = {.zero_stage = 2}, .is_tied = false});
+  all.push_back({.name = "zero 3, packed, tied", .parallel = {}, .is_tied = true, .is_packed = true});
+  all.push_back({.name = "zero 3, no reshard", .parallel = {.reshard_after_forward = false}});
+  if (ranks >= 4) {
+    all.push_back({.name = "hsdp", .parallel = {.dp_replicate = 2}, .is_tied = true});
+    all.push_back({.name = "hsdp, zero 2", .parallel = {.dp_replicate = 2, .zero_stage = 2}});
+  }
+  return all;
+}
+
+RunConfig config_of(const Layout& layout, DType dtype) {
+  RunConfig config;
+  config.mode = TrainMode::kSynchronous;
+  config.dtype = dtype;
+  config.data.max_seq_len = kLongest + 1;
+  config.training.batch_size = kRows;
+  config.training.micro_batch = layout.micro_batch;
+  config.training.clip_norm = 0.9;
+  config.parallel = layout.parallel;
+  return config;
+}
+
+RunConfig one_rank(const Layout& layout, DType dtype) {
+  Layout single = layout;
+  single.parallel = ParallelSection{.dp_shard = 1};
+  single.micro_batch = kRows;
+  return config_of(single, dtype);
+}
+
+/// float64 leaves no noise for a fault to hide in; float32's is that of sums in another order.
+double tolerance(DType dtype) {
+  return dtype == DType::kFloat64 ? 1e-10 : 1e-5;
+}
+
+Batch batch_of(const Layout& layout, std::int64_t number) {
+  return mesh_batch(number, kRows, kLongest, layout.is_packed);
+}
+
+}  // namespace
+
+TEST_CASE("every gradient equals that of one rank", "[parallel][layout]") {
+  Communicator& world = MpiSession::current().world();
+  const DType dtype = GENERATE(DType::kFloat64, DType::kFloat32);
+  for (const Layout& layout : layouts(world.size())) {
+    CAPTURE(layout.name, dtype_name(dtype));
+    const ModelConfig model = mesh_model(layout.is_tied);
+    SelfCommunicator self;
+    MeshRun expected(self, one_rank(layout, dtype), model);
+    MeshRun actual(world, config_of(layout, dtype), model);
+    const MeshGradients reference = expected.gradients(batch_of(layout, 0));
+    const MeshGradients gradients = actual.gradients(batch_of(layout, 0));
+    CHECK(std::abs(gradients.loss - reference.loss) <= tolerance(dtype) * reference.loss);
+    if (world.rank() != 0) {
+      continue;
+    }
+    REQUIRE(gradients.values.size() == reference.values.size());
+    for (const auto& [name, values] : reference.values) {
+      CAPTURE(name);
+      CHECK(relative_difference(gradients.values.at(name), values) <= tolerance(dtype));
+    }
+  }
+}
+
+TEST_CASE("twenty steps follow the loss curve of one rank", "[parallel][layout]") {
+  Communicator& world = MpiSession::current().world();
+  const DType dtype = GENERATE(DType::kFloat64, DType::kFloat32);
+  for (const Layout& layout : layouts(world.size())) {
+    CAPTURE(layout.name, dtype_name(dtype));
+    const ModelConfig model = mesh_model(layout.is_tied);
+    SelfCommunicator self;
+    MeshRun expected(self, one_rank(layout, dtype), model);
+    MeshRun actual(world, config_of(layout, dtype), model);
+    for (int step = 0; step < kSteps; ++step) {
+      CAPTURE(step);
+      const Batch batch = batch_of(layout, step);
+      const StepResult reference = expected->step(batch, 3e-3);
+      const StepResult result = actual->step(batch, 3e-3);
+      CHECK(std::abs(result.loss - reference.loss) <= tolerance(dtype) * reference.loss);
+      CHECK(std::abs(result.grad_norm - reference.grad_norm) <= 10 * tolerance(dtype) * reference.grad_norm);
+      CHECK(result.tokens == batch.valid_tokens);
+    }
+    const Batch held_out = batch_of(layout, 1000);
+    CHECK(std::abs(actual->loss_sum(held_out) - expected->loss_sum(held_out)) <=
+          tolerance(dtype) * expected->loss_sum(held_out));
+  }
+}
+
+TEST_CASE("random weights are the same bits in every layout", "[parallel][layout]") {
+  Communicator& world = MpiSession::current().world();
+  for (const Layout& layout : layouts(world.size())) {
+    CAPTURE(layout.name);
+    SelfCommunicator self;
+    MeshRun expected(self, one_rank(layout, DType::kFloat32), mesh_model(layout.is_tied));
+    MeshRun actual(world, config_of(layout, DType::kFloat32), mesh_model(layout.is_tied));
+    const auto reference = expected.weights();
+    const auto weights = actual.weights();
+    CHECK((world.rank() != 0 || weights == reference));
+  }
+}
