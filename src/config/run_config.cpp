@@ -134,9 +134,9 @@ void check_training(const RunConfig& config, std::vector<ConfigProblem>& problem
                                                        *training.epochs, *training.steps)});
   }
   if (training.batch_size && training.batch_size_per_rank) {
-    problems.push_back({"training.batch_size_per_rank",
-                        fmt::format("is {} and training.batch_size is {}; give one of them",
-                                    *training.batch_size_per_rank, *training.batch_size)});
+    problems.push_back(
+        {"training.batch_size_per_rank", fmt::format("is {} and training.batch_size is {}; give one of them",
+                                                     *training.batch_size_per_rank, *training.batch_size)});
   }
   if (config.mode == TrainMode::kFederated && config.parallel != ParallelSection{}) {
     problems.push_back({"parallel", "is the mesh of mode: synchronous, but mode is federated; leave it out"});

@@ -141,8 +141,7 @@ void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
     setup_.train.start_epoch(epoch);
     for (std::int64_t i = 0; setup_.train.next(batch); ++i) {
       const double lr = schedule_.lr(epoch, i);
-      const StepResult result =
-          trainer_->step(micro_batches(batch, geometry, {}, 0), batch.valid_tokens, lr);
+      const StepResult result = trainer_->step(micro_batches(batch, geometry, {}, 0), batch.valid_tokens, lr);
       if (result.updated) {
         on_step({.round = round, .epoch = epoch, .step = trainer_->steps(), .lr = lr, .result = result});
       }

@@ -135,8 +135,9 @@ void run_federated(const RunInputs& inputs, Communicator& world, Backend& backen
                     .first_round = finished + 1});
   if (resume) {
     const ModelSource source = open_resume_model(*resume, config, inputs.model.config);
-    run.load(
-        [&](const Context& ctx, ParameterSet& parameters) { load_parameters(source, 0, ctx, whole_shards(parameters)); });
+    run.load([&](const Context& ctx, ParameterSet& parameters) {
+      load_parameters(source, 0, ctx, whole_shards(parameters));
+    });
     load_round_state(round_state_folder(resume->folder), run);
   } else {
     run.load([&](const Context& ctx, ParameterSet& parameters) {

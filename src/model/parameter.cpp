@@ -92,9 +92,8 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable
   std::vector<ParameterSpec> specs;
   for (const ParameterShape& parameter : parameter_shapes(config)) {
     const std::string& name = parameter.name;
-    specs.push_back({name, parameter.shape,
-                     shard_of(name, config, table),
-                     group_of(name, config), initial_deviation(name, config)});
+    specs.push_back({name, parameter.shape, shard_of(name, config, table), group_of(name, config),
+                     initial_deviation(name, config)});
   }
   return specs;
 }

@@ -45,7 +45,8 @@ const LeasedMemory::Slot* LeasedMemory::find(int group) const {
 }
 
 LeasedMemory::Slot* LeasedMemory::find(int group) {
-  return const_cast<Slot*>(std::as_const(*this).find(group));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  return const_cast<Slot*>(
+      std::as_const(*this).find(group));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
 }
 
 /// The free slot that fits best, and of those the one that was used longest ago; a new one when none is free.

@@ -16,8 +16,8 @@ MeshGroups::MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordi
     : mesh_(world, sizes), cuts_sequence_(at.count("sp") > 1) {
   data_ = product(mesh_, world, {MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp});
   fsdp_ = product(mesh_, world, {MeshAxis::kDpShard, MeshAxis::kCp});
-  kv_copies_ = axis(MeshAxis::kTp)
-                   .split(static_cast<int>(at.index("kv")), static_cast<int>(at.index("kv_copies")));
+  kv_copies_ =
+      axis(MeshAxis::kTp).split(static_cast<int>(at.index("kv")), static_cast<int>(at.index("kv_copies")));
 }
 
 std::vector<PartialGroup> MeshGroups::partial_groups() const {

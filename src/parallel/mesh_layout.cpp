@@ -36,7 +36,8 @@ std::int64_t rest_of(const ParallelSection& parallel, std::int64_t ranks) {
   }
   if (product > ranks || ranks % product != 0) {
     fail<ConfigError>(
-        "parallel: dp_replicate {}, dp_shard {}, cp {}, tp {}, pp {}: the given sizes make {}{}, which does not "
+        "parallel: dp_replicate {}, dp_shard {}, cp {}, tp {}, pp {}: the given sizes make {}{}, which does "
+        "not "
         "divide {} rank{}; start a multiple of it, or make an axis smaller",
         parallel.dp_replicate, parallel.dp_shard, parallel.cp, parallel.tp, parallel.pp,
         product > ranks ? "more than " : "", product > ranks ? ranks : product, ranks, ranks == 1 ? "" : "s");
@@ -48,10 +49,22 @@ std::int64_t kv_groups(const ModelConfig& model, std::int64_t tp) {
   return std::min(tp, model.n_kv_heads);
 }
 
+/// The axes whose ports or schedules do not exist yet.
+void check_built(const MeshSizes& sizes, std::vector<std::string>& problems) {
+  for (const MeshAxis axis : {MeshAxis::kCp, MeshAxis::kTp, MeshAxis::kPp}) {
+    if (sizes[axis] > 1) {
+      problems.push_back(
+          fmt::format("parallel.{} is {}, but this version divides the batch and the weights only; "
+                      "set it to 1 and use dp_replicate and dp_shard",
+                      mesh_axis_name(axis), sizes[axis]));
+    }
+  }
+}
+
 void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<std::string>& problems) {
   if (model.n_heads % tp != 0) {
-    problems.push_back(fmt::format("parallel.tp is {}, which does not divide the model's {} heads", tp,
-                                   model.n_heads));
+    problems.push_back(
+        fmt::format("parallel.tp is {}, which does not divide the model's {} heads", tp, model.n_heads));
   }
   if (model.n_kv_heads % tp != 0 && tp % model.n_kv_heads != 0) {
     problems.push_back(fmt::format(
@@ -68,10 +81,9 @@ void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<st
 void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<std::string>& problems) {
   const BatchGeometry batch = batch_geometry(config, sizes);
   if (batch.batch_size % batch.data_ranks != 0) {
-    problems.push_back(
-        fmt::format("training.batch_size is {}, which dp_replicate · dp_shard = {} does not divide; use {}",
-                    batch.batch_size, batch.data_ranks,
-                    (batch.batch_size / batch.data_ranks + 1) * batch.data_ranks));
+    problems.push_back(fmt::format(
+        "training.batch_size is {}, which dp_replicate · dp_shard = {} does not divide; use {}",
+        batch.batch_size, batch.data_ranks, (batch.batch_size / batch.data_ranks + 1) * batch.data_ranks));
     return;
   }
   if (batch.rows_per_rank % batch.micro_batch != 0) {
@@ -100,7 +112,8 @@ MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
   const std::int64_t rest = rest_of(parallel, ranks);
   if (open.empty() && rest != 1) {
     fail<ConfigError>(
-        "parallel: the product of the axes is {}, but {} ranks were started; run mpirun -n {}, or set one axis "
+        "parallel: the product of the axes is {}, but {} ranks were started; run mpirun -n {}, or set one "
+        "axis "
         "to -1 for the rest",
         ranks / rest, ranks, ranks / rest);
   }
@@ -115,6 +128,7 @@ MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
 std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfig& model,
                                        const MeshSizes& sizes) {
   std::vector<std::string> problems;
+  check_built(sizes, problems);
   check_tensor_axis(model, sizes.tp, problems);
   check_batch(config, sizes, problems);
   return problems;
@@ -153,8 +167,8 @@ BatchGeometry batch_geometry(const RunConfig& config, const MeshSizes& sizes) {
   batch.micro_batch = config.training.micro_batch.value_or(std::max<std::int64_t>(batch.rows_per_rank, 1));
   batch.context_ranks = sizes.cp;
   // Zig-zag gives every rank two pieces of a row; cutting the stream needs a multiple of tp of each part.
-  batch.token_multiple =
-      (sizes.cp > 1 ? std::int64_t{2} * sizes.cp : 1) * (cuts_sequence(config.parallel, sizes) ? sizes.tp : 1);
+  batch.token_multiple = (sizes.cp > 1 ? std::int64_t{2} * sizes.cp : 1) *
+                         (cuts_sequence(config.parallel, sizes) ? sizes.tp : 1);
   return batch;
 }
 

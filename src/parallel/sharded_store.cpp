@@ -149,8 +149,8 @@ void ShardedStore::start_gather(int group) {
   if (values_) {
     values_->acquire(group);
     gathering_ = group;
-    gather_ = ranks_.fsdp.start_all_gather(
-        gathered.value_pack, flat(gather_staging_, ranks_.fsdp.size() * gathered.pack_items));
+    gather_ = ranks_.fsdp.start_all_gather(gathered.value_pack,
+                                           flat(gather_staging_, ranks_.fsdp.size() * gathered.pack_items));
   }
 }
 
@@ -163,7 +163,8 @@ void ShardedStore::finish_gather() {
   const std::int64_t members = ranks_.fsdp.size();
   const TensorView all = flat(gather_staging_, members * gathered.pack_items);
   for (std::int64_t member = 0; member < members; ++member) {
-    unpack(gathered, false, member, all.rows(member * gathered.pack_items, (member + 1) * gathered.pack_items));
+    unpack(gathered, false, member,
+           all.rows(member * gathered.pack_items, (member + 1) * gathered.pack_items));
   }
   values_->release(gathering_);
   gathering_ = -1;

@@ -101,8 +101,8 @@ void Executor::prefetch(const std::vector<int>& groups, LeaseUse use) {
   }
 }
 
-/// After the backward of `user` (a segment, or the head after the last): tells the store of the groups that no
-/// earlier segment uses.
+/// After the backward of `user` (a segment, or the head after the last): tells the store of the groups that
+/// no earlier segment uses.
 void Executor::commit(const std::vector<int>& groups, std::size_t user, MicroBatch micro_batch) {
   for (const int group : groups) {
     if (first_user_[static_cast<std::size_t>(group)] == user) {

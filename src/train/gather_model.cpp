@@ -44,10 +44,9 @@ void place(const TensorView& block, const Region& region, const TensorView& whol
   const std::int64_t first_col = region.size() == 1 ? 0 : region[1].begin;
   const std::int64_t run = region.size() == 1 ? 1 : region[1].size();
   for (std::int64_t row = 0; row < region[0].size(); ++row) {
-    std::memcpy(static_cast<std::byte*>(whole.raw()) +
-                    ((region[0].begin + row) * row_items + first_col) * item,
-                static_cast<const std::byte*>(block.raw()) + row * run * item,
-                static_cast<std::size_t>(run * item));
+    std::memcpy(
+        static_cast<std::byte*>(whole.raw()) + ((region[0].begin + row) * row_items + first_col) * item,
+        static_cast<const std::byte*>(block.raw()) + row * run * item, static_cast<std::size_t>(run * item));
   }
 }
 
@@ -126,9 +125,8 @@ std::vector<TensorSource> ModelGather::sources() {
                          if (begin == 0) {
                            gather(i);
                          }
-                         const std::int64_t row_bytes =
-                             model_[i].shape.numel() / model_[i].shape[0] *
-                             static_cast<std::int64_t>(dtype_bytes(dtype_));
+                         const std::int64_t row_bytes = model_[i].shape.numel() / model_[i].shape[0] *
+                                                        static_cast<std::int64_t>(dtype_bytes(dtype_));
                          std::memcpy(destination, static_cast<std::byte*>(whole_.data()) + begin * row_bytes,
                                      static_cast<std::size_t>((end - begin) * row_bytes));
                        }});

@@ -32,8 +32,9 @@ void save_model(const std::string& folder, const ModelConfig& config, const Para
   save_model(folder, config, sources, tokenizer, record);
 }
 
-void save_model(const std::string& folder, const ModelConfig& config, const std::vector<TensorSource>& sources,
-                const std::optional<TokenizerFile>& tokenizer, const RunRecord& record) {
+void save_model(const std::string& folder, const ModelConfig& config,
+                const std::vector<TensorSource>& sources, const std::optional<TokenizerFile>& tokenizer,
+                const RunRecord& record) {
   CheckpointWriteOptions options;
   options.if_exists = IfExists::kReplace;
   options.add_files = [&](const std::string& unfinished) {

@@ -51,8 +51,8 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
             .dtype = config.dtype,
             .gradients = is_sharded(mesh_sizes) ? ShardedStore::gradients(config.parallel.zero_stage)
                                                 : Gradients::kAllocated,
-            .values =
-                is_sharded(mesh_sizes) ? ShardedStore::values(config.parallel.zero_stage) : Values::kAllocated,
+            .values = is_sharded(mesh_sizes) ? ShardedStore::values(config.parallel.zero_stage)
+                                             : Values::kAllocated,
             .positions = config.data.max_seq_len},
       limits{.batch = geometry.micro_batch,
              .seq_len = geometry.local_seq_len(config.data.max_seq_len - 1),
@@ -74,15 +74,14 @@ SynchronousRun::SynchronousRun(const Setup& setup)
       ports_(setup.config.parallel, setup.model, groups_.axis(MeshAxis::kTp), groups_.axis(MeshAxis::kCp)),
       model_(std::make_unique<Llama>(setup.model, layout_.model, setup.backend, ports_.ports())),
       store_(make_store(model_->parameters(), setup.config, layout_, groups_, setup.backend)) {
-  trainer_ = std::make_unique<Trainer>(
-      *model_, setup.backend,
-      Trainer::Options{.limits = layout_.limits,
-                       .optimizer = adamw_options(setup.config.optimizer),
-                       .clip_norm = setup.config.training.clip_norm},
-      Trainer::Together{.world = world_,
-                        .store = *store_,
-                        .needs = measure(setup.config, setup.model, layout_),
-                        .counts_loss = layout_.at.index("tp") == 0});
+  trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
+                                       Trainer::Options{.limits = layout_.limits,
+                                                        .optimizer = adamw_options(setup.config.optimizer),
+                                                        .clip_norm = setup.config.training.clip_norm},
+                                       Trainer::Together{.world = world_,
+                                                         .store = *store_,
+                                                         .needs = measure(setup.config, setup.model, layout_),
+                                                         .counts_loss = layout_.at.index("tp") == 0});
 }
 
 void SynchronousRun::load(

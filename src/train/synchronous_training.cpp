@@ -24,7 +24,8 @@ void next_batch_with_targets(BatchLoader& train, Batch& batch) {
   throw IoError("data.train has no target token: every sample is shorter than two tokens");
 }
 
-/// Updates in `epochs` passes. Only reading tells how many rows packing makes, and which batches have targets.
+/// Updates in `epochs` passes. Only reading tells how many rows packing makes, and which batches have
+/// targets.
 std::int64_t count_steps(BatchLoader& train, std::int64_t epochs) {
   std::int64_t steps = 0;
   Batch batch;
@@ -55,7 +56,8 @@ void save_whole_model(SynchronousRun& run, const RunInputs& inputs, const RunRec
     gather.contribute();
     return;
   }
-  save_model(folder, inputs.model.config, gather.sources(), inputs.tokenizer_file, recorder->record(step, {}));
+  save_model(folder, inputs.model.config, gather.sources(), inputs.tokenizer_file,
+             recorder->record(step, {}));
   log::info("checkpoint: {}", folder);
 }
 

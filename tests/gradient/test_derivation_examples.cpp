@@ -494,8 +494,7 @@ TEST_CASE("adamw.md: two steps with and without clipping are the code's", "[deri
       TwoParameters::set(p.stored_value(), page.values("param0"));
       for (const std::string step : {"1", "2"}) {
         TwoParameters::set(p.stored_grad(), page.values("grad" + step));
-        const double norm =
-            std::sqrt(sum_squares_of_gradients(two.context(), whole_shards(two.parameters)));
+        const double norm = std::sqrt(sum_squares_of_gradients(two.context(), whole_shards(two.parameters)));
         const double clip = clips ? clip_factor(norm, page.value("clip_norm")) : 1.0;
         optimizer.step(two.context(), page.value("lr"), clip);
         const auto state = numbers(optimizer.state());

@@ -107,7 +107,8 @@ void check_close(double value, double expected, double relative) {
 
 }  // namespace
 
-TEST_CASE("every gradient, twenty steps and the held-out loss equal those of one rank", "[parallel][layout]") {
+TEST_CASE("every gradient, twenty steps and the held-out loss equal those of one rank",
+          "[parallel][layout]") {
   Communicator& world = MpiSession::current().world();
   const DType dtype = GENERATE(DType::kFloat64, DType::kFloat32);
   for (const Layout& layout : layouts(world.size())) {

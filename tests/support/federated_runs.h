@@ -81,7 +81,9 @@ struct ReadyRun {
         run({config, inputs.model.config, world, *backend, train,
              std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
                                            inputs.eval_options(wanted.federated.batch_size))}) {
-    run.load([&](const Context& ctx, ParameterSet& set) { load_parameters(inputs.model, 1, ctx, whole_shards(set)); });
+    run.load([&](const Context& ctx, ParameterSet& set) {
+      load_parameters(inputs.model, 1, ctx, whole_shards(set));
+    });
   }
   void train_round(std::int64_t round) {
     run.train_round(round, [](const FederatedRun::StepInfo&) {});

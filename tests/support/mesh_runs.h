@@ -58,9 +58,8 @@ class MeshRun {
   MeshRun(Communicator& world, RunConfig config, const ModelConfig& model)
       : config_(std::move(config)), model_(model), backend_(make_cpu_backend()) {
     run_ = std::make_unique<SynchronousRun>(SynchronousRun::Setup{config_, model_, world, *backend_});
-    run_->load([](const Context& ctx, const std::vector<ParameterShard>& shards) {
-      initialise(ctx, shards, 5);
-    });
+    run_->load(
+        [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 5); });
   }
   SynchronousRun& operator*() { return *run_; }
   SynchronousRun* operator->() { return run_.get(); }

@@ -108,12 +108,12 @@ struct ParallelSection {
 };
 
 struct TrainingSection {
-  std::optional<std::int64_t> steps;   // null: 100, unless epochs is given
-  std::optional<std::int64_t> epochs;  // instead of steps
+  std::optional<std::int64_t> steps;                // null: 100, unless epochs is given
+  std::optional<std::int64_t> epochs;               // instead of steps
   std::optional<std::int64_t> batch_size;           // samples of a step over all ranks; null: 4, unless ...
   std::optional<std::int64_t> batch_size_per_rank;  // ... is given: times dp_replicate · dp_shard
   std::optional<std::int64_t> micro_batch;          // samples a rank runs at a time; null: all of its own
-  std::int64_t eval_every = 0;  // 0: before the first and after the last step only
+  std::int64_t eval_every = 0;                      // 0: before the first and after the last step only
   std::optional<double> clip_norm;
   Recompute recompute = Recompute::kNone;
 

@@ -341,7 +341,8 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "data", .help = "What it is trained on."}, s.data);
   visit(Field{.key = "optimizer", .help = "How a step changes the weights."}, s.optimizer);
   visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
-  visit(Field{.key = "training", .help = "Steps of mode synchronous; clip_norm, micro_batch and recompute hold in both modes."},
+  visit(Field{.key = "training",
+              .help = "Steps of mode synchronous; clip_norm, micro_batch and recompute hold in both modes."},
         s.training);
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);

@@ -8,8 +8,8 @@
 
 namespace caravan {
 
-/// Rows [begin, begin + rows) of `batch`, every row padded to `seq_len` places (at least the batch's own). Rows
-/// beyond the batch's end are padding altogether.
+/// Rows [begin, begin + rows) of `batch`, every row padded to `seq_len` places (at least the batch's own).
+/// Rows beyond the batch's end are padding altogether.
 Batch take_rows(const Batch& batch, std::int64_t begin, std::int64_t rows, std::int64_t seq_len,
                 std::int32_t pad_id);
 

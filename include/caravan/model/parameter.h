@@ -15,8 +15,8 @@ namespace caravan {
 /// Which cuts apply. kWhole: none (one rank, or the aggregator's full model). kFederated: slices over axis
 /// "slot", where heads and MLP rows are cut and everything else is a full copy. kSynchronous: over axis "tp"
 /// heads, MLP rows and the vocabulary are cut; key and value heads over axis "kv", which has fewer members
-/// than "tp" when several ranks share a head. There a gradient is a partial sum over "sp" (norms: the axis has
-/// the members of "tp" when the stream is cut by tokens, else one) and over "kv_copies" (shared heads).
+/// than "tp" when several ranks share a head. There a gradient is a partial sum over "sp" (norms: the axis
+/// has the members of "tp" when the stream is cut by tokens, else one) and over "kv_copies" (shared heads).
 enum class ShardTable : std::uint8_t { kWhole, kFederated, kSynchronous };
 
 /// One tensor of the model, independent of ranks. Names and shapes are Meta's (docs/tour.md lists them).
@@ -110,7 +110,7 @@ struct ParameterShard {
   const Parameter* parameter = nullptr;
   Region region;  // global index ranges
   TensorView value;
-  TensorView grad;  // undefined when the parameter set has no gradients
+  TensorView grad;            // undefined when the parameter set has no gradients
   bool is_first_copy = true;  // false: another rank holds the same elements and counts them
 };
 

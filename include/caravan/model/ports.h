@@ -75,9 +75,9 @@ enum class LeaseUse : std::uint8_t { kForward, kBackward };
 /// Whether more gradients of the same step will be added to a group.
 enum class MicroBatch : std::uint8_t { kMoreFollow, kLast };
 
-/// How long a weight exists here, and where its gradient goes. A group's parameters may be used between acquire
-/// and release; acquisitions are counted, so a tied weight may be leased by two users. What is collective in an
-/// implementation all ranks call in the same order.
+/// How long a weight exists here, and where its gradient goes. A group's parameters may be used between
+/// acquire and release; acquisitions are counted, so a tied weight may be leased by two users. What is
+/// collective in an implementation all ranks call in the same order.
 class ParamStore {
  public:
   virtual ~ParamStore() = default;

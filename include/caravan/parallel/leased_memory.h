@@ -12,9 +12,9 @@ namespace caravan {
 /// What of a parameter a LeasedMemory stands for.
 enum class LeasedPart : std::uint8_t { kValue, kGradient };
 
-/// A few slots, each big enough for a group of its size class (the blocks' groups are one class, embedding and
-/// head another). A released group stays in its slot until the slot is needed, so using it again soon costs
-/// nothing. All ranks that make the same calls in the same order take the same decisions.
+/// A few slots, each big enough for a group of its size class (the blocks' groups are one class, embedding
+/// and head another). A released group stays in its slot until the slot is needed, so using it again soon
+/// costs nothing. All ranks that make the same calls in the same order take the same decisions.
 class LeasedMemory {
  public:
   /// Whether a released group's contents may make room for another group.

@@ -13,8 +13,8 @@
 
 namespace caravan {
 
-/// The sizes of `parallel` on `ranks` ranks, -1 resolved. Throws ConfigError, naming what to change, when they
-/// do not make `ranks`.
+/// The sizes of `parallel` on `ranks` ranks, -1 resolved. Throws ConfigError, naming what to change, when
+/// they do not make `ranks`.
 MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks);
 
 /// Everything about this mesh that `model` and the batch cannot have; empty: all is well.
@@ -24,19 +24,19 @@ std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfi
 /// True when the residual stream is cut by tokens over tp.
 bool cuts_sequence(const ParallelSection& parallel, const MeshSizes& sizes);
 
-/// Where rank `rank` stands on the five axes and on those derived from them: "kv" and "kv_copies" (tp cut into
-/// groups that share key and value heads), "sp" (tp when cuts_sequence, else one member), "fsdp" (dp_shard
-/// and cp together: the ranks that divide a copy's weights).
+/// Where rank `rank` stands on the five axes and on those derived from them: "kv" and "kv_copies" (tp cut
+/// into groups that share key and value heads), "sp" (tp when cuts_sequence, else one member), "fsdp"
+/// (dp_shard and cp together: the ranks that divide a copy's weights).
 Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
                              const MeshSizes& sizes, int rank);
 
 /// One step's samples.
 struct BatchGeometry {
-  std::int64_t batch_size = 0;     // samples of a step, over all ranks
-  std::int64_t data_ranks = 1;     // dp_replicate · dp_shard: the samples are divided among so many
-  std::int64_t rows_per_rank = 0;  // batch_size / data_ranks
-  std::int64_t micro_batch = 0;    // rows run at a time
-  std::int64_t context_ranks = 1;  // cp: a row's tokens are divided among so many
+  std::int64_t batch_size = 0;      // samples of a step, over all ranks
+  std::int64_t data_ranks = 1;      // dp_replicate · dp_shard: the samples are divided among so many
+  std::int64_t rows_per_rank = 0;   // batch_size / data_ranks
+  std::int64_t micro_batch = 0;     // rows run at a time
+  std::int64_t context_ranks = 1;   // cp: a row's tokens are divided among so many
   std::int64_t token_multiple = 1;  // rows are padded to a multiple of so many places
 
   /// Places of the longest row, padded, and this rank's part of them.

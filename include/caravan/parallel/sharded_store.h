@@ -15,9 +15,9 @@ Range shard_rows(std::int64_t rows, std::int64_t index, std::int64_t count);
 
 /// The three stages differ in what is divided. Optimizer state always is. Stage 1: weights and gradients stay
 /// whole and in place; a group's gradients are reduced when its last backward of the step is over, and the
-/// updated rows are gathered after the update. Stage 2: gradients exist whole only from a group's first backward
-/// of a micro-batch to its last, and are reduced each time. Stage 3: weights too exist whole only while leased;
-/// the next unit is gathered while the present one computes.
+/// updated rows are gathered after the update. Stage 2: gradients exist whole only from a group's first
+/// backward of a micro-batch to its last, and are reduced each time. Stage 3: weights too exist whole only
+/// while leased; the next unit is gathered while the present one computes.
 class ShardedStore final : public TrainingStore {
  public:
   struct Options {

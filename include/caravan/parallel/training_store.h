@@ -1,5 +1,6 @@
 // Parameters as a trainer sees them: leased by segments, updated in shards, gradients summed over the ranks
-// that hold copies. docs/design: the gradient table is data (ShardSpec::partial_axes), its sums are made here.
+// that hold copies. docs/design: the gradient table is data (ShardSpec::partial_axes), its sums are made
+// here.
 #pragma once
 
 #include <string>
@@ -38,9 +39,9 @@ class TrainingStore : public ParamStore {
 /// True on the rank that counts a tensor's elements where ranks of the tensor axis hold copies.
 bool is_first_tensor_copy(const ShardSpec& spec, const Coordinates& at);
 
-/// Weights, gradients and optimizer state whole on every data rank (DDP). A group's gradients are summed in one
-/// message as soon as its last backward is over, while earlier layers still compute. With one data rank nothing
-/// is exchanged: the store of a single rank.
+/// Weights, gradients and optimizer state whole on every data rank (DDP). A group's gradients are summed in
+/// one message as soon as its last backward is over, while earlier layers still compute. With one data rank
+/// nothing is exchanged: the store of a single rank.
 class DataParallelStore final : public TrainingStore {
  public:
   /// `data`: dp_replicate, dp_shard and cp together. All arguments but `at` outlive the store.

@@ -41,8 +41,9 @@ class Executor {
   static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
                            const Limits& limits);
 
-  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses. With valid_tokens
-  /// those of the whole step, micro-batches add up. The store hears which micro-batch is the step's last.
+  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses. With
+  /// valid_tokens those of the whole step, micro-batches add up. The store hears which micro-batch is the
+  /// step's last.
   double forward_backward(const Batch& batch, std::int64_t valid_tokens,
                           MicroBatch micro_batch = MicroBatch::kLast);
   /// Σ token losses of `batch`.

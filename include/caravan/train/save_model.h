@@ -17,8 +17,9 @@ namespace caravan {
 void save_model(const std::string& folder, const ModelConfig& config, const ParameterSet& parameters,
                 const std::optional<TokenizerFile>& tokenizer, const RunRecord& record);
 /// The same from sources of all tensors.
-void save_model(const std::string& folder, const ModelConfig& config, const std::vector<TensorSource>& sources,
-                const std::optional<TokenizerFile>& tokenizer, const RunRecord& record);
+void save_model(const std::string& folder, const ModelConfig& config,
+                const std::vector<TensorSource>& sources, const std::optional<TokenizerFile>& tokenizer,
+                const RunRecord& record);
 
 /// A tensor source over a contiguous host view that outlives it.
 TensorSource source_of(std::string name, const TensorView& view);

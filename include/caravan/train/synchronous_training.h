@@ -13,9 +13,9 @@ RunIdentity synchronous_identity(const RunInputs& inputs, std::int64_t ranks);
 /// there can be.
 std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks, std::int64_t samples);
 
-/// Trains for training.steps steps (or training.epochs), evaluating before the first, every training.eval_every
-/// and after the last, and writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is
-/// the step. Collective.
+/// Trains for training.steps steps (or training.epochs), evaluating before the first, every
+/// training.eval_every and after the last, and writes the model to <output.dir>/checkpoints/ at the end. The
+/// history's "round" is the step. Collective.
 void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
                      const OpenRecorder& open_recorder);
 

@@ -49,9 +49,9 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Forward and backward of this rank's micro-batches, clip, update. `valid_tokens` are those of the whole step
-  /// on all ranks, the only divisor. Throws NumericError, naming the step and the first tensor that is not
-  /// finite, when the loss or the gradient norm is not; the parameters are those of before the step then.
+  /// Forward and backward of this rank's micro-batches, clip, update. `valid_tokens` are those of the whole
+  /// step on all ranks, the only divisor. Throws NumericError, naming the step and the first tensor that is
+  /// not finite, when the loss or the gradient norm is not; the parameters are those of before the step then.
   /// Collective: every rank gets the same result.
   StepResult step(std::span<const Batch> micro_batches, std::int64_t valid_tokens, double lr);
   /// One batch on this rank alone.

@@ -44,8 +44,8 @@ TEST_CASE("decay is decoupled, spares no_decay, and comes before the update", "[
   decayed.stored_value().data<double>()[0] = 2.0;
   spared.stored_value().data<double>()[0] = 2.0;
   decayed.stored_grad().data<double>()[0] = 0.5;
-  Adamw optimizer(whole_shards(small.parameters), {.weight_decay = 0.1, .no_decay = {"*norm*"}}, DType::kFloat64,
-                  small.backend);
+  Adamw optimizer(whole_shards(small.parameters), {.weight_decay = 0.1, .no_decay = {"*norm*"}},
+                  DType::kFloat64, small.backend);
   optimizer.step(small.context(), 0.01, 1.0);
   // First step: m̂ = g, v̂ = g², so the update is lr · g / (|g| + eps).
   CHECK(decayed.stored_value().data<double>()[0] ==
