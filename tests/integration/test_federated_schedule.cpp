@@ -89,7 +89,7 @@ TEST_CASE("a run resumed in the middle of its schedule gives the bits of the uni
     }
   }
   world.barrier();
-  config.resume = Resume::kLatest;
+  config.resume = "latest";
   const RunResult resumed = run_federated_config(config, world);
   if (world.rank() == 0) {
     CHECK(resumed.history == whole.history);

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <optional>
 
+#include "caravan/core/utf8.h"
 #include "caravan/data/dataset.h"
 #include "caravan/data/line_source.h"
 #include "caravan/data/sample_parser.h"
-#include "caravan/data/utf8.h"
 #include "fuzz/fuzz_entries.h"
 
 namespace caravan::fuzz {
