@@ -177,6 +177,9 @@ void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& proble
 }
 
 void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  if (config.resume.empty()) {
+    return;  // said already, as of any empty text
+  }
   const Resume choice = resume_choice(config);
   if (choice != Resume::kNever && config.mode == TrainMode::kSynchronous) {
     problems.push_back(

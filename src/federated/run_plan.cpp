@@ -34,6 +34,23 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
   return memory;
 }
 
+/// The same of one rank of a mesh.
+RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& needs) {
+  CountingBackend counting;
+  RankMemory memory;
+  memory.categories = {
+      {"weights in place", needs.value_bytes},
+      {"gradients in place", needs.gradient_bytes},
+      {"shards and gathered units", needs.store_bytes},
+      {"AdamW moments", 2 * needs.shard_elements * item_bytes(layout.model.dtype)},
+      {"activations", needs.step.saved_bytes},
+      {"scratch", needs.step.scratch_bytes},
+      {"rotary tables and batch",
+       needs.rope_bytes + DeviceBatch(counting, layout.limits.batch * layout.limits.seq_len).bytes()},
+  };
+  return memory;
+}
+
 /// What the aggregator holds on top of its own slice.
 void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConfig& model, const Ports& ports,
                     bool has_own_copy) {
@@ -154,10 +171,12 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
   if (!is_federated) {
     const MeshSizes sizes = resolve_mesh(config.parallel, ranks);
     const SynchronousLayout layout(config, model, sizes, 0);
+    const SynchronousNeeds rank = measure_synchronous(config, model, layout);
+    needs = rank.step;
+    plan.mesh = describe(sizes);
     plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
-    CountingBackend counting;
-    plan.local_parameters = Llama(model, layout.model, counting, ports).parameters().numel();
-    plan.aggregator = training_memory(model, layout.model, layout.limits, ports, needs);
+    plan.local_parameters = rank.shard_elements;
+    plan.aggregator = mesh_memory(layout, rank);
     plan.trainer = plan.aggregator;
     plan.rows_per_rank = layout.geometry.rows_per_rank;
   } else {
@@ -199,8 +218,9 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
                      const std::string& model_source, const std::string& backend) {
   const bool is_federated = config.mode == TrainMode::kFederated;
   std::string text =
-      fmt::format("plan: {} on {} rank{}, {}, {}\n", is_federated ? "federated" : "synchronous", plan.ranks,
-                  plan.ranks == 1 ? "" : "s", dtype_name(config.dtype), backend);
+      fmt::format("plan: {} on {} rank{}{}, {}, {}\n", is_federated ? "federated" : "synchronous", plan.ranks,
+                  plan.ranks == 1 ? "" : "s", plan.ranks > 1 && !is_federated ? " (" + plan.mesh + ")" : "",
+                  dtype_name(config.dtype), backend);
   text += fmt::format("  model: {}\n", model_source);
   text += fmt::format(
       "  {} layers, hidden {}, intermediate {}, {} heads of {}, {} kv heads, vocabulary {}, {} output\n",

@@ -58,7 +58,11 @@ StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layo
                             const Limits& limits) {
   CountingBackend counting;
   Llama model(config, layout, counting, ports);
-  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}});
+  return measure(model, counting, limits, nullptr);
+}
+
+StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limits& limits, ParamStore* store) {
+  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}}, store);
   executor.run_on_shapes(limits.pass);
   StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), counting.work()};
   if (limits.pass == Pass::kForwardBackward) {

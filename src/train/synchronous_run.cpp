@@ -13,30 +13,25 @@ bool is_sharded(const MeshSizes& sizes) {
   return sizes.dp_shard > 1;
 }
 
+struct StoreRanks {
+  Communicator& data;
+  Communicator& fsdp;
+  Communicator& replicate;
+  std::vector<PartialGroup> partial;
+};
+
 std::unique_ptr<TrainingStore> make_store(ParameterSet& parameters, const RunConfig& config,
-                                          const SynchronousLayout& layout, const MeshGroups& groups,
+                                          const SynchronousLayout& layout, const StoreRanks& ranks,
                                           Backend& backend) {
   if (!is_sharded(layout.sizes)) {
-    return std::make_unique<DataParallelStore>(parameters, groups.data(), layout.at, groups.partial_groups());
+    return std::make_unique<DataParallelStore>(parameters, ranks.data, layout.at, ranks.partial);
   }
   return std::make_unique<ShardedStore>(
       parameters,
       ShardedStore::Options{.zero_stage = config.parallel.zero_stage,
                             .reshard_after_forward = config.parallel.reshard_after_forward},
-      ShardedStore::Ranks{.fsdp = groups.fsdp(),
-                          .replicate = groups.axis(MeshAxis::kDpReplicate),
-                          .partial = groups.partial_groups()},
+      ShardedStore::Ranks{.fsdp = ranks.fsdp, .replicate = ranks.replicate, .partial = ranks.partial},
       layout.at, config.dtype, backend);
-}
-
-StepNeeds measure(const RunConfig& config, const ModelConfig& model, const SynchronousLayout& layout) {
-  CountingCommunicator tp(static_cast<int>(layout.at.index("tp")), layout.sizes.tp);
-  CountingCommunicator cp(static_cast<int>(layout.at.index("cp")), layout.sizes.cp);
-  const MeshPorts ports(config.parallel, model, tp, cp);
-  Llama::Layout in_place = layout.model;  // shapes cost nothing; the store's memory is its own
-  in_place.values = Values::kAllocated;
-  in_place.gradients = Gradients::kAllocated;
-  return Executor::measure(model, in_place, ports.ports(), layout.limits);
 }
 
 }  // namespace
@@ -64,6 +59,39 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
   }
 }
 
+SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
+                                     const SynchronousLayout& layout) {
+  const auto counting_group = [&](const char* axis) {
+    return CountingCommunicator(static_cast<int>(layout.at.index(axis)),
+                                static_cast<int>(layout.at.count(axis)));
+  };
+  CountingCommunicator tp = counting_group("tp");
+  CountingCommunicator cp = counting_group("cp");
+  CountingCommunicator fsdp = counting_group("fsdp");
+  CountingCommunicator replicate = counting_group("dp_replicate");
+  const auto shards = static_cast<int>(layout.at.count("fsdp"));
+  CountingCommunicator data(static_cast<int>(layout.at.index("dp_replicate")) * shards +
+                                static_cast<int>(layout.at.index("fsdp")),
+                            layout.sizes.dp_replicate * shards);
+  const MeshPorts ports(config.parallel, model_config, tp, cp);
+  CountingBackend counting;
+  Llama model(model_config, layout.model, counting, ports.ports());
+  const auto store =
+      make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, counting);
+  SynchronousNeeds needs;
+  needs.step = Executor::measure(model, counting, layout.limits, store.get());
+  needs.value_bytes = model.parameters().value_bytes();
+  needs.gradient_bytes = model.parameters().grad_bytes();
+  needs.rope_bytes = model.rope_bytes();
+  for (const ParameterShard& shard : store->shards()) {
+    needs.shard_elements += shard.value.numel();
+  }
+  if (const auto* sharded = dynamic_cast<const ShardedStore*>(store.get())) {
+    needs.store_bytes = sharded->bytes();
+  }
+  return needs;
+}
+
 SynchronousRun::SynchronousRun(const Setup& setup)
     : world_(setup.world),
       pad_id_(setup.pad_id),
@@ -73,14 +101,17 @@ SynchronousRun::SynchronousRun(const Setup& setup)
       groups_(setup.world, layout_.sizes, layout_.at),
       ports_(setup.config.parallel, setup.model, groups_.axis(MeshAxis::kTp), groups_.axis(MeshAxis::kCp)),
       model_(std::make_unique<Llama>(setup.model, layout_.model, setup.backend, ports_.ports())),
-      store_(make_store(model_->parameters(), setup.config, layout_, groups_, setup.backend)) {
+      store_(make_store(model_->parameters(), setup.config, layout_,
+                        {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate),
+                         groups_.partial_groups()},
+                        setup.backend)) {
   trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
                                        Trainer::Options{.limits = layout_.limits,
                                                         .optimizer = adamw_options(setup.config.optimizer),
                                                         .clip_norm = setup.config.training.clip_norm},
                                        Trainer::Together{.world = world_,
                                                          .store = *store_,
-                                                         .needs = measure(setup.config, setup.model, layout_),
+                                                         .needs = measure_synchronous(setup.config, setup.model, layout_).step,
                                                          .counts_loss = layout_.at.index("tp") == 0});
 }
 

@@ -109,7 +109,8 @@ class WrongConfiguration(ProgramTest):
         self.refuse(CONFIG, "federated.world_size is 4, but 2 ranks were started: run mpirun -n 4", ranks=2,
                     federated__world_size=4)
         self.refuse(CONFIG, ["n_kv_heads = 4", "allowed numbers of ranks: 1, 2, 4"], ranks=3)
-        self.refuse(CONFIG, "synchronous runs on one rank in this version, not on 2", ranks=2, mode="synchronous")
+        self.refuse(CONFIG, "the product of the axes is 1, but 2 ranks were started", ranks=2, mode="synchronous",
+                    parallel__dp_shard=1)
         write_ids(self.folder / "few.jsonl", 1, seed=3)
         self.refuse(CONFIG, "1 samples cannot be divided among 2 ranks", ranks=2, data__train="few.jsonl")
 

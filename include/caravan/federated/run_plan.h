@@ -27,6 +27,7 @@ struct PlannedTensor {
 
 struct RunPlan {
   std::int64_t ranks = 1;
+  std::string mesh;                   // synchronous: "dp_shard 4"
   std::int64_t parameters = 0;        // of the model
   std::int64_t local_parameters = 0;  // held and trained by one rank
   std::vector<PlannedTensor> tensors;

@@ -37,6 +37,8 @@ class Executor {
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
            ParamStore* store = nullptr);
 
+  /// The same of a model on a counting backend, with the store it will have (may be null).
+  static StepNeeds measure(Llama& model, CountingBackend& counting, const Limits& limits, ParamStore* store);
   /// Needs of a model of this shape and layout, without touching memory.
   static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
                            const Limits& limits);

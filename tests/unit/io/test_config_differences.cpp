@@ -80,7 +80,7 @@ TEST_CASE("model, data, seed, dtype, batch and kind of optimizer may not change 
   check_refused("model.tie_embeddings=true", "model.tie_embeddings was auto and is true now");
   check_refused("data.train=[a.jsonl,b.jsonl]", "data.train was [a.jsonl] and is [a.jsonl, b.jsonl] now");
   check_refused("data.pack=true", "data.pack was false and is true now");
-  check_refused("training.batch_size=8", "training.batch_size was 4 and is 8 now");
+  check_refused("training.batch_size=8", "training.batch_size was null and is 8 now");
   const std::string stored = to_yaml(sample());
   RunConfig now = sample();
   now.optimizer.name = "sgd";
