@@ -3,6 +3,8 @@
 
     scripts/mutation_check.py                   all faults; a table in Markdown, as in docs/notes/mutation-check.md
     scripts/mutation_check.py --only norm       faults whose file or reason contains "norm"
+    scripts/mutation_check.py --faults 3-8      these, counted from 1
+    scripts/mutation_check.py --keep            leaves the copy for the next run, which then builds little
     scripts/mutation_check.py --check           only that each fault can still be planted
     scripts/mutation_check.py --prefix "nice"   words in front of every build and test command
 
@@ -64,8 +66,10 @@ def who_notices(tests, prefix):
 
 def prepare(prefix, faults):
     if TREE.exists():
-        run(["git", "-C", ROOT, "worktree", "remove", "--force", TREE])
-    result = run(["git", "-C", ROOT, "worktree", "add", "--detach", TREE, "HEAD"])
+        commit = run(["git", "-C", ROOT, "rev-parse", "HEAD"]).stdout.strip()
+        result = run(["git", "-C", TREE, "checkout", "--quiet", "--force", "--detach", commit])
+    else:
+        result = run(["git", "-C", ROOT, "worktree", "add", "--detach", TREE, "HEAD"])
     if result.returncode == 0:
         result = run(["cmake", "--preset", "release"], cwd=TREE)
     tests = sorted({test for fault in faults for test in fault["tests"]})
@@ -94,11 +98,16 @@ def try_fault(fault, prefix):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="")
+    parser.add_argument("--faults", default="")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--prefix", default="", type=shlex.split)
     options = parser.parse_args()
     with open(ROOT / "tests/mutation/faults.toml", "rb") as file:
         faults = tomllib.load(file)["fault"]
+    if options.faults:
+        first, _, last = options.faults.partition("-")
+        faults = faults[int(first) - 1 : int(last or first)]
     faults = [fault for fault in faults if options.only in fault["file"] + fault["why"]]
     for fault in faults:
         planted(fault, ROOT)
@@ -115,7 +124,8 @@ def main():
         by = f"`{noticed[0]}`: {noticed[1]}" if noticed else "**nobody**"
         print(f"| {fault['why']} | `{fault['file']}` | {by} |", flush=True)
         print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-    run(["git", "-C", ROOT, "worktree", "remove", "--force", TREE])
+    if not options.keep:
+        run(["git", "-C", ROOT, "worktree", "remove", "--force", TREE])
     print(f"\n{len(faults) - survivors} of {len(faults)} noticed")
     sys.exit(1 if survivors else 0)
 
