@@ -58,8 +58,9 @@ def who_notices(tests, prefix):
         if "No tests were found" in result.stdout + result.stderr:
             sys.exit(f"mutation_check: there is no test {test}")
         if result.returncode != 0:
-            # Catch prints the case's name between two lines of dashes.
-            case = re.search(r"^-{20,}\n(.*?)\n-{20,}$", result.stdout, re.MULTILINE | re.DOTALL)
+            # On several ranks tests/support/main.cpp names the case; else Catch does, between two lines of dashes.
+            case = re.search(r"^\[rank \d+ of \d+\] (.*)$", result.stdout, re.MULTILINE) or re.search(
+                r"^-{20,}\n(.*?)\n-{20,}$", result.stdout, re.MULTILINE | re.DOTALL)
             return test, " ".join(case[1].split()) if case else "does not end well"
     return None
 
