@@ -21,7 +21,7 @@ constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max() / 2;
 std::optional<std::int64_t> number_in(const fs::path& path) {
   std::ifstream file(path);
   std::int64_t value = 0;
-  return file >> value ? std::optional<std::int64_t>(value) : std::nullopt;  // "max" is no number
+  return (file >> value) ? std::optional<std::int64_t>(value) : std::nullopt;  // "max" is no number
 }
 
 std::int64_t field_of(const fs::path& path, const std::string& name) {

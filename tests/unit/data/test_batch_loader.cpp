@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <vector>
 
 #include "support/data_files.h"
 #include "support/tokenizer_files.h"
@@ -311,7 +312,7 @@ TEST_CASE("a long document is encoded no further than it is used", "[data][loade
   };
   const TemporaryFolder folder;
   std::string content;
-  for (std::size_t length : {1, 3, 4, 5, 6, 7, 100, 10000}) {
+  for (const std::size_t length : std::vector<std::size_t>{1, 3, 4, 5, 6, 7, 100, 10000}) {
     content += std::string(length, static_cast<char>('a' + length % 26)) + "\n";
   }
   const Dataset dataset({folder.write("a.txt", content)});
