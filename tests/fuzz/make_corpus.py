@@ -75,22 +75,25 @@ def pickles():
 
 # ---- ZIP archives of stored members
 
-def member(where, content, at, zip64):
+def member(where, content, at, zip64, claim=None, place=None):
+    """The local header with its content, and the directory's entry, which may claim another size and place."""
     data = where.encode()
     crc = zlib.crc32(content)
-    size = 0xFFFFFFFF if zip64 else len(content)
-    extra = struct.pack("<HHQQQ", 1, 24, len(content), len(content), at) if zip64 else b""
-    offset = 0xFFFFFFFF if zip64 else at
+    claim = len(content) if claim is None else claim
+    place = at if place is None else place
+    size = 0xFFFFFFFF if zip64 else claim
+    extra = struct.pack("<HHQQQ", 1, 24, claim, claim, place) if zip64 else b""
+    offset = 0xFFFFFFFF if zip64 else place
     local = struct.pack("<IHHHHHIIIHH", 0x04034B50, 45, 0, 0, 0, 0, crc, size, size, len(data), 0) + data + content
     entry = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 45, 45, 0, 0, 0, 0, crc, size, size, len(data), len(extra),
                         0, 0, 0, 0, offset) + data + extra
     return local, entry
 
 
-def archive(members, zip64=False, comment=b"", count=None):
+def archive(members, zip64=False, comment=b"", count=None, **lies):
     body, directory = b"", b""
     for where, content in members:
-        local, entry = member(where, content, len(body), zip64)
+        local, entry = member(where, content, len(body), zip64, **lies)
         body += local
         directory += entry
     count = len(members) if count is None else count
@@ -115,6 +118,11 @@ def archives():
         "twice": archive([("a", b"1"), ("a", b"2")]),
         "outside": archive([("../a", b"1")]),
         "many_claimed": archive(two, zip64=True, count=2**60),
+        "size_claimed": archive(two, claim=1000),
+        "huge_size_claimed": archive(two, zip64=True, claim=2**60),
+        "place_claimed": archive(two, place=1000),
+        "huge_place_claimed": archive(two, zip64=True, place=2**63),
+        "overlapping": archive(two, place=0),
         "cut": archive(two)[:-10],
     }
 
@@ -132,6 +140,7 @@ def torch_files():
         "five_dims": file(tensor_dict(w=tensor(size=(1, 1, 1, 2, 4), stride=(8, 8, 8, 4, 1)))),
         "huge": file(tensor_dict(w=tensor(size=(2**60, 4), stride=(0, 1)))),
         "short_storage": file(tensor_dict(w=tensor()), bytes(4)),
+        "size_claimed": file(tensor_dict(w=tensor(numel=2**58, size=(2**58,), stride=(1,))), zip64=True, claim=2**60),
         "no_pickle": archive([("r/version", b"3\n")]),
         "script": archive([("r/constants.pkl", b""), ("r/version", b"3\n")]),
         "legacy": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
