@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "caravan/core/error.h"
 #include "caravan/core/parallel_for.h"
+#include "kernels/reference/attention.h"
 
 namespace caravan::cpu {
 namespace {
@@ -12,8 +14,8 @@ using simd::HeadRows;
 using simd::kKeyBlock;
 using simd::kQueryBlock;
 
-/// Query i of the batch sees the keys [first[i], last[i]) of its row: key_index does not decrease, so what
-/// lies between document_start and query_index is contiguous.
+/// Query i of the batch sees the keys [first[i], last[i]) of its row: key_index does not decrease (checked,
+/// since nothing else would show it), so what lies between document_start and query_index is contiguous.
 struct VisibleKeys {
   const std::int32_t* first;
   const std::int32_t* last;
@@ -25,6 +27,11 @@ VisibleKeys find_visible_keys(const AttentionShape& shape, const AttentionMask& 
   std::int32_t* last = first + queries;
   const auto* query_index = mask.query_index.data<std::int32_t>();
   const auto* document_start = mask.document_start.data<std::int32_t>();
+  for (std::int64_t row = 0; row < shape.batch; ++row) {
+    const std::int32_t* keys = mask.key_index.data<std::int32_t>() + row * shape.key_len;
+    CARAVAN_CHECK(std::is_sorted(keys, keys + shape.key_len), "the key indices of row {} are not in order",
+                  row);
+  }
   for (std::int64_t i = 0; i < queries; ++i) {
     const std::int32_t* keys = mask.key_index.data<std::int32_t>() + i / shape.query_len * shape.key_len;
     const std::int32_t* end = keys + shape.key_len;
@@ -204,9 +211,19 @@ void attention_backward(const simd::SimdOps<T>& ops, const AttentionBackwardArgs
   });
 }
 
+template <class T>
+void attention_merge(const AttentionMergeArgs& args) {
+  constexpr std::int64_t kTokens = 16;
+  parallel_for(args.o.dim(0), kTokens, [&](std::int64_t begin, std::int64_t end) {
+    reference::attention_merge<T>(args, begin, end);
+  });
+}
+
 template void attention_forward(const simd::SimdOps<float>&, const AttentionForwardArgs&, CpuScratch&);
 template void attention_forward(const simd::SimdOps<double>&, const AttentionForwardArgs&, CpuScratch&);
 template void attention_backward(const simd::SimdOps<float>&, const AttentionBackwardArgs&, CpuScratch&);
 template void attention_backward(const simd::SimdOps<double>&, const AttentionBackwardArgs&, CpuScratch&);
+template void attention_merge<float>(const AttentionMergeArgs&);
+template void attention_merge<double>(const AttentionMergeArgs&);
 
 }  // namespace caravan::cpu

@@ -14,4 +14,8 @@ void attention_forward(const simd::SimdOps<T>& ops, const AttentionForwardArgs& 
 template <class T>
 void attention_backward(const simd::SimdOps<T>& ops, const AttentionBackwardArgs& args, CpuScratch& scratch);
 
+/// Parallel over tokens.
+template <class T>
+void attention_merge(const AttentionMergeArgs& args);
+
 }  // namespace caravan::cpu

@@ -49,6 +49,9 @@ class CpuBackend final : public Backend {
   void attention_backward(const AttentionBackwardArgs& args, Stream&) override {
     with_real(args.dq.dtype(), [&]<class T>() { cpu::attention_backward<T>(ops<T>(), args, scratch_); });
   }
+  void attention_merge(const AttentionMergeArgs& args, Stream&) override {
+    with_real(args.o.dtype(), [&]<class T>() { cpu::attention_merge<T>(args); });
+  }
   void swiglu_forward(const SwigluForwardArgs& args, Stream&) override {
     with_real(args.h.dtype(), [&]<class T>() { cpu::swiglu_forward<T>(ops<T>(), args); });
   }
@@ -57,6 +60,9 @@ class CpuBackend final : public Backend {
   }
   void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream&) override {
     with_real(args.logits.dtype(), [&]<class T>() { cpu::cross_entropy_stats<T>(ops<T>(), args); });
+  }
+  void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream&) override {
+    with_real(args.row_sum.dtype(), [&]<class T>() { reference::cross_entropy_rescale<T>(args); });
   }
   void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream&) override {
     with_real(args.losses.dtype(), [&]<class T>() { reference::cross_entropy_loss<T>(args); });

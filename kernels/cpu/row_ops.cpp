@@ -34,14 +34,20 @@ void for_elements(std::int64_t elements, const Body& body) {
 
 template <class T>
 void embedding_forward(const EmbeddingForwardArgs& args) {
-  reference::check_ids(args.ids, args.weight.dim(0));
+  reference::check_ids(args.ids, reference::table_rows(args.weight, args.vocab_size));
   const std::int64_t width = args.weight.dim(1);
+  const std::int64_t rows = args.weight.dim(0);
   const T* weight = args.weight.data<T>();
   const auto* ids = args.ids.data<std::int32_t>();
   T* y = args.y.data<T>();
   parallel_for(args.ids.numel(), grain_rows(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      std::copy_n(weight + ids[t] * width, width, y + t * width);
+      const std::int64_t row = ids[t] - args.vocab_begin;
+      if (row >= 0 && row < rows) {
+        std::copy_n(weight + row * width, width, y + t * width);
+      } else {
+        std::fill_n(y + t * width, width, T{});
+      }
     }
   });
 }
@@ -49,16 +55,20 @@ void embedding_forward(const EmbeddingForwardArgs& args) {
 template <class T>
 void embedding_backward(const simd::SimdOps<T>& ops, const EmbeddingBackwardArgs& args) {
   constexpr std::int64_t kColumns = 64;  // whole cache lines per thread
-  reference::check_ids(args.ids, args.dweight.dim(0));
+  reference::check_ids(args.ids, reference::table_rows(args.dweight, args.vocab_size));
   const std::int64_t width = args.dweight.dim(1);
+  const std::int64_t rows = args.dweight.dim(0);
   const T* dy = args.dy.data<T>();
   const auto* ids = args.ids.data<std::int32_t>();
   T* dweight = args.dweight.data<T>();
   const std::int64_t count = args.ids.numel();
   parallel_for(width, kColumns, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = 0; t < count; ++t) {
-      T* row = dweight + ids[t] * width + begin;
-      ops.add(row, dy + t * width + begin, row, end - begin);
+      const std::int64_t local = ids[t] - args.vocab_begin;
+      if (local >= 0 && local < rows) {
+        T* row = dweight + local * width + begin;
+        ops.add(row, dy + t * width + begin, row, end - begin);
+      }
     }
   });
 }

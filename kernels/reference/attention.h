@@ -145,4 +145,41 @@ void attention_backward(const AttentionBackwardArgs& args) {
   });
 }
 
+/// Tokens [begin, end):  lse' = log(exp(lse) + exp(lse_part)),  o' = exp(lse − lse') · o + exp(lse_part −
+/// lse') · o_part
+template <class T>
+void attention_merge(const AttentionMergeArgs& args, std::int64_t begin, std::int64_t end) {
+  const std::int64_t tokens = args.o.dim(0);
+  const std::int64_t n_heads = args.lse.dim(0);
+  const std::int64_t head_dim = n_heads > 0 ? args.o.dim(1) / n_heads : 0;
+  const auto saw_nothing = [](const T& lse) {
+    return real_part(lse) == -std::numeric_limits<double>::infinity();
+  };
+  for (std::int64_t t = begin; t < end; ++t) {
+    for (std::int64_t head = 0; head < n_heads; ++head) {
+      T& lse = args.lse.data<T>()[head * tokens + t];
+      const T part = args.lse_part.data<T>()[head * tokens + t];
+      if (saw_nothing(part)) {
+        continue;
+      }
+      const std::int64_t at = (t * n_heads + head) * head_dim;
+      T* o = args.o.data<T>() + at;
+      const T* o_part = args.o_part.data<T>() + at;
+      if (saw_nothing(lse)) {
+        lse = part;
+        std::copy(o_part, o_part + head_dim, o);
+        continue;
+      }
+      const T larger = real_part(part) > real_part(lse) ? part : lse;
+      const T merged = larger + std::log(std::exp(lse - larger) + std::exp(part - larger));
+      const T keep = std::exp(lse - merged);
+      const T take = std::exp(part - merged);
+      for (std::int64_t e = 0; e < head_dim; ++e) {
+        o[e] = keep * o[e] + take * o_part[e];
+      }
+      lse = merged;
+    }
+  }
+}
+
 }  // namespace caravan::reference

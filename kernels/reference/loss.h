@@ -36,6 +36,18 @@ void cross_entropy_stats(const CrossEntropyStatsArgs& args) {
   }
 }
 
+/// row_sum *= exp(row_max − common_max), 0 stays 0;  row_max = common_max
+template <class T>
+void cross_entropy_rescale(const CrossEntropyRescaleArgs& args) {
+  const auto common_max = elements<T>(args.common_max);
+  const auto row_max = elements<T>(args.row_max);
+  const auto row_sum = elements<T>(args.row_sum);
+  for (std::size_t c = 0; c < row_sum.size(); ++c) {
+    row_sum[c] *= row_sum[c] == T{} ? T{} : std::exp(row_max[c] - common_max[c]);
+    row_max[c] = common_max[c];
+  }
+}
+
 /// lse = row_max + log(row_sum);  losses = target_weights · (lse − target_logit)
 template <class T>
 void cross_entropy_loss(const CrossEntropyLossArgs& args) {

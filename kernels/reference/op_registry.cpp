@@ -77,20 +77,22 @@ void add_products(std::vector<OpCase>& cases) {
 
 // ---- embedding, norm, rotation
 
-OpCase embedding_case(std::vector<std::int32_t> ids, std::int64_t vocab, std::int64_t width) {
+/// The `vocab` rows from `begin` on of a table of `whole` rows.
+OpCase embedding_case(std::vector<std::int32_t> ids, std::int64_t vocab, std::int64_t width,
+                      std::int64_t begin = 0, std::int64_t whole = 0) {
   const auto count = static_cast<std::int64_t>(ids.size());
-  OpCase op{.op = "embedding", .label = fmt::format("T={} V={} D={}", count, vocab, width)};
+  OpCase op{.op = "embedding", .label = fmt::format("T={} V={} from {} D={}", count, vocab, begin, width)};
   op.size = size_of(vocab * width);
   op.inputs = {{"weight", {vocab, width}, InputGradient::kAccumulated}};
   op.constants = {std::move(ids)};
   op.outputs = {{"y", {count, width}}};
-  op.forward = [](Backend& backend, const OpViews& v) {
+  op.forward = [begin, whole](Backend& backend, const OpViews& v) {
     Stream stream = compute_stream();
-    backend.embedding_forward({.weight = v.inputs[0], .ids = v.constants[0], .y = v.outputs[0]}, stream);
+    backend.embedding_forward({v.inputs[0], v.constants[0], v.outputs[0], begin, whole}, stream);
   };
-  op.backward = [](Backend& backend, const OpViews& v) {
+  op.backward = [begin, whole](Backend& backend, const OpViews& v) {
     Stream stream = compute_stream();
-    backend.embedding_backward({.dy = v.doutputs[0], .ids = v.constants[0], .dweight = v.dinputs[0]}, stream);
+    backend.embedding_backward({v.doutputs[0], v.constants[0], v.dinputs[0], begin, whole}, stream);
   };
   return op;
 }
@@ -174,6 +176,9 @@ void add_rows(std::vector<OpCase>& cases) {
   cases.push_back(embedding_case({3, 0, 3, 4, 3}, 5, 3));
   cases.push_back(embedding_case({}, 4, 2));
   cases.push_back(embedding_case(repeated_ids(97, 31), 31, 133));
+  cases.push_back(embedding_case({3, 0, 6, 4, 3, 2, 8}, 3, 4, 2, 9));
+  cases.push_back(embedding_case({3, 0}, 0, 2, 4, 5));
+  cases.push_back(embedding_case(repeated_ids(97, 61), 31, 133, 20, 61));
   for (const auto& [rows, width] : std::vector<std::array<std::int64_t, 2>>{
            {1, 1}, {3, 7}, {2, 16}, {0, 5}, {5, 33}, {3, 1030}, {517, 65}}) {
     cases.push_back(rmsnorm_case(rows, width));
@@ -229,6 +234,69 @@ OpCase attention_case(const AttentionCase& at) {
   return op;
 }
 
+/// Keys [0, first) and the rest apart, then joined: what a ring of ranks does. One row.
+OpCase divided_attention_case(const AttentionCase& at, std::int64_t first) {
+  OpCase op = attention_case(at);
+  op.op = "divided attention";
+  op.label += fmt::format(" cut at {}", first);
+  op.outputs.push_back({"o_part", op.outputs[0].shape, OutputKind::kSaved});
+  op.outputs.push_back({"lse_part", op.outputs[1].shape, OutputKind::kSaved});
+  const auto keys = [at, first](int part, const TensorView& all) {
+    return part == 0 ? all.rows(0, first) : all.rows(first, at.shape.key_len);
+  };
+  const auto shape = [at, first](int part) {
+    AttentionShape of_part = at.shape;
+    of_part.key_len = part == 0 ? first : at.shape.key_len - first;
+    return of_part;
+  };
+  op.forward = [=](Backend& backend, const OpViews& v) {
+    Stream stream = compute_stream();
+    for (const int part : {0, 1}) {
+      const auto out = static_cast<std::size_t>(2 * part);
+      backend.attention_forward({shape(part),
+                                 {v.constants[0], keys(part, v.constants[1]), v.constants[2]},
+                                 v.inputs[0],
+                                 keys(part, v.inputs[1]),
+                                 keys(part, v.inputs[2]),
+                                 v.outputs[out],
+                                 v.outputs[out + 1]},
+                                stream);
+    }
+    backend.attention_merge({v.outputs[0], v.outputs[1], v.outputs[2], v.outputs[3]}, stream);
+  };
+  op.backward = [=](Backend& backend, const OpViews& v) {
+    Stream stream = compute_stream();
+    const Buffer memory = backend.allocate(v.dinputs[0].bytes());
+    const TensorView dq_part = memory.view(0, v.dinputs[0].dtype(), v.dinputs[0].shape());
+    for (const int part : {0, 1}) {
+      AttentionBackwardArgs args{};
+      args.shape = shape(part);
+      args.mask = {v.constants[0], keys(part, v.constants[1]), v.constants[2]};
+      args.q = v.inputs[0];
+      args.k = keys(part, v.inputs[1]);
+      args.v = keys(part, v.inputs[2]);
+      args.o = v.outputs[0];
+      args.lse = v.outputs[1];
+      args.d_o = v.doutputs[0];
+      args.dq = part == 0 ? v.dinputs[0] : dq_part;
+      args.dk = keys(part, v.dinputs[1]);
+      args.dv = keys(part, v.dinputs[2]);
+      backend.attention_backward(args, stream);
+    }
+    backend.add({.x = v.dinputs[0], .z = dq_part, .y = v.dinputs[0]}, stream);
+  };
+  return op;
+}
+
+void add_attention(std::vector<OpCase>& cases) {
+  for (const AttentionCase& at : attention_cases()) {
+    cases.push_back(attention_case(at));
+    if (at.shape.batch == 1 && at.shape.key_len > 1) {
+      cases.push_back(divided_attention_case(at, at.shape.key_len / 2 + 1));
+    }
+  }
+}
+
 // ---- activation
 
 enum class GradientMemory : std::uint8_t { kOwn, kOfInputs };
@@ -268,25 +336,33 @@ void add_activations(std::vector<OpCase>& cases) {
 
 // ---- loss
 
+/// What the row statistics pass through before the loss.
+enum class CommonMaximum : std::uint8_t { kOwn, kOfAllRanks };
+
 /// targets may lie outside the columns [vocab_begin, vocab_begin + width) of this rank.
 OpCase cross_entropy_case(std::vector<std::int32_t> targets, std::vector<float> weights, std::int64_t width,
-                          std::int64_t vocab_begin) {
+                          std::int64_t vocab_begin, CommonMaximum maximum = CommonMaximum::kOwn) {
   const auto rows = static_cast<std::int64_t>(targets.size());
   const auto scalars = std::make_shared<StepScalars>();
   scalars->inv_valid_tokens = 1.0 / 7.0;
   OpCase op{.op = "cross entropy", .label = fmt::format("C={} V={} from {}", rows, width, vocab_begin)};
   op.size = size_of(rows * width);
-  op.inputs = {{"logits", {rows, width}, InputGradient::kWritten, -6.0, 6.0}};
+  op.label += maximum == CommonMaximum::kOfAllRanks ? " rescaled" : "";
+  op.inputs = {{"logits", {rows, width}, InputGradient::kWritten, -6.0, 6.0},
+               {"common_max", {rows}, InputGradient::kNone, 6.0, 8.0}};
   op.constants = {std::move(targets), std::move(weights)};
   op.outputs = {{"losses", {rows}, OutputKind::kResult, scalars->inv_valid_tokens},
                 {"row_max", {rows}, OutputKind::kSaved},
                 {"row_sum", {rows}, OutputKind::kSaved},
                 {"target_logit", {rows}, OutputKind::kSaved},
                 {"lse", {rows}, OutputKind::kSaved}};
-  op.forward = [vocab_begin](Backend& backend, const OpViews& v) {
+  op.forward = [vocab_begin, maximum](Backend& backend, const OpViews& v) {
     Stream stream = compute_stream();
     backend.cross_entropy_stats(
         {v.inputs[0], v.constants[0], vocab_begin, v.outputs[1], v.outputs[2], v.outputs[3]}, stream);
+    if (maximum == CommonMaximum::kOfAllRanks) {
+      backend.cross_entropy_rescale({v.inputs[1], v.outputs[1], v.outputs[2]}, stream);
+    }
     backend.cross_entropy_loss(
         {v.outputs[1], v.outputs[2], v.outputs[3], v.constants[1], v.outputs[4], v.outputs[0]}, stream);
   };
@@ -302,7 +378,11 @@ OpCase cross_entropy_case(std::vector<std::int32_t> targets, std::vector<float> 
 void add_losses(std::vector<OpCase>& cases) {
   cases.push_back(cross_entropy_case({2, 0, 6, 3}, {1.0F, 1.0F, 0.0F, 0.5F}, 7, 0));
   cases.push_back(cross_entropy_case({2, 9, 12, 10, 13}, {1.0F, 1.0F, 1.0F, 0.0F, 2.0F}, 4, 9));
+  cases.push_back(cross_entropy_case({2, 9, 12, 10, 13}, {1.0F, 1.0F, 1.0F, 0.0F, 2.0F}, 4, 9,
+                                     CommonMaximum::kOfAllRanks));
   cases.push_back(cross_entropy_case({}, {}, 5, 0));
+  cases.push_back(cross_entropy_case(repeated_ids(70, 131), std::vector<float>(70, 1.0F), 67, 33,
+                                     CommonMaximum::kOfAllRanks));
   cases.push_back(cross_entropy_case(repeated_ids(19, 2053), std::vector<float>(19, 1.0F), 2053, 0));
 }
 
@@ -364,9 +444,7 @@ std::vector<OpCase> op_cases() {
   std::vector<OpCase> cases;
   add_products(cases);
   add_rows(cases);
-  for (const AttentionCase& at : attention_cases()) {
-    cases.push_back(attention_case(at));
-  }
+  add_attention(cases);
   add_activations(cases);
   add_losses(cases);
   add_elementwise(cases, 3, 5);

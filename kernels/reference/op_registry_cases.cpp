@@ -97,6 +97,23 @@ AttentionCase zigzag(const Sizes& sizes) {
   return at;
 }
 
+/// Queries in no order, as nobody promises one.
+AttentionCase shuffled(const Sizes& sizes) {
+  AttentionCase at = packed(sizes, 7);
+  at.name = "shuffled queries";
+  constexpr std::int64_t kStep = 37;  // prime to the lengths used
+  const AttentionCase sorted = at;
+  for (std::int64_t row = 0; row < sizes.batch; ++row) {
+    for (std::int64_t i = 0; i < sizes.query_len; ++i) {
+      const auto to = static_cast<std::size_t>(row * sizes.query_len + i);
+      const auto from = static_cast<std::size_t>(row * sizes.query_len + i * kStep % sizes.query_len);
+      at.query_index[to] = sorted.query_index[from];
+      at.document_start[to] = sorted.document_start[from];
+    }
+  }
+  return at;
+}
+
 }  // namespace
 
 std::vector<AttentionCase> attention_cases() {
@@ -120,6 +137,8 @@ std::vector<AttentionCase> attention_cases() {
       cached({2, 1, 500, 8, 2, 64}, 333),
       cached({1, 3, 129, 2, 1, 40}, 77),
       zigzag({2, 128, 256, 2, 1, 16}),
+      shuffled({2, 5, 5, 2, 1, 2}),
+      shuffled({1, 150, 150, 2, 1, 24}),
       causal("wide heads", {1, 67, 67, 1, 1, 256}),
   };
 }

@@ -23,7 +23,7 @@ struct AttentionCase {
 };
 
 /// Head ratios 1 to 4, packed documents, rows that see nothing, a cache with unused keys, gaps between
-/// queries; small ones, and large ones that cross blocks.
+/// queries, queries in no order; small ones, and large ones that cross blocks.
 std::vector<AttentionCase> attention_cases();
 
 /// AdamW, sums of squares, conversions, random values.

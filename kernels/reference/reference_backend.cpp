@@ -48,6 +48,9 @@ void ReferenceBackend::attention_forward(const AttentionForwardArgs& args, Strea
 void ReferenceBackend::attention_backward(const AttentionBackwardArgs& args, Stream&) {
   with_scalar(args.dq.dtype(), [&]<class T>() { reference::attention_backward<T>(args); });
 }
+void ReferenceBackend::attention_merge(const AttentionMergeArgs& args, Stream&) {
+  with_scalar(args.o.dtype(), [&]<class T>() { reference::attention_merge<T>(args, 0, args.o.dim(0)); });
+}
 void ReferenceBackend::swiglu_forward(const SwigluForwardArgs& args, Stream&) {
   with_scalar(args.h.dtype(), [&]<class T>() { reference::swiglu_forward<T>(args); });
 }
@@ -56,6 +59,9 @@ void ReferenceBackend::swiglu_backward(const SwigluBackwardArgs& args, Stream&) 
 }
 void ReferenceBackend::cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream&) {
   with_scalar(args.logits.dtype(), [&]<class T>() { reference::cross_entropy_stats<T>(args); });
+}
+void ReferenceBackend::cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream&) {
+  with_scalar(args.row_sum.dtype(), [&]<class T>() { reference::cross_entropy_rescale<T>(args); });
 }
 void ReferenceBackend::cross_entropy_loss(const CrossEntropyLossArgs& args, Stream&) {
   with_scalar(args.losses.dtype(), [&]<class T>() { reference::cross_entropy_loss<T>(args); });

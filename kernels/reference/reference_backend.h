@@ -24,9 +24,11 @@ class ReferenceBackend final : public Backend {
   void rope(const RopeArgs& args, Stream& stream) override;
   void attention_forward(const AttentionForwardArgs& args, Stream& stream) override;
   void attention_backward(const AttentionBackwardArgs& args, Stream& stream) override;
+  void attention_merge(const AttentionMergeArgs& args, Stream& stream) override;
   void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) override;
   void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) override;
   void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream& stream) override;
+  void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) override;
   void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) override;
   void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) override;
   void add(const AddArgs& args, Stream& stream) override;

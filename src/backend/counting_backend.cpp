@@ -54,6 +54,9 @@ void CountingBackend::attention_backward(const AttentionBackwardArgs& args, Stre
   ++work_.ops;
   work_.attention_flops += 10 * attention_pairs(args.shape) * args.shape.head_dim;
 }
+void CountingBackend::attention_merge(const AttentionMergeArgs& args, Stream&) {
+  count_bytes({&args.o, &args.o, &args.o_part, &args.lse, &args.lse, &args.lse_part});
+}
 void CountingBackend::swiglu_forward(const SwigluForwardArgs& args, Stream&) {
   count_bytes({&args.gate, &args.up, &args.h});
 }
@@ -62,6 +65,9 @@ void CountingBackend::swiglu_backward(const SwigluBackwardArgs& args, Stream&) {
 }
 void CountingBackend::cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream&) {
   count_bytes({&args.logits});
+}
+void CountingBackend::cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream&) {
+  count_bytes({&args.common_max, &args.row_max, &args.row_max, &args.row_sum, &args.row_sum});
 }
 void CountingBackend::cross_entropy_loss(const CrossEntropyLossArgs& args, Stream&) {
   count_bytes({&args.losses});

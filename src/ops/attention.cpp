@@ -43,4 +43,16 @@ void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   ctx.backend.attention_backward(args, ctx.stream);
 }
 
+void attention_merge(const Context& ctx, const AttentionMergeArgs& args) {
+  const Shape o = matrix_shape("attention_merge", "o", args.o);
+  const Shape lse = matrix_shape("attention_merge", "lse", args.lse);
+  CARAVAN_CHECK(lse[1] == o[0] && lse[0] > 0 && o[1] % lse[0] == 0, "attention_merge: o is {}, lse is {}",
+                args.o.str(), args.lse.str());
+  expect_real(ctx, "attention_merge", "o", args.o, o);
+  expect_real(ctx, "attention_merge", "lse", args.lse, lse);
+  expect_real(ctx, "attention_merge", "o_part", args.o_part, o);
+  expect_real(ctx, "attention_merge", "lse_part", args.lse_part, lse);
+  ctx.backend.attention_merge(args, ctx.stream);
+}
+
 }  // namespace caravan

@@ -16,6 +16,14 @@ void cross_entropy_stats(const Context& ctx, const CrossEntropyStatsArgs& args) 
   ctx.backend.cross_entropy_stats(args, ctx.stream);
 }
 
+void cross_entropy_rescale(const Context& ctx, const CrossEntropyRescaleArgs& args) {
+  const Shape& rows = args.row_sum.shape();
+  expect_real(ctx, "cross_entropy_rescale", "common_max", args.common_max, rows);
+  expect_real(ctx, "cross_entropy_rescale", "row_max", args.row_max, rows);
+  expect_real(ctx, "cross_entropy_rescale", "row_sum", args.row_sum, rows);
+  ctx.backend.cross_entropy_rescale(args, ctx.stream);
+}
+
 void cross_entropy_loss(const Context& ctx, const CrossEntropyLossArgs& args) {
   const Shape& rows = args.losses.shape();
   expect_real(ctx, "cross_entropy_loss", "row_max", args.row_max, rows);

@@ -204,6 +204,49 @@ TEST_CASE("ids and positions outside their tables are refused", "[ops][cpu][embe
   }
 }
 
+TEST_CASE("the part of a table that is elsewhere is not needed, ids outside the whole are refused",
+          "[ops][cpu][embedding]") {
+  const auto backend = make_cpu_backend();
+  Stream stream;
+  std::vector<float> table(8, 1.0F);
+  std::vector<float> y(2, -1.0F);
+  const auto forward = [&](std::int32_t id) {
+    backend->embedding_forward(
+        {TensorView(table.data(), DType::kFloat32, {4, 2}), TensorView(&id, DType::kInt32, {1}),
+         TensorView(y.data(), DType::kFloat32, {1, 2}), 3, 9},
+        stream);
+    return y;
+  };
+  CHECK(forward(2) == std::vector<float>{0.0F, 0.0F});
+  CHECK(forward(3) == std::vector<float>{1.0F, 1.0F});
+  CHECK(forward(8) == std::vector<float>{0.0F, 0.0F});
+  CHECK_THROWS_WITH(forward(9), Catch::Contains("token id 9") && Catch::Contains("9 rows"));
+  CHECK_THROWS_AS(forward(-1), InternalError);
+}
+
+TEST_CASE("keys that are not in the order of their index are refused", "[ops][cpu][attention]") {
+  const auto backend = make_cpu_backend();
+  Stream stream;
+  std::vector<float> values(8, 1.0F);
+  std::vector<std::int32_t> key_index = {0, 1, 3, 2};
+  std::vector<std::int32_t> query_index = {3, 3};
+  std::vector<std::int32_t> document_start = {0, 0};
+  const TensorView q(values.data(), DType::kFloat32, {2, 2});
+  const TensorView k(values.data(), DType::kFloat32, {4, 2});
+  std::vector<float> o(4);
+  std::vector<float> lse(2);
+  const AttentionForwardArgs args = {.shape = {1, 2, 4, 1, 1, 2, 1.0},
+                                     .mask = {TensorView(query_index.data(), DType::kInt32, {2}),
+                                              TensorView(key_index.data(), DType::kInt32, {4}),
+                                              TensorView(document_start.data(), DType::kInt32, {2})},
+                                     .q = q,
+                                     .k = k,
+                                     .v = k,
+                                     .o = TensorView(o.data(), DType::kFloat32, {2, 2}),
+                                     .lse = TensorView(lse.data(), DType::kFloat32, {1, 2})};
+  CHECK_THROWS_WITH(backend->attention_forward(args, stream), Catch::Contains("not in order"));
+}
+
 TEST_CASE("an unknown instruction set in CARAVAN_SIMD is an error that lists the available ones",
           "[cpu][dispatch]") {
   const char* kept = std::getenv("CARAVAN_SIMD");

@@ -1,8 +1,10 @@
 // Passes every op on to another backend and remembers which ones were called.
 #pragma once
 
+#include <functional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "caravan/backend/backend.h"
 
@@ -10,7 +12,9 @@ namespace caravan::test {
 
 class RecordingBackend final : public Backend {
  public:
-  explicit RecordingBackend(Backend& inner) : inner_(inner) {}
+  /// `before_each` is called with an op's name before it is passed on.
+  explicit RecordingBackend(Backend& inner, std::function<void(const std::string&)> before_each = {})
+      : inner_(inner), before_each_(std::move(before_each)) {}
 
   const std::set<std::string>& called() const { return called_; }
 
@@ -47,6 +51,9 @@ class RecordingBackend final : public Backend {
   void attention_backward(const AttentionBackwardArgs& args, Stream& stream) override {
     pass("attention_backward", &Backend::attention_backward, args, stream);
   }
+  void attention_merge(const AttentionMergeArgs& args, Stream& stream) override {
+    pass("attention_merge", &Backend::attention_merge, args, stream);
+  }
   void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) override {
     pass("swiglu_forward", &Backend::swiglu_forward, args, stream);
   }
@@ -55,6 +62,9 @@ class RecordingBackend final : public Backend {
   }
   void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream& stream) override {
     pass("cross_entropy_stats", &Backend::cross_entropy_stats, args, stream);
+  }
+  void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) override {
+    pass("cross_entropy_rescale", &Backend::cross_entropy_rescale, args, stream);
   }
   void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) override {
     pass("cross_entropy_loss", &Backend::cross_entropy_loss, args, stream);
@@ -79,10 +89,14 @@ class RecordingBackend final : public Backend {
   template <class Args>
   void pass(const char* method, void (Backend::*op)(const Args&, Stream&), const Args& args, Stream& stream) {
     called_.insert(method);
+    if (before_each_) {
+      before_each_(method);
+    }
     (inner_.*op)(args, stream);
   }
 
   Backend& inner_;
+  std::function<void(const std::string&)> before_each_;
   std::set<std::string> called_;
 };
 

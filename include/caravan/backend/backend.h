@@ -41,9 +41,11 @@ class Backend {
   virtual void rope(const RopeArgs& args, Stream& stream) = 0;
   virtual void attention_forward(const AttentionForwardArgs& args, Stream& stream) = 0;
   virtual void attention_backward(const AttentionBackwardArgs& args, Stream& stream) = 0;
+  virtual void attention_merge(const AttentionMergeArgs& args, Stream& stream) = 0;
   virtual void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) = 0;
   virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
   virtual void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) = 0;
   virtual void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) = 0;
   virtual void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) = 0;
   virtual void add(const AddArgs& args, Stream& stream) = 0;

@@ -41,17 +41,23 @@ struct MatmulTnArgs {
   Accumulate accumulate = Accumulate::kAdd;
 };
 
-/// y[t] = weight[ids[t]]; ids in [0, V) (checked).
+/// y[t] = weight[ids[t] − vocab_begin], zeros where this is not a row of weight; ids in [0, vocab_size)
+/// (checked).
 struct EmbeddingForwardArgs {
-  TensorView weight;  // [V, D]
-  TensorView ids;     // [T] int32
+  TensorView weight;  // [V_local, D]: rows [vocab_begin, vocab_begin + V_local) of the whole table
+  TensorView ids;     // [T] int32, rows of the whole table
   TensorView y;       // [T, D]
+  std::int64_t vocab_begin = 0;
+  std::int64_t vocab_size = 0;  // rows of the whole table; 0: weight is the whole
 };
-/// dweight[ids[t]] += dy[t], in the order of t for each row whatever the threads.
+/// dweight[ids[t] − vocab_begin] += dy[t] where this is a row of it, in the order of t for each row whatever
+/// the threads.
 struct EmbeddingBackwardArgs {
   TensorView dy;       // [T, D]
   TensorView ids;      // [T] int32
-  TensorView dweight;  // [V, D] accumulated
+  TensorView dweight;  // [V_local, D] accumulated
+  std::int64_t vocab_begin = 0;
+  std::int64_t vocab_size = 0;
 };
 
 /// sum = x + delta (when delta is defined; else x is read as the sum and `sum` is not written);
@@ -101,8 +107,8 @@ struct AttentionShape {
   double scale = 0.0;
 };
 struct AttentionMask {
-  TensorView query_index;     // [B·Sq] int32, non-decreasing in a row
-  TensorView key_index;       // [B·Sk] int32, non-decreasing in a row
+  TensorView query_index;     // [B·Sq] int32, in any order
+  TensorView key_index;       // [B·Sk] int32, non-decreasing in a row (checked)
   TensorView document_start;  // [B·Sq] int32
 };
 struct AttentionForwardArgs {
@@ -122,6 +128,17 @@ struct AttentionBackwardArgs {
   TensorView q, k, v, o, lse;  // as in the forward pass
   TensorView d_o;              // [B·Sq, H·E]
   TensorView dq, dk, dv;       // shapes of q, k, v; written
+};
+
+/// Joins attention over some keys with that over others, in place:
+///   lse' = log(exp(lse) + exp(lse_part));  o' = exp(lse − lse') · o + exp(lse_part − lse') · o_part
+/// A query that saw nothing in the part (lse_part = −inf) keeps its bits, one that had seen nothing takes the
+/// part's.
+struct AttentionMergeArgs {
+  TensorView o;         // [T, H·E] in place
+  TensorView lse;       // [H, T] in place
+  TensorView o_part;    // [T, H·E]
+  TensorView lse_part;  // [H, T]
 };
 
 /// h = silu(gate) · up, silu(z) = z / (1 + exp(−z))   (Shazeer 2020, eq. 6)
@@ -148,6 +165,13 @@ struct CrossEntropyStatsArgs {
   TensorView row_max;       // [C]
   TensorView row_sum;       // [C]
   TensorView target_logit;  // [C]
+};
+/// Before ranks add up their sums, in place: row_sum *= exp(row_max − common_max), then row_max = common_max.
+/// A sum that is 0 stays 0 (a rank without columns).
+struct CrossEntropyRescaleArgs {
+  TensorView common_max;  // [C] the maximum over all ranks
+  TensorView row_max;     // [C] in: this rank's
+  TensorView row_sum;     // [C]
 };
 /// lse = row_max + log(row_sum);  losses = target_weights · (lse − target_logit), exactly 0 where the weight
 /// is 0.

@@ -7,5 +7,6 @@ namespace caravan {
 
 void attention_forward(const Context& ctx, const AttentionForwardArgs& args);
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args);
+void attention_merge(const Context& ctx, const AttentionMergeArgs& args);
 
 }  // namespace caravan

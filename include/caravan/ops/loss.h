@@ -7,6 +7,7 @@
 namespace caravan {
 
 void cross_entropy_stats(const Context& ctx, const CrossEntropyStatsArgs& args);
+void cross_entropy_rescale(const Context& ctx, const CrossEntropyRescaleArgs& args);
 void cross_entropy_loss(const Context& ctx, const CrossEntropyLossArgs& args);
 void cross_entropy_backward(const Context& ctx, const CrossEntropyBackwardArgs& args);
 
