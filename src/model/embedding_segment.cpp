@@ -6,7 +6,7 @@ namespace caravan {
 namespace {
 
 struct EmbeddingSaved final : Saved {
-  Slot x{"embedding", SlotClass::kInput, {}};  // [T, D]
+  Slot x{"embedding", SlotClass::kInput, {}};  // [T_stream, D]
   void visit_slots(const Visitor& visitor) override { visitor(x); }
 };
 
@@ -20,9 +20,16 @@ void EmbeddingSegment::forward(Context& ctx, const TokenBatch& batch, ResidualSt
                                Saved& saved) const {
   auto& slots = static_cast<EmbeddingSaved&>(saved);
   if (saved.keeps(SlotClass::kInput)) {
-    stream.x = saved.fill(ctx, slots.x, ctx.dtype, {batch.n_tokens(), weight_->shape()[1]});
+    const std::int64_t tokens = boundary_->stream_tokens(batch.n_tokens());
+    stream.x = saved.fill(ctx, slots.x, ctx.dtype, {tokens, weight_->shape()[1]});
   }
-  embedding_forward(ctx, {.weight = weight_->value(), .ids = batch.ids, .y = stream.x});
+  const TensorView partial = boundary_->partial_buffer(ctx, stream.x);
+  embedding_forward(ctx, {.weight = weight_->value(),
+                          .ids = batch.ids,
+                          .y = partial,
+                          .vocab_begin = weight_->region()[0].begin,
+                          .vocab_size = weight_->spec().shape[0]});
+  boundary_->leave(ctx, partial, stream.x).wait();
   stream.has_delta = false;
   ctx.observe(weight_->name(), stream.x);
 }
@@ -30,7 +37,12 @@ void EmbeddingSegment::forward(Context& ctx, const TokenBatch& batch, ResidualSt
 void EmbeddingSegment::finish_input(Context& ctx, const TokenBatch& batch, const TensorView& g,
                                     Saved& /*saved*/) const {
   if (weight_->is_trainable()) {
-    embedding_backward(ctx, {.dy = g, .ids = batch.ids, .dweight = weight_->grad()});
+    const auto allocate = [&](const Shape& shape) { return ctx.allocate("embedding gradient", shape); };
+    embedding_backward(ctx, {.dy = boundary_->leave_backward(ctx, g, allocate),
+                             .ids = batch.ids,
+                             .dweight = weight_->grad(),
+                             .vocab_begin = weight_->region()[0].begin,
+                             .vocab_size = weight_->spec().shape[0]});
   }
 }
 

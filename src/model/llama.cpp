@@ -22,7 +22,8 @@ Llama::Llama(const ModelConfig& config, const Layout& layout, Backend& backend, 
                   layout.values),
       rope_(backend, layout.dtype, config, layout.positions) {
   Parameter& embedding = parameters_.at("tok_embeddings.weight");
-  segments_.push_back(std::make_unique<EmbeddingSegment>(embedding));
+  const bool is_cut = !embedding.spec().shard.cuts.empty();
+  segments_.push_back(std::make_unique<EmbeddingSegment>(embedding, is_cut ? ports.boundary : whole_table_));
   for (int i = 0; i < config.n_layers; ++i) {
     const auto tensor = [&](const char* name) -> Parameter& {
       return parameters_.at(fmt::format("layers.{}.{}.weight", i, name));

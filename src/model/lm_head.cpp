@@ -27,7 +27,8 @@ std::int64_t LmHead::chunk_tokens(std::int64_t vocab_size, std::int64_t tokens) 
 void LmHead::visit_chunks(Context& ctx, const TokenBatch& batch, const TensorView& full,
                           const TensorView& losses, const TensorView* dfull) const {
   const std::int64_t tokens = full.dim(0);
-  const std::int64_t chunk = chunk_tokens(output_.out_features(), tokens);
+  // By the whole vocabulary, since all ranks that share it must cut alike.
+  const std::int64_t chunk = chunk_tokens(output_.weight().spec().shape[0], tokens);
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const ArenaScope scope(ctx.scratch);
     const std::int64_t end = std::min(begin + chunk, tokens);

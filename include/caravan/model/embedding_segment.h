@@ -1,13 +1,16 @@
-// Token ids to the first residual stream.
+// Token ids to the first residual stream:  x = leave(rows of the embedding), zeros for tokens whose row
+// another rank has.
 #pragma once
 
+#include "caravan/model/ports.h"
 #include "caravan/model/segment.h"
 
 namespace caravan {
 
 class EmbeddingSegment final : public Segment {
  public:
-  explicit EmbeddingSegment(Parameter& weight) : weight_(&weight) {}
+  /// `boundary` adds up what ranks with different rows of the table contribute.
+  EmbeddingSegment(Parameter& weight, const Boundary& boundary) : weight_(&weight), boundary_(&boundary) {}
 
   std::unique_ptr<Saved> make_saved() const override;
   std::vector<int> groups() const override { return {weight_->spec().group}; }
@@ -18,7 +21,8 @@ class EmbeddingSegment final : public Segment {
   void finish_input(Context& ctx, const TokenBatch& batch, const TensorView& g, Saved& saved) const override;
 
  private:
-  Parameter* weight_;  // [V, D]
+  Parameter* weight_;  // [V, D], V local
+  const Boundary* boundary_;
 };
 
 }  // namespace caravan

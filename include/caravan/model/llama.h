@@ -8,6 +8,7 @@
 #include "caravan/model/attention_segment.h"
 #include "caravan/model/embedding_segment.h"
 #include "caravan/model/lm_head.h"
+#include "caravan/model/local_ports.h"
 #include "caravan/model/mlp_segment.h"
 
 namespace caravan {
@@ -55,6 +56,7 @@ class Llama {
   Ports ports_;
   ParameterSet parameters_;
   RopeTable rope_;
+  LocalBoundary whole_table_;  // the embedding's, where no rank has only a part of it
   std::vector<std::unique_ptr<Segment>> segments_;
   std::unique_ptr<LmHead> head_;
 };

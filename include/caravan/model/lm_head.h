@@ -35,7 +35,7 @@ class LmHead {
   void logits(Context& ctx, ResidualStream& stream, std::int64_t begin, std::int64_t end,
               const TensorView& logits) const;
 
-  /// Tokens per chunk: at most about 16 Mi logits at a time, at least 64 tokens.
+  /// Tokens per chunk: at most about 16 Mi logits over the whole vocabulary at a time, at least 64 tokens.
   static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens);
 
  private:
