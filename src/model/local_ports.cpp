@@ -7,17 +7,18 @@
 #include "caravan/ops/elementwise.h"
 
 namespace caravan {
-namespace {
 
-AttentionShape attention_shape(const AttentionCall& call, std::int64_t key_len) {
-  return {.batch = call.batch.batch,
-          .query_len = call.batch.seq_len,
+AttentionShape AttentionCall::shape(std::int64_t key_len) const {
+  return {.batch = batch.batch,
+          .query_len = batch.seq_len,
           .key_len = key_len,
-          .n_heads = call.n_heads,
-          .n_kv_heads = call.n_kv_heads,
-          .head_dim = call.head_dim,
-          .scale = 1.0 / std::sqrt(static_cast<double>(call.head_dim))};
+          .n_heads = n_heads,
+          .n_kv_heads = n_kv_heads,
+          .head_dim = head_dim,
+          .scale = 1.0 / std::sqrt(static_cast<double>(head_dim))};
 }
+
+namespace {
 
 AttentionMask own_tokens(const TokenBatch& batch) {
   return {.query_index = batch.index, .key_index = batch.index, .document_start = batch.document_start};
@@ -62,7 +63,7 @@ TensorView LocalBoundary::leave_backward(Context& ctx, const TensorView& dy_stre
 void LocalAttention::forward(Context& ctx, const AttentionCall& call, const TensorView& q,
                              const TensorView& k, const TensorView& v, const TensorView& o,
                              const TensorView& lse) const {
-  attention_forward(ctx, {.shape = attention_shape(call, call.batch.seq_len),
+  attention_forward(ctx, {.shape = call.shape(call.batch.seq_len),
                           .mask = own_tokens(call.batch),
                           .q = q,
                           .k = k,
@@ -72,7 +73,7 @@ void LocalAttention::forward(Context& ctx, const AttentionCall& call, const Tens
 }
 
 void LocalAttention::backward(Context& ctx, const AttentionCall& call, const BackwardArgs& args) const {
-  attention_backward(ctx, {.shape = attention_shape(call, call.batch.seq_len),
+  attention_backward(ctx, {.shape = call.shape(call.batch.seq_len),
                            .mask = own_tokens(call.batch),
                            .q = args.q,
                            .k = args.k,
@@ -117,7 +118,7 @@ void CachedAttention::forward(Context& ctx, const AttentionCall& call, const Ten
   const TensorView values = cache(call.layer, 1);
   copy(ctx, {.from = k, .to = keys.rows(begin, end)});
   copy(ctx, {.from = v, .to = values.rows(begin, end)});
-  attention_forward(ctx, {.shape = attention_shape(call, end),
+  attention_forward(ctx, {.shape = call.shape(end),
                           .mask = {.query_index = call.batch.index,
                                    .key_index = key_index_.view(0, DType::kInt32, {end}),
                                    .document_start = call.batch.document_start},

@@ -43,6 +43,9 @@ struct AttentionCall {
   std::int64_t n_heads = 0;     // local
   std::int64_t n_kv_heads = 0;  // local
   std::int64_t head_dim = 0;
+
+  /// The op's shape for rows of `key_len` keys, scale 1/√E.
+  AttentionShape shape(std::int64_t key_len) const;
 };
 
 /// What attention must see beyond the local tokens. Its memory is fixed: (q, k, v, o, lse).
