@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROGRAM = HERE.parents[1] / "build/release/bin/benchmark_cpu_step"
@@ -32,8 +33,14 @@ class Turn:
         self.answers = {}
 
     def ask(self, command, keep=True):
+        self.send(command)
+        return self.receive(command, keep)
+
+    def send(self, command):
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
+
+    def receive(self, command, keep=True):
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"{self.name} died at '{command}'")
@@ -106,16 +113,18 @@ def report_ops(ours):
     print(f"| outside ops | {1e3 * rest:.1f} | {100 * rest / total:.1f} % | |")
     print(f"\nSTREAM: copy {spread(ours.values('stream', 'copy'))} GB/s, "
           f"triad {spread(ours.values('stream', 'triad'))} GB/s.\n")
-    print("| product (form, m x n x k) | ms per step | GFLOP/s in the step | GFLOP/s apart |")
-    print("|---|---|---|---|")
+    print("| product (form, m x n x k) | ms per step | GFLOP/s in the step | apart | apart, OpenBLAS's own threads |")
+    print("|---|---|---|---|---|")
     for shape in ours.answers["step"][0]["products"]:
         seconds = statistics.median(answer["products"][shape][0] for answer in ours.answers["step"])
         work = ours.answers["step"][0]["products"][shape][1]
         print(f"| {shape} | {1e3 * seconds:.1f} | {work / seconds:.1f} | "
-              f"{ours.median('products', 'gflops', shape):.1f} |")
+              f"{ours.median('products', 'gflops', shape):.1f} | "
+              f"{ours.median('products-blas', 'gflops', shape):.1f} |")
 
 
 def report_decoding(ours, others):
+    print(f"\n{ours.about['threads']} thread(s), {len(ours.answers['generate'])} rounds, {ours.about['backend']}")
     print("\n| greedy decoding | tokens/s with cache | GB/s of weights | tokens/s without |")
     print("|---|---|---|---|")
     for turn in [ours, *others]:
@@ -123,6 +132,13 @@ def report_decoding(ours, others):
         weights = ours.answers["generate"][0]["weight_bytes"]
         print(f"| {turn.name} | {rate:.1f} | {rate * weights * 1e-9:.1f} | "
               f"{turn.median('generate-whole', 'tokens_per_second'):.1f} |")
+
+
+def one_round(ours, others):
+    for command in ("products-blas", "products", "step", "stream"):
+        ours.ask(command)
+    for other in others:
+        other.ask("step")
 
 
 def main():
@@ -134,8 +150,11 @@ def main():
     parser.add_argument("--preload", help="library for a second PyTorch, e.g. one that lets MKL use AVX-512")
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after this long")
     parser.add_argument("--no-decoding", action="store_true")
+    parser.add_argument("--no-steps", action="store_true", help="decoding only")
     options = parser.parse_args()
+    begin = time.monotonic()
     for threads in options.threads:
         ours = Turn("Caravan", [options.program, str(threads)])
         others = []
@@ -148,22 +167,20 @@ def main():
             if options.preload:
                 others.append(Turn("PyTorch, preload", [*script, options.torch[-1]],
                                    {**limits, "LD_PRELOAD": options.preload}))
-        for turn in [ours, *others]:
-            turn.ask("step", keep=False)
-        for _ in range(options.rounds):
-            ours.ask("products")
-            ours.ask("step")
-            ours.ask("stream")
-            for other in others:
-                other.ask("step")
-        report_steps(ours, others)
+        turns = [ours, *others]
+        if not options.no_steps:
+            for _ in range(options.rounds):
+                if time.monotonic() - begin < options.seconds:
+                    one_round(ours, others)
+            report_steps(ours, others)
         if not options.no_decoding:
-            for _ in range(max(3, options.rounds // 2)):
-                for turn in [ours, *others]:
-                    turn.ask("generate")
-                    turn.ask("generate-whole")
+            for _ in range(options.rounds):
+                if time.monotonic() - begin < options.seconds:
+                    for turn in turns:
+                        turn.ask("generate")
+                        turn.ask("generate-whole")
             report_decoding(ours, others)
-        for turn in [ours, *others]:
+        for turn in turns:
             turn.end()
 
 

@@ -2,7 +2,8 @@
 // commands from standard input and answers each with one line of JSON, so that a driver
 // (benchmarks/end_to_end/compare_step.py) can let it take turns with another program on the same cores.
 //
-// Usage: benchmark_cpu_step THREADS. Commands: step, products, stream, generate, generate-whole.
+// Usage: benchmark_cpu_step THREADS. Commands: step, products, products-blas (OpenBLAS divides them over its
+// own threads), stream, generate, generate-whole.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -21,11 +22,14 @@
 #include "caravan/train/generator.h"
 #include "caravan/train/trainer.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "malloc_count.h"
+#include "tests/support/malloc_count.h"
 #include "timing_backend.h"
 
 using namespace caravan;
 using nlohmann::json;
+
+extern "C" char* openblas_get_corename(void);
+extern "C" void openblas_set_num_threads(int count);
 
 namespace {
 
@@ -272,7 +276,8 @@ int main(int argc, char** argv) {
   std::unique_ptr<ProductRates> products;
   std::unique_ptr<StreamRates> stream;
   const BuildInfo build = build_info();
-  std::cout << json({{"backend", backend->name()},
+  std::cout << json({{"backend",
+                      std::string(backend->name()) + ", OpenBLAS kernels " + openblas_get_corename()},
                      {"threads", threads},
                      {"commit", build.commit},
                      {"compiler", build.compiler},
@@ -281,15 +286,20 @@ int main(int argc, char** argv) {
   std::string command;
   while (std::getline(std::cin, command)) {
     json answer;
-    if (command == "step" || command == "products") {
+    if (command == "step" || command == "products" || command == "products-blas") {
       if (!training) {
         training = std::make_unique<Training>(*backend);
         training->step();
       }
-      if (command == "products" && !products) {
+      if (command != "step" && !products) {
         products = std::make_unique<ProductRates>(*backend, training->backend().products());
       }
+      if (command == "products-blas") {
+        set_thread_count(1);
+        openblas_set_num_threads(threads);
+      }
       answer = command == "step" ? training->step() : products->measure();
+      set_cpu_threads(threads);
     } else if (command == "stream") {
       stream = stream ? std::move(stream) : std::make_unique<StreamRates>();
       answer = stream->measure();

@@ -10,6 +10,7 @@
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/core/parallel_for.h"
+#include "cpu_quota.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace caravan::app {
@@ -27,12 +28,15 @@ cpu_set_t usable_cores() {
 }
 
 /// The cores this process may use, divided by the ranks on this machine that may use the same ones: right
-/// whether mpirun or Slurm bound ranks to cores, to sockets, or not at all. Collective.
+/// whether mpirun or Slurm bound ranks to cores, to sockets, or not at all. A quota on processor time counts
+/// as that many cores, shared by all ranks of the machine. Collective.
 int default_threads() {
   const cpu_set_t mine = usable_cores();
+  const double quota = cpu_quota().value_or(CPU_SETSIZE) / local_ranks();
+  const int within_quota = std::max(1, static_cast<int>(std::min<double>(quota, CPU_SETSIZE)));
   const int cores = std::max(1, CPU_COUNT(&mine));
   if (!MpiSession::exists() || MpiSession::current().world().size() == 1) {
-    return cores;
+    return std::min(cores, within_quota);
   }
   std::string key = host_name() + ' ';
   for (std::size_t core = 0; core < CPU_SETSIZE; ++core) {
@@ -48,7 +52,7 @@ int default_threads() {
   for (std::size_t at = all.find(key + '\n'); at != std::string::npos; at = all.find(key + '\n', at + 1)) {
     ++sharing;
   }
-  return std::max(1, cores / std::max(1, sharing));
+  return std::min(std::max(1, cores / std::max(1, sharing)), within_quota);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace caravan::app {
 
 /// Threads of this rank, for our own loops and for BLAS: `wanted`, else OPENBLAS_NUM_THREADS, else the cores
-/// this process may use divided by the ranks that may use the same ones. Collective.
+/// this process may use (by affinity and quota) divided by the ranks that share them. Collective.
 void set_threads(std::optional<std::int64_t> wanted);
 int threads();
 /// The best backend there is.

@@ -139,7 +139,7 @@ struct RunConfig {
   TrainMode mode = TrainMode::kFederated;
   DType dtype = DType::kFloat32;
   std::int64_t seed = 42;
-  std::optional<std::int64_t> threads;  // per rank; null: cores of the machine / ranks on it
+  std::optional<std::int64_t> threads;  // per rank; null: usable cores / ranks that share them
   std::optional<std::string> tokenizer;
   std::string resume = "never";  // resume_choice says which of the three it is
   ModelSection model;

@@ -321,7 +321,9 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);
   visit(Field{.key = "threads",
-              .help = "Threads per rank; null: cores of the machine divided by the ranks on it.",
+              .help =
+                  "Threads of each rank, for products and everything else; null: the cores this process may "
+                  "use (affinity, quota) divided by the ranks that share them.",
               .bounds = from_to(1, 4096)},
         s.threads);
   visit(
