@@ -27,6 +27,7 @@ void* __libc_calloc(std::size_t count, std::size_t bytes);        // NOLINT: gli
 void* __libc_realloc(void* block, std::size_t bytes);             // NOLINT: glibc's name
 void* __libc_memalign(std::size_t alignment, std::size_t bytes);  // NOLINT: glibc's name
 
+// NOLINTBEGIN(misc-definitions-in-headers): one source file of a program includes this, by the rule above
 void* malloc(std::size_t bytes) {
   ++caravan::allocations;
   return __libc_malloc(bytes);
@@ -48,6 +49,7 @@ int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
   *block = __libc_memalign(alignment, bytes);
   return *block == nullptr ? ENOMEM : 0;
 }
+// NOLINTEND(misc-definitions-in-headers)
 
 }  // extern "C"
 #endif

@@ -18,9 +18,9 @@ int thread_index();
 /// std::function does for a lambda of more than two references.
 class RangeBody {
  public:
-  template <class Body>
-  requires(!std::is_same_v<std::remove_cvref_t<Body>, RangeBody>) RangeBody(
-      const Body& body)  // NOLINT(google-explicit-constructor): a lambda is passed where this stands
+  template <class Body, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<Body>, RangeBody>>>
+  // NOLINTNEXTLINE(google-explicit-constructor): a lambda is passed where this stands
+  RangeBody(const Body& body)
       : body_(std::addressof(body)), call_([](const void* object, std::int64_t begin, std::int64_t end) {
           (*static_cast<const Body*>(object))(begin, end);
         }) {}

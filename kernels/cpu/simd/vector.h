@@ -90,20 +90,19 @@ inline IntVec<T> lane_numbers(std::int64_t from) {
   return result;
 }
 
-/// Lane l gets lane l ^ kDistance.
-template <class T, int kDistance>
+/// Lane l gets lane l ^ kD.
+template <class T, int kD>
 inline Vec<T> swapped(Vec<T> v) {
-  constexpr int d = kDistance;
   if constexpr (kLanes<T> == 16) {
-    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d, 8 ^ d, 9 ^ d,
-                                   10 ^ d, 11 ^ d, 12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d);
+    return __builtin_shufflevector(v, v, 0 ^ kD, 1 ^ kD, 2 ^ kD, 3 ^ kD, 4 ^ kD, 5 ^ kD, 6 ^ kD, 7 ^ kD,
+                                   8 ^ kD, 9 ^ kD, 10 ^ kD, 11 ^ kD, 12 ^ kD, 13 ^ kD, 14 ^ kD, 15 ^ kD);
   } else if constexpr (kLanes<T> == 8) {
-    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d);
+    return __builtin_shufflevector(v, v, 0 ^ kD, 1 ^ kD, 2 ^ kD, 3 ^ kD, 4 ^ kD, 5 ^ kD, 6 ^ kD, 7 ^ kD);
   } else if constexpr (kLanes<T> == 4) {
-    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d);
+    return __builtin_shufflevector(v, v, 0 ^ kD, 1 ^ kD, 2 ^ kD, 3 ^ kD);
   } else {
     static_assert(kLanes<T> == 2);
-    return __builtin_shufflevector(v, v, 0 ^ d, 1 ^ d);
+    return __builtin_shufflevector(v, v, 0 ^ kD, 1 ^ kD);
   }
 }
 

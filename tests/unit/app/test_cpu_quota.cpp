@@ -20,7 +20,7 @@ void write(const std::filesystem::path& file, const std::string& text) {
 
 TEST_CASE("a quota of control groups version 2 is the least of all levels", "[app][threads]") {
   const TemporaryFolder folder;
-  const std::filesystem::path mount = folder.path();
+  const std::filesystem::path& mount = folder.path();
   write(mount / "cpu.max", "max 100000\n");
   CHECK_FALSE(cpu_quota("0::/job/step\n", mount.string()));
   write(mount / "job/cpu.max", "400000 100000\n");
@@ -33,14 +33,14 @@ TEST_CASE("a quota of control groups version 2 is the least of all levels", "[ap
 
 TEST_CASE("a container that sees its group as the root is read at the root", "[app][threads]") {
   const TemporaryFolder folder;
-  const std::filesystem::path mount = folder.path();
+  const std::filesystem::path& mount = folder.path();
   write(mount / "cpu.max", "200000 100000\n");
   CHECK(cpu_quota("0::/not/visible/here\n", mount.string()) == 2.0);
 }
 
 TEST_CASE("a quota of control groups version 1 is read beside other controllers", "[app][threads]") {
   const TemporaryFolder folder;
-  const std::filesystem::path mount = folder.path();
+  const std::filesystem::path& mount = folder.path();
   write(mount / "cpu/batch/cpu.cfs_quota_us", "300000\n");
   write(mount / "cpu/batch/cpu.cfs_period_us", "100000\n");
   const std::string groups = "7:memory:/other\n4:cpu,cpuacct:/batch\n3:cpuset:/\n0::/\n";
