@@ -15,6 +15,7 @@
 #include "caravan/io/run_folder.h"
 #include "caravan/io/run_record.h"
 #include "caravan/io/safetensors.h"
+#include "caravan/io/sharded_checkpoint_reader.h"
 #include "caravan/io/torch_file.h"
 #include "commands.h"
 
@@ -144,6 +145,38 @@ void inspect_checkpoint(const std::string& folder) {
   check_tensors(*reader, expected_tensors(config, DType::kFloat32));
 }
 
+void inspect_training_checkpoint(const std::string& folder) {
+  ShardedCheckpointReader reader(folder);
+  const TrainingState& state = reader.state();
+  const auto text = [](const std::string& from_file) { return printable(from_file, LineEnds::kEscape); };
+  fmt::print("{}: training checkpoint after step {}\n", folder, state.step);
+  fmt::print("  written by         {} rank{}{}{}\n", state.ranks, state.ranks == 1 ? "" : "s",
+             state.mesh.empty() ? "" : ", ", text(state.mesh));
+  fmt::print("  optimizer step     {}\n  samples consumed   {}\n", state.optimizer_step, state.data_position);
+  fmt::print("  seed               {}\n  commit             {}\n  write              {}\n", state.seed,
+             text(state.commit), reader.manifest().id);
+  for (const auto& [key, value] : state.extra) {
+    fmt::print("  {:18} {}\n", text(key), text(value));
+  }
+  std::vector<Row> rows;
+  for (const GlobalTensor& tensor : reader.manifest().tables.tensors) {
+    std::vector<std::int64_t> shape;
+    for (const Range& range : full_region(tensor.shape)) {
+      shape.push_back(range.end);
+    }
+    rows.push_back({text(tensor.name), shape, tensor.dtype});
+  }
+  print_tensors(rows);
+  fmt::print("files\n");
+  for (const ShardFile& file : reader.manifest().tables.files) {
+    fmt::print("  {}  {}\n", file.name, size_text(static_cast<double>(file.bytes)));
+  }
+  fmt::print("configuration\n{}", printable(state.config, LineEnds::kKeep));
+  std::fflush(stdout);  // what follows reads every byte
+  reader.verify();
+  fmt::print("all checksums are right\n");
+}
+
 void inspect_run_folder(const std::string& folder) {
   std::fflush(stdout);
   inspect_results_file((fs::path(folder) / kResultsFileName).string(), std::cout);
@@ -207,6 +240,9 @@ void inspect(const std::string& path) {
   if (fs::exists(fs::path(path) / kResultsFileName)) {
     return inspect_run_folder(path);
   }
+  if (has_manifest(path)) {
+    return inspect_training_checkpoint(path);
+  }
   inspect_checkpoint(path);
 }
 
@@ -221,6 +257,7 @@ void add_inspect_command(CLI::App& program) {
       "Examples:\n"
       "  caravan inspect Llama-3.2-1B\n"
       "  caravan inspect runs/quickstart/qa/ws1/results.h5\n"
+      "  caravan inspect runs/default/checkpoints/step_00000100\n"
       "  caravan inspect model.safetensors");
   command->callback([path] { inspect(*path); });
 }
