@@ -1,4 +1,4 @@
-// caravan convert: a checkpoint folder from one layout to the other
+// caravan convert: a checkpoint folder from one layout to the other, or split for tensor parallelism
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -9,6 +9,7 @@
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_reader.h"
 #include "caravan/io/checkpoint_writer.h"
+#include "caravan/io/meta_parts.h"
 #include "choice.h"
 #include "commands.h"
 
@@ -18,7 +19,8 @@ namespace {
 struct ConvertOptions {
   std::string in;
   std::string out;
-  CheckpointLayout to = CheckpointLayout::kMeta;
+  std::optional<CheckpointLayout> to;
+  std::optional<std::int64_t> tp;
   std::optional<DType> dtype;
   Tie tie = Tie::kAuto;
   std::optional<double> rope_scaling_factor;
@@ -64,22 +66,43 @@ void convert(const ConvertOptions& options) {
     fail<ConfigError>("--out {} and --in {} lie one in the other; write to a folder of its own", options.out,
                       options.in);
   }
+  if (!options.to && !options.tp) {
+    fail<ConfigError>(
+        "nothing to convert to: give --to meta, --to hf, or --tp N for Meta's layout in N files");
+  }
+  const bool is_meta = options.to.value_or(CheckpointLayout::kMeta) == CheckpointLayout::kMeta;
+  const std::int64_t parts = options.tp.value_or(1);
+  if (!is_meta && parts != 1) {
+    fail<ConfigError>(
+        "--tp {} is for Meta's layout; Hugging Face's files hold whole tensors: use --to meta, or leave --tp "
+        "out",
+        parts);
+  }
   const auto reader = open_checkpoint(options.in, options.rope_scaling_factor, options.tie);
   const ModelConfig& config = reader->config();
   check_tensors(*reader, expected_tensors(config, DType::kFloat32));
+  check_meta_parts(config, parts);
   const std::vector<TensorSource> sources = tensor_sources(*reader, options.dtype);
   CheckpointWriteOptions write;
   write.if_exists = options.overwrite ? IfExists::kReplace : IfExists::kFail;
   write.copied_files = tokenizer_files(options.in);
-  const bool is_meta = options.to == CheckpointLayout::kMeta;
-  (is_meta ? write_meta_checkpoint : write_hf_checkpoint)(options.out, config, sources, write);
+  if (is_meta) {
+    std::vector<std::vector<TensorSource>> files;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      files.push_back(part_sources(*reader, options.dtype, part, parts));
+    }
+    write_meta_parts(options.out, config, files, write);
+  } else {
+    write_hf_checkpoint(options.out, config, sources, write);
+  }
   std::int64_t bytes = 0;
   for (const TensorSource& source : sources) {
     bytes += source.bytes();
   }
-  fmt::print("{}: {} layout, {} tensors, {} parameters, {} bytes of {}, {} tokenizer files, {:.1f} s\n",
-             options.out, is_meta ? "Meta" : "Hugging Face", sources.size(), parameter_count(config), bytes,
-             dtype_name(sources.front().dtype), write.copied_files.size(), watch.seconds());
+  const std::string split = parts > 1 ? fmt::format(" in {} parts", parts) : "";
+  fmt::print("{}: {} layout{}, {} tensors, {} parameters, {} bytes of {}, {} tokenizer files, {:.1f} s\n",
+             options.out, is_meta ? "Meta" : "Hugging Face", split, sources.size(), parameter_count(config),
+             bytes, dtype_name(sources.front().dtype), write.copied_files.size(), watch.seconds());
 }
 
 }  // namespace
@@ -91,10 +114,12 @@ void add_convert_command(CLI::App& program) {
   command->add_option("--in,-i", options->in, "folder to read, either layout, recognised by its files")
       ->required();
   command->add_option("--out,-o", options->out, "folder to write")->required();
-  command->add_option("--to", options->to, "layout to write: meta or hf")
-      ->required()
+  command->add_option("--to", options->to, "layout to write: meta or hf; with --tp: meta")
       ->transform(choice_of(kLayouts))
       ->option_text("{meta,hf}");
+  command->add_option(
+      "--tp", options->tp,
+      "split into this many files consolidated.NN.pth, one per tensor-parallel rank; 1 merges");
   command
       ->add_option("--dtype", options->dtype, "element type to write; default: as in the files, bit for bit")
       ->transform(choice_of(kDtypes))
@@ -109,7 +134,8 @@ void add_convert_command(CLI::App& program) {
       "Tokenizer files are copied unchanged.\n"
       "Examples:\n"
       "  caravan convert --in Llama-3.2-1B/original --out llama-hf --to hf\n"
-      "  caravan convert --in llama-hf --out llama-meta --to meta --dtype float32");
+      "  caravan convert --in llama-hf --out llama-meta --to meta --dtype float32\n"
+      "  caravan convert --in llama-meta --out llama-meta-8 --tp 8");
   command->callback([options] { convert(*options); });
 }
 

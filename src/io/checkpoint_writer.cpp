@@ -8,6 +8,7 @@
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/io/llama_names.h"
+#include "caravan/io/meta_parts.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/safetensors.h"
 #include "caravan/io/torch_file.h"
@@ -17,9 +18,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The sources in the model's order; InternalError unless they are exactly the model's parameters.
-std::vector<TensorSource> in_model_order(const ModelConfig& config,
-                                         const std::vector<TensorSource>& sources) {
+/// The sources in the model's order; InternalError unless they are exactly the model's parameters, or what
+/// one of `parts` files holds of them.
+std::vector<TensorSource> in_model_order(const ModelConfig& config, const std::vector<TensorSource>& sources,
+                                         std::int64_t parts = 1) {
   std::map<std::string, const TensorSource*> by_name;
   for (const TensorSource& source : sources) {
     CARAVAN_CHECK(by_name.emplace(source.name, &source).second, "{} is given twice", source.name);
@@ -28,8 +30,9 @@ std::vector<TensorSource> in_model_order(const ModelConfig& config,
   for (const TensorInfo& info : expected_tensors(config, DType::kFloat32)) {
     const auto at = by_name.find(info.name);
     CARAVAN_CHECK(at != by_name.end(), "{} is not given", info.name);
-    CARAVAN_CHECK(at->second->shape == info.shape && is_floating(at->second->dtype), "{} is {} {}, not {}",
-                  info.name, dtype_name(at->second->dtype), at->second->shape.str(), info.shape.str());
+    const Shape shape = region_shape(meta_part(info, 0, parts));
+    CARAVAN_CHECK(at->second->shape == shape && is_floating(at->second->dtype), "{} is {} {}, not {}",
+                  info.name, dtype_name(at->second->dtype), at->second->shape.str(), shape.str());
     ordered.push_back(*at->second);
   }
   CARAVAN_CHECK(ordered.size() == sources.size(), "{} tensors given for a model of {}", sources.size(),
@@ -93,13 +96,24 @@ TensorSource permuted(const TensorSource& source, std::int64_t head_dim) {
 
 void write_meta_checkpoint(const std::string& folder, const ModelConfig& config,
                            const std::vector<TensorSource>& sources, const CheckpointWriteOptions& options) {
-  const std::vector<TensorSource> ordered = in_model_order(config, sources);
+  write_meta_parts(folder, config, {sources}, options);
+}
+
+void write_meta_parts(const std::string& folder, const ModelConfig& config,
+                      const std::vector<std::vector<TensorSource>>& parts,
+                      const CheckpointWriteOptions& options) {
+  std::vector<std::vector<TensorSource>> ordered;
+  for (const std::vector<TensorSource>& sources : parts) {
+    ordered.push_back(in_model_order(config, sources, static_cast<std::int64_t>(parts.size())));
+  }
   std::vector<SharedTensor> shared;
   if (config.tie_embeddings) {  // Meta's loader wants an output tensor in every file
     shared.push_back({kOutputName, kEmbeddingName});
   }
   OutputFolder output(folder, options.if_exists);
-  write_torch_file(output.file("consolidated.00.pth"), ordered, shared);
+  for (std::size_t part = 0; part < ordered.size(); ++part) {
+    write_torch_file(output.file(fmt::format("consolidated.{:02}.pth", part)), ordered[part], shared);
+  }
   write_file_atomically(output.file("params.json"), to_params_json(config));
   write_companions(output, options);
   output.commit();

@@ -121,6 +121,28 @@ def check_tied(root):
         assert "lm_head.weight" not in written
 
 
+def check_parts(root):
+    """consolidated.NN.pth for several ranks: what torch would cut, and what torch has cut is merged."""
+    columns = ("wo.weight", "w2.weight")
+    for tied in (False, True):
+        model = random_model(torch.bfloat16, tied=tied)
+        base = f"{root}/parts-{tied}"
+        write_meta(base, model)
+        for count in (2, 4):
+            caravan("convert", "--in", base, "--out", f"{base}-{count}", "--tp", str(count))
+            cut = {name: [tensor] * count if "norm" in name else tensor.chunk(count, int(name.endswith(columns)))
+                   for name, tensor in model.items()}
+            os.makedirs(f"{base}-{count}-torch")
+            for part in range(count):
+                wanted = {name: tensors[part].clone() for name, tensors in cut.items()}
+                same(torch.load(f"{base}-{count}/consolidated.{part:02}.pth", weights_only=True), wanted)
+                torch.save(wanted, f"{base}-{count}-torch/consolidated.{part:02}.pth")
+            with open(f"{base}-{count}-torch/params.json", "w") as file:
+                json.dump(PARAMS, file)
+            same(read_back(f"{base}-{count}-torch", "read"), model)
+        assert "possible here: 1, 2, 4" in caravan("convert", "--in", base, "--out", f"{base}-3", "--tp", "3", ok=False)
+
+
 def check_many_tensors(root):
     layers = 120  # 9 · 120 + 3 tensors: the pickler splits the dict
     model = random_model(torch.float32, layers=layers)
@@ -194,6 +216,7 @@ with tempfile.TemporaryDirectory() as root:
     check_dtypes(root)
     check_odd_storages(root)
     check_tied(root)
+    check_parts(root)
     check_many_tensors(root)
     check_refusals(root)
     check_transformers(root)

@@ -30,6 +30,12 @@ void write_meta_checkpoint(const std::string& folder, const ModelConfig& config,
                            const std::vector<TensorSource>& sources,
                            const CheckpointWriteOptions& options = {});
 
+/// The same in several files consolidated.NN.pth, one per element of `parts`: what meta_part
+/// (io/meta_parts.h) gives each file of every parameter.
+void write_meta_parts(const std::string& folder, const ModelConfig& config,
+                      const std::vector<std::vector<TensorSource>>& parts,
+                      const CheckpointWriteOptions& options = {});
+
 /// config.json and model.safetensors (or numbered shards and their index) with Hugging Face's names and its
 /// row order in wq and wk; a tied output is left out. Otherwise as write_meta_checkpoint.
 void write_hf_checkpoint(const std::string& folder, const ModelConfig& config,
