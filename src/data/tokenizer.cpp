@@ -44,6 +44,11 @@ TokenizerVariant variant_beside(const std::string& path) {
 
 TokenizerSpec read_spec(const std::string& path, TokenizerVariant variant) {
   const std::string file = find_file(path);
+  if (!fs::exists(file)) {
+    fail<IoError>(
+        "{}: cannot be read: no such file; give a tokenizer.model, a tokenizer.json or a folder with one",
+        file);
+  }
   const std::string content = read_text_file(file, kMaxFileBytes);
   const std::size_t first = content.find_first_not_of(" \t\r\n");
   if (first == std::string::npos) {
