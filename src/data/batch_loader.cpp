@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <exception>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/data/packing.h"
@@ -105,48 +107,71 @@ BatchLoader::BatchLoader(Dataset dataset, const TextEncoder* encoder, const Samp
   }
 }
 
-BatchLoader::~BatchLoader() {
-  stop();
-}
-
-void BatchLoader::stop() {
-  if (thread_.joinable()) {
-    queue_->close();
-    thread_.join();
+// One pass over the part, made by a thread of its own.
+struct BatchLoader::Pass {
+  Pass(std::int64_t number, std::int64_t capacity)
+      : epoch(number), queue(static_cast<std::size_t>(capacity)) {}
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+  ~Pass() {
+    queue.close();
+    thread.join();
   }
-}
 
-void BatchLoader::seek(std::int64_t epoch, std::int64_t batch) {
-  CARAVAN_CHECK(epoch >= 0 && batch >= 0, "epoch {}, batch {}", epoch, batch);
-  stop();
-  epoch_ = epoch;
-  counts_ = {};
-  queue_ = std::make_unique<Queue>(static_cast<std::size_t>(options_.prefetch_batches));
+  std::int64_t epoch;
+  Queue queue;
+  std::thread thread;
+};
+
+BatchLoader::~BatchLoader() = default;
+
+std::unique_ptr<BatchLoader::Pass> BatchLoader::begin_pass(std::int64_t epoch, std::int64_t batch) const {
+  auto pass = std::make_unique<Pass>(epoch, options_.prefetch_batches);
   // With packing a batch's place in the stream is known only by making the ones before it.
   const std::int64_t passed = options_.pack ? batch : 0;
   const std::int64_t first =
       options_.pack ? 0 : std::min(batch, max_batches_per_epoch()) * options_.batch_size;
   const DocumentStreamOptions stream{
       part_, options_.max_seq_len, shuffle_slots_, {options_.seed, part_.index, epoch}};
-  thread_ = std::thread([this, stream, passed, first = std::min(first, part_.samples())] {
-    Queue& queue = *queue_;
-    try {
-      Producer producer(DocumentStream(dataset_, encoder_, stream, first), options_);
-      Item item;
-      for (std::int64_t i = 0; i < passed && !queue.is_closed() && producer.next(item); ++i) {
-      }
-      while (producer.next(item) && queue.push(std::move(item))) {
-      }
-      queue.finish();
-    } catch (...) {
-      queue.fail(std::current_exception());
-    }
-  });
+  pass->thread =
+      std::thread([this, stream, passed, first = std::min(first, part_.samples()), &queue = pass->queue] {
+        try {
+          Producer producer(DocumentStream(dataset_, encoder_, stream, first), options_);
+          Item item;
+          for (std::int64_t i = 0; i < passed && !queue.is_closed() && producer.next(item); ++i) {
+          }
+          while (producer.next(item) && queue.push(std::move(item))) {
+          }
+          queue.finish();
+        } catch (...) {
+          queue.fail(std::current_exception());
+        }
+      });
+  return pass;
+}
+
+void BatchLoader::seek(std::int64_t epoch, std::int64_t batch) {
+  CARAVAN_CHECK(epoch >= 0 && batch >= 0, "epoch {}, batch {}", epoch, batch);
+  // In file order every epoch is the same.
+  const bool is_ready = next_pass_ && batch == 0 && (next_pass_->epoch == epoch || shuffle_slots_ == 0);
+  pass_.reset();
+  pass_ = is_ready ? std::move(next_pass_) : nullptr;
+  next_pass_.reset();
+  if (!pass_) {
+    pass_ = begin_pass(epoch, batch);
+  }
+  epoch_ = epoch;
+  counts_ = {};
 }
 
 bool BatchLoader::next(Batch& batch) {
-  CARAVAN_CHECK(queue_ != nullptr, "next() before start_epoch()");
-  auto item = queue_->pop();
+  CARAVAN_CHECK(pass_ != nullptr, "next() before start_epoch()");
+  const StopWatch waiting;
+  auto item = pass_->queue.pop();
+  wait_seconds_ += waiting.seconds();
+  if (!next_pass_ && pass_->queue.has_finished()) {
+    next_pass_ = begin_pass(epoch_ + 1, 0);
+  }
   if (!item) {
     return false;
   }

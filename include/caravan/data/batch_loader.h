@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "caravan/data/batch.h"
 #include "caravan/data/bounded_queue.h"
@@ -36,7 +35,8 @@ struct LoaderCounts {
   std::int64_t valid_tokens = 0;
 };
 
-/// The same (data, part, options, epoch, batch number) gives the same batch, always. A batch may have no
+/// The same (data, part, options, epoch, batch number) gives the same batch, always. Batches are made ahead
+/// by a thread; when it has made an epoch's last one, the next epoch's first are begun. A batch may have no
 /// valid token at all (valid_tokens 0) when its samples have fewer than two tokens.
 class BatchLoader {
  public:
@@ -71,6 +71,8 @@ class BatchLoader {
   std::int64_t max_batches_per_epoch() const;
   std::int64_t samples() const { return part_.samples(); }
   const LoaderCounts& counts() const { return counts_; }
+  /// How long next() and next_step() have waited for a batch in all, since construction.
+  double wait_seconds() const { return wait_seconds_; }
   /// Samples in the shuffle buffer, see shuffle_slots(); 0 without shuffling.
   std::int64_t shuffle_slots() const { return shuffle_slots_; }
 
@@ -80,9 +82,10 @@ class BatchLoader {
     LoaderCounts counts;
   };
   class Producer;
+  struct Pass;
   using Queue = BoundedQueue<Item>;
 
-  void stop();
+  std::unique_ptr<Pass> begin_pass(std::int64_t epoch, std::int64_t batch) const;
 
   Dataset dataset_;
   const TextEncoder* encoder_;
@@ -91,8 +94,9 @@ class BatchLoader {
   std::int64_t shuffle_slots_ = 0;
   std::int64_t epoch_ = 0;
   LoaderCounts counts_;
-  std::unique_ptr<Queue> queue_;
-  std::thread thread_;
+  double wait_seconds_ = 0.0;
+  std::unique_ptr<Pass> pass_;
+  std::unique_ptr<Pass> next_pass_;  // begun when the thread of pass_ has made its last batch
 };
 
 }  // namespace caravan

@@ -65,6 +65,11 @@ class BoundedQueue {
     is_closed_ = true;
     has_room_.notify_one();
   }
+  /// True after finish(), not after fail(): items may be left, no new ones will come.
+  bool has_finished() {
+    const std::lock_guard lock(mutex_);
+    return is_finished_ && !problem_;
+  }
   bool is_closed() {
     const std::lock_guard lock(mutex_);
     return is_closed_;

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
+#include <thread>
 
+#include "caravan/core/clock.h"
 #include "support/data_files.h"
 #include "support/tokenizer_files.h"
 
@@ -276,6 +279,45 @@ TEST_CASE("a loader works ahead no further than it may and can be left at any ti
   // One taken, three in the queue, one waiting to be put there.
   CHECK(encoder.calls >= 50 * 5);
   CHECK(encoder.calls <= 50 * 5 * 5);
+}
+
+TEST_CASE("the next epoch is begun when the last batch of this one is made, and is the same epoch",
+          "[data][loader]") {
+  class CountingEncoder : public ByteEncoder {
+   public:
+    std::vector<std::int32_t> encode_document(std::string_view text) const override {
+      ++calls;
+      return ByteEncoder::encode_document(text);
+    }
+    mutable std::atomic<int> calls = 0;
+  };
+  const TemporaryFolder folder;
+  std::string content;
+  for (int i = 0; i < 23; ++i) {
+    content += "line " + std::to_string(i) + "\n";
+  }
+  const Dataset dataset({folder.write("a.txt", content)});
+  const CountingEncoder encoder;
+  for (const bool shuffle : {false, true}) {
+    const LoaderOptions options{.batch_size = 5, .shuffle = shuffle, .seed = 3, .prefetch_batches = 2};
+    BatchLoader loader(dataset, &encoder, whole(dataset), options);
+    for (const std::int64_t epoch : {0, 1, 2, 4, 0}) {  // some that were expected, some that were not
+      loader.start_epoch(epoch);
+      const auto batches = rest_of_epoch(loader);
+      BatchLoader fresh(dataset, &encoder, whole(dataset), options);
+      CHECK(same(batches, epoch_of(fresh, epoch)));
+      CHECK(loader.counts().samples == 23);
+    }
+    const int before = encoder.calls;
+    BatchLoader ahead(dataset, &encoder, whole(dataset), options);
+    CHECK(epoch_of(ahead, 7).size() == 5);
+    const StopWatch waiting;
+    while (encoder.calls < before + 23 + 5 && waiting.seconds() < 30.0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(encoder.calls >= before + 23 + 5);  // a batch of an epoch that nobody has asked for yet
+    CHECK(ahead.wait_seconds() > 0.0);
+  }
 }
 
 TEST_CASE("text without a tokenizer and impossible options are refused", "[data][loader]") {
