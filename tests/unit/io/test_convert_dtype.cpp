@@ -1,5 +1,6 @@
 #include "caravan/io/convert_dtype.h"
 
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -31,6 +32,34 @@ TEST_CASE("16-bit values survive the way through float64", "[io][convert_dtype]"
     const Float16 half{static_cast<std::uint16_t>(bits)};
     if (!std::isnan(to_float(half))) {
       REQUIRE(convert_one<Float16>(convert_one<double>(half)).bits == half.bits);
+    }
+  }
+}
+
+TEST_CASE("whole blocks of bfloat16 and float32 convert like single values", "[io][convert_dtype]") {
+  constexpr std::size_t kCount = 0x10000;
+  std::vector<BFloat16> brains(kCount);
+  std::vector<float> singles(kCount + 1);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    brains[i].bits = static_cast<std::uint16_t>(i);
+  }
+  auto* const target = reinterpret_cast<std::byte*>(singles.data()) + 1;  // no alignment is promised
+  convert_elements(reinterpret_cast<const std::byte*>(brains.data()), DType::kBFloat16, target,
+                   DType::kFloat32, kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    float single = 0.0F;
+    std::memcpy(&single, target + 4 * i, 4);
+    REQUIRE(std::bit_cast<std::uint32_t>(single) == std::bit_cast<std::uint32_t>(to_float(brains[i])));
+  }
+  // Every upper half with lower halves on both sides of, and at, the half-way point.
+  for (const std::uint32_t low : {0x0000U, 0x0001U, 0x7FFFU, 0x8000U, 0x8001U, 0xFFFFU}) {
+    for (std::size_t i = 0; i < kCount; ++i) {
+      singles[i] = std::bit_cast<float>(static_cast<std::uint32_t>(i) << 16U | low);
+    }
+    convert_elements(reinterpret_cast<const std::byte*>(singles.data()), DType::kFloat32,
+                     reinterpret_cast<std::byte*>(brains.data()), DType::kBFloat16, kCount);
+    for (std::size_t i = 0; i < kCount; ++i) {
+      REQUIRE(brains[i].bits == to_bfloat16(singles[i]).bits);
     }
   }
 }
