@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "background_writer.h"
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_files.h"
@@ -20,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
-
 /// "runs/a/" and "runs/a" are the same folder, but "runs/a/.tmp" is not beside it.
 std::string without_trailing_slash(std::string path) {
   while (path.size() > 1 && path.back() == '/') {
@@ -35,9 +35,15 @@ OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
   TemporaryFile file = create_temporary_file(path_);
   temporary_ = std::move(file.path);
   descriptor_ = file.descriptor;
+  writer_ = std::make_unique<BackgroundWriter>(
+      [this](std::int64_t offset, std::span<const std::byte> bytes) { write_block(offset, bytes); });
 }
 
 OutputFile::~OutputFile() {
+  writer_.reset();
+  if (direct_ >= 0) {
+    ::close(direct_);
+  }
   if (descriptor_ >= 0) {
     ::close(descriptor_);
     ::unlink(temporary_.c_str());
@@ -45,8 +51,18 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::write(std::span<const std::byte> bytes) {
-  write_at(position_, bytes);
-  position_ += static_cast<std::int64_t>(bytes.size());
+  CARAVAN_CHECK(descriptor_ >= 0, "{} written after commit", path_);
+  while (!bytes.empty()) {
+    const std::span<std::byte> block = writer_->block();
+    const std::size_t now = std::min(bytes.size(), block.size() - filled_);
+    std::memcpy(block.data() + filled_, bytes.data(), now);
+    filled_ += now;
+    position_ += static_cast<std::int64_t>(now);
+    bytes = bytes.subspan(now);
+    if (filled_ == block.size()) {
+      submit();
+    }
+  }
 }
 
 void OutputFile::write(std::string_view text) {
@@ -56,11 +72,35 @@ void OutputFile::write(std::string_view text) {
 void OutputFile::overwrite(std::int64_t offset, std::span<const std::byte> bytes) {
   CARAVAN_CHECK(offset >= 0 && offset + static_cast<std::int64_t>(bytes.size()) <= position_,
                 "overwrite of {} bytes at {} of {}", bytes.size(), offset, position_);
-  write_at(offset, bytes);
+  patches_.push_back({offset, {bytes.begin(), bytes.end()}});
 }
 
-void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes) {
-  CARAVAN_CHECK(descriptor_ >= 0, "{} written after commit", path_);
+void OutputFile::submit() {
+  writer_->submit(position_ - static_cast<std::int64_t>(filled_), filled_);
+  filled_ = 0;
+}
+
+// On the writer's thread. Whole blocks go past the page cache: copied there, gigabytes wait for the flush at
+// the end, and their memory is taken from what is read again. Where a file system has no such way, each block
+// is handed to the disk at once.
+void OutputFile::write_block(std::int64_t offset, std::span<const std::byte> bytes) {
+  const bool is_whole = bytes.size() == BackgroundWriter::kBlockBytes;
+  if (is_whole && !is_direct_tried_) {
+    is_direct_tried_ = true;
+    direct_ = ::open(temporary_.c_str(), O_WRONLY | O_DIRECT | O_NOFOLLOW | O_CLOEXEC);
+  }
+  if (is_whole && direct_ >= 0) {
+    const ssize_t done = ::pwrite(direct_, bytes.data(), bytes.size(), offset);
+    if (done == static_cast<ssize_t>(bytes.size())) {
+      return;
+    }
+  }
+  // Cut short or refused: the usual way does it or says why not.
+  write_at(offset, bytes);
+  ::sync_file_range(descriptor_, offset, static_cast<off64_t>(bytes.size()), SYNC_FILE_RANGE_WRITE);
+}
+
+void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes) const {
   while (!bytes.empty()) {
     const ssize_t done =
         ::pwrite(descriptor_, bytes.data(), std::min(bytes.size(), kMaxBytesPerCall), offset);
@@ -78,6 +118,13 @@ void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes)
 
 void OutputFile::commit() {
   CARAVAN_CHECK(descriptor_ >= 0, "{} committed twice", path_);
+  if (filled_ > 0) {
+    submit();
+  }
+  writer_->drain();
+  for (const Patch& patch : patches_) {
+    write_at(patch.offset, patch.bytes);
+  }
   if (::fsync(descriptor_) != 0) {
     fail<IoError>("{}: flushing to the disk failed: {}", path_, std::strerror(errno));
   }

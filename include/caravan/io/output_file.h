@@ -5,9 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace caravan {
 
@@ -17,6 +19,8 @@ enum class IfExists : std::uint8_t { kFail, kReplace };
 /// Between the name of a folder that is being replaced and six letters, on file systems that cannot exchange
 /// two names in one step.
 inline constexpr const char* kReplacedSuffix = ".old-";
+
+class BackgroundWriter;
 
 class OutputFile {
  public:
@@ -32,20 +36,33 @@ class OutputFile {
   const std::string& path() const { return path_; }
   /// Bytes written so far.
   std::int64_t position() const { return position_; }
-  /// Appends; IoError with the system's reason (disk full, quota).
+  /// Appends, on a thread of its own where the file is large, through at most 24 MiB of memory. IoError with
+  /// the system's reason (disk full, quota), here, at a later call or at commit().
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
-  /// Replaces bytes written before.
+  /// Replaces bytes written before; they are changed at commit().
   void overwrite(std::int64_t offset, std::span<const std::byte> bytes);
   /// Flushes to the disk and renames to `path`, replacing what is there.
   void commit();
 
  private:
-  void write_at(std::int64_t offset, std::span<const std::byte> bytes);
+  struct Patch {
+    std::int64_t offset = 0;
+    std::vector<std::byte> bytes;
+  };
+
+  void submit();
+  void write_block(std::int64_t offset, std::span<const std::byte> bytes);
+  void write_at(std::int64_t offset, std::span<const std::byte> bytes) const;
 
   std::string path_;
   std::string temporary_;
   std::int64_t position_ = 0;
+  int direct_ = -1;  // the same file without the page cache, for the writer's thread
+  bool is_direct_tried_ = false;
+  std::unique_ptr<BackgroundWriter> writer_;
+  std::size_t filled_ = 0;      // bytes of the writer's block
+  std::vector<Patch> patches_;  // what overwrite() was given
   int descriptor_ = -1;
 };
 
