@@ -42,7 +42,7 @@ class FolderReader : public CheckpointReader {
   void read(const std::string& name, const Region& region, TensorView destination) const override {
     const auto at = by_name_.find(name);
     CARAVAN_CHECK(at != by_name_.end(), "no tensor '{}' in the checkpoint", name);
-    read_region(tensors_[at->second], region, destination);
+    read_region_on_threads(tensors_[at->second], region, destination);
   }
 
  private:

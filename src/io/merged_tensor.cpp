@@ -1,15 +1,20 @@
 #include "merged_tensor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <exception>
+#include <mutex>
 
 #include "caravan/core/error.h"
+#include "caravan/core/parallel_for.h"
 
 namespace caravan {
 namespace {
 
 constexpr std::int64_t kCompareBytes = std::int64_t{4} << 20U;
+constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20U;
 
 void check_region(const MergedTensor& tensor, const Region& region) {
   const Shape& shape = tensor.info.shape;
@@ -104,6 +109,43 @@ void read_region(const MergedTensor& tensor, const Region& region, const TensorV
                                     wanted.end - region[dim].begin));
     }
     offset += size;
+  }
+}
+
+void read_region_on_threads(const MergedTensor& tensor, const Region& region, const TensorView& destination) {
+  check_region(tensor, region);
+  // A tensor that lies there transposed is read as a whole, see read_strided.
+  const bool is_row_major =
+      !region.empty() && std::all_of(tensor.parts.begin(), tensor.parts.end(),
+                                     [](const auto& part) { return part.strides.back() == 1; });
+  const std::int64_t rows = region.empty() ? 0 : region[0].size();
+  if (thread_count() == 1 || !is_row_major || rows == 0) {
+    return read_region(tensor, region, destination);
+  }
+  const std::int64_t row_bytes =
+      destination.numel() / rows * static_cast<std::int64_t>(dtype_bytes(tensor.info.dtype));
+  const std::int64_t unit = std::max<std::int64_t>(1, tensor.hf_head_dim);
+  const std::int64_t block =
+      std::max<std::int64_t>(1, kBlockBytes / std::max<std::int64_t>(1, row_bytes * unit)) * unit;
+  std::atomic<std::int64_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr problem;
+  parallel_for(thread_count(), 1, [&](std::int64_t /*begin*/, std::int64_t /*end*/) {
+    for (std::int64_t row = next.fetch_add(block); row < rows; row = next.fetch_add(block)) {
+      const std::int64_t end = std::min(row + block, rows);
+      Region part = region;
+      part[0] = {region[0].begin + row, region[0].begin + end};
+      try {
+        read_region(tensor, part, destination.rows(row, end));
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        problem = std::current_exception();
+        next = rows;
+      }
+    }
+  });
+  if (problem) {
+    std::rethrow_exception(problem);
   }
 }
 

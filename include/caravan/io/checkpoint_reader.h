@@ -35,8 +35,10 @@ class CheckpointReader {
   virtual const std::vector<TensorInfo>& tensors() const = 0;
   /// Reads the elements of `region` (global indices, one range per dim) into `destination`, a CPU view of the
   /// region's shape whose last dim has stride 1, converting to its dtype: float64, float32, bfloat16,
-  /// float16. Stages at most 4 MiB (one tensor where the file holds it transposed). Rows of wq and wk come in
-  /// Meta's order. Not collective; safe from several threads. IoError when a file cannot be read,
+  /// float16. Uses the threads of core/parallel_for, each staging at most 4 MiB (one tensor in all where the
+  /// file holds it transposed). Rows of wq and wk come in
+  /// Meta's order. Not collective; safe from several threads, but not
+  /// inside a parallel_for. IoError when a file cannot be read,
   /// InternalError for an unknown name or a wrong region.
   virtual void read(const std::string& name, const Region& region, TensorView destination) const = 0;
   /// True when the output layer is the token embedding: its tensor is absent, the same storage, equal byte

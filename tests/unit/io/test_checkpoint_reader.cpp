@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "caravan/core/error.h"
+#include "caravan/core/parallel_for.h"
 #include "caravan/io/checkpoint_writer.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/safetensors.h"
@@ -184,6 +185,29 @@ TEST_CASE("every range of rows in Hugging Face's order is read as it is in Meta'
       }
     }
   }
+}
+
+TEST_CASE("several threads read what one reads, and what goes wrong in one of them arrives",
+          "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const ModelConfig config = {.vocab_size = 16,
+                              .hidden_size = 1536,
+                              .intermediate_size = 64,
+                              .n_layers = 1,
+                              .n_heads = 12,
+                              .n_kv_heads = 4,
+                              .head_dim = 128};
+  write_meta_checkpoint(folder / "tiny", config, numbered_sources(config));
+  const auto meta = open_checkpoint(folder / "tiny", std::nullopt);
+  write_hf_checkpoint(folder / "hf", config, tensor_sources(*meta, std::nullopt));
+  const auto hf = open_checkpoint(folder / "hf", std::nullopt);
+  const auto one = read_all(*meta);
+  set_thread_count(3);
+  CHECK(read_all(*meta) == one);
+  CHECK(read_all(*hf) == one);
+  std::filesystem::resize_file(folder / "hf/model.safetensors", 1 << 20U);
+  CHECK_THAT(message_of<IoError>([&] { read_all(*hf); }), Catch::Contains("the file became shorter"));
+  set_thread_count(1);
 }
 
 TEST_CASE("destinations of other floating types are converted, others refused", "[io][checkpoint]") {
