@@ -32,7 +32,8 @@ cpu_set_t usable_cores() {
 /// as that many cores, shared by all ranks of the machine. Collective.
 int default_threads() {
   const cpu_set_t mine = usable_cores();
-  const double quota = cpu_quota().value_or(CPU_SETSIZE) / local_ranks();
+  const int ranks_here = MpiSession::exists() ? MpiSession::current().local_size() : 1;
+  const double quota = cpu_quota().value_or(CPU_SETSIZE) / ranks_here;
   const int within_quota = std::max(1, static_cast<int>(std::min<double>(quota, CPU_SETSIZE)));
   const int cores = std::max(1, CPU_COUNT(&mine));
   if (!MpiSession::exists() || MpiSession::current().world().size() == 1) {

@@ -49,18 +49,6 @@ std::int64_t kv_groups(const ModelConfig& model, std::int64_t tp) {
   return std::min(tp, model.n_kv_heads);
 }
 
-/// The axes whose ports or schedules do not exist yet.
-void check_built(const MeshSizes& sizes, std::vector<std::string>& problems) {
-  for (const MeshAxis axis : {MeshAxis::kCp, MeshAxis::kTp, MeshAxis::kPp}) {
-    if (sizes[axis] > 1) {
-      problems.push_back(
-          fmt::format("parallel.{} is {}, but this version divides the batch and the weights only; "
-                      "set it to 1 and use dp_replicate and dp_shard",
-                      mesh_axis_name(axis), sizes[axis]));
-    }
-  }
-}
-
 void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<std::string>& problems) {
   if (model.n_heads % tp != 0) {
     problems.push_back(
@@ -128,7 +116,12 @@ MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
 std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfig& model,
                                        const MeshSizes& sizes) {
   std::vector<std::string> problems;
-  check_built(sizes, problems);
+  if (sizes.pp > 1) {
+    problems.push_back(
+        fmt::format("parallel.pp is {}, but pipeline stages do not run in this version; set it to 1 and use "
+                    "the other axes",
+                    sizes.pp));
+  }
   check_tensor_axis(model, sizes.tp, problems);
   check_batch(config, sizes, problems);
   return problems;

@@ -61,7 +61,8 @@ StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layo
   return measure(model, counting, limits, nullptr);
 }
 
-StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limits& limits, ParamStore* store) {
+StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limits& limits,
+                            ParamStore* store) {
   Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}}, store);
   executor.run_on_shapes(limits.pass);
   StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), counting.work()};

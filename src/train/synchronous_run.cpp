@@ -70,14 +70,13 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
   CountingCommunicator fsdp = counting_group("fsdp");
   CountingCommunicator replicate = counting_group("dp_replicate");
   const auto shards = static_cast<int>(layout.at.count("fsdp"));
-  CountingCommunicator data(static_cast<int>(layout.at.index("dp_replicate")) * shards +
-                                static_cast<int>(layout.at.index("fsdp")),
-                            layout.sizes.dp_replicate * shards);
+  CountingCommunicator data(
+      static_cast<int>(layout.at.index("dp_replicate")) * shards + static_cast<int>(layout.at.index("fsdp")),
+      layout.sizes.dp_replicate * shards);
   const MeshPorts ports(config.parallel, model_config, tp, cp);
   CountingBackend counting;
   Llama model(model_config, layout.model, counting, ports.ports());
-  const auto store =
-      make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, counting);
+  const auto store = make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, counting);
   SynchronousNeeds needs;
   needs.step = Executor::measure(model, counting, layout.limits, store.get());
   needs.value_bytes = model.parameters().value_bytes();
@@ -101,18 +100,19 @@ SynchronousRun::SynchronousRun(const Setup& setup)
       groups_(setup.world, layout_.sizes, layout_.at),
       ports_(setup.config.parallel, setup.model, groups_.axis(MeshAxis::kTp), groups_.axis(MeshAxis::kCp)),
       model_(std::make_unique<Llama>(setup.model, layout_.model, setup.backend, ports_.ports())),
-      store_(make_store(model_->parameters(), setup.config, layout_,
-                        {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate),
-                         groups_.partial_groups()},
-                        setup.backend)) {
-  trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
-                                       Trainer::Options{.limits = layout_.limits,
-                                                        .optimizer = adamw_options(setup.config.optimizer),
-                                                        .clip_norm = setup.config.training.clip_norm},
-                                       Trainer::Together{.world = world_,
-                                                         .store = *store_,
-                                                         .needs = measure_synchronous(setup.config, setup.model, layout_).step,
-                                                         .counts_loss = layout_.at.index("tp") == 0});
+      store_(make_store(
+          model_->parameters(), setup.config, layout_,
+          {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate), groups_.partial_groups()},
+          setup.backend)) {
+  trainer_ = std::make_unique<Trainer>(
+      *model_, setup.backend,
+      Trainer::Options{.limits = layout_.limits,
+                       .optimizer = adamw_options(setup.config.optimizer),
+                       .clip_norm = setup.config.training.clip_norm},
+      Trainer::Together{.world = world_,
+                        .store = *store_,
+                        .needs = measure_synchronous(setup.config, setup.model, layout_).step,
+                        .counts_loss = layout_.at.index("tp") == 0});
 }
 
 void SynchronousRun::load(

@@ -21,6 +21,8 @@ struct Layout {
   std::int64_t micro_batch = 1;
   bool is_tied = false;
   bool is_packed = false;
+  Recompute recompute = Recompute::kNone;
+
 };
 
 /// The layouts of this many ranks.
@@ -35,7 +37,29 @@ std::vector<Layout> layouts(int ranks) {
   all.push_back({.name = "zero 2, accumulation", .parallel = {.zero_stage = 2}, .is_tied = false});
   all.push_back({.name = "zero 3, packed, tied", .parallel = {}, .is_tied = true, .is_packed = true});
   all.push_back({.name = "zero 3, no reshard", .parallel = {.reshard_after_forward = false}});
+  all.push_back({.name = "tp", .parallel = {.dp_shard = 1, .tp = ranks, .sequence_parallel = false}});
+  all.push_back({.name = "tp, sp, tied, packed",
+                 .parallel = {.dp_shard = 1, .tp = ranks},
+                 .micro_batch = 4,
+                 .is_tied = true,
+                 .is_packed = true});
+  all.push_back({.name = "cp gather", .parallel = {.dp_shard = 1, .cp = ranks}, .is_packed = true});
+  all.push_back({.name = "cp ring, tied",
+                 .parallel = {.dp_shard = 1, .cp = ranks, .context = ContextExchange::kRing},
+                 .micro_batch = 2,
+                 .is_tied = true});
   if (ranks >= 4) {
+    all.push_back({.name = "tp x zero 3, selective",
+                   .parallel = {.tp = 2},
+                   .is_tied = true,
+                   .recompute = Recompute::kSelective});
+    all.push_back({.name = "cp x zero 3, full",
+                   .parallel = {.cp = 2, .context = ContextExchange::kRing},
+                   .is_packed = true,
+                   .recompute = Recompute::kFull});
+    all.push_back({.name = "tp x cp x ddp",
+                   .parallel = {.dp_replicate = ranks / 4, .dp_shard = 1, .cp = 2, .tp = 2},
+                   .micro_batch = 2});
     all.push_back({.name = "hsdp", .parallel = {.dp_replicate = 2}, .is_tied = true});
     all.push_back({.name = "hsdp, zero 2", .parallel = {.dp_replicate = 2, .zero_stage = 2}});
   }
@@ -50,6 +74,7 @@ RunConfig config_of(const Layout& layout, DType dtype) {
   config.training.batch_size = kRows;
   config.training.micro_batch = layout.micro_batch;
   config.training.clip_norm = 0.9;
+  config.training.recompute = layout.recompute;
   config.parallel = layout.parallel;
   return config;
 }
@@ -58,6 +83,7 @@ RunConfig one_rank(const Layout& layout, DType dtype) {
   Layout single = layout;
   single.parallel = ParallelSection{.dp_shard = 1};
   single.micro_batch = kRows;
+  single.recompute = Recompute::kNone;
   return config_of(single, dtype);
 }
 

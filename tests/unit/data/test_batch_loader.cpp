@@ -7,8 +7,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <vector>
 #include <thread>
+#include <vector>
 
 #include "caravan/core/clock.h"
 #include "support/data_files.h"
