@@ -74,7 +74,8 @@ struct CheckedRun {
 /// Reads and checks on this rank; creates nothing. `lock` is taken on the rank that writes.
 CheckedRun check_run(const TrainOptions& options, const Communicator& world, RunFolderLock& lock) {
   CheckedRun checked;
-  auto& [inputs, plan, resume] = checked;
+  RunInputs& inputs = checked.inputs;
+  std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig config = load_run_config(options.config, options.overrides);
   const std::int64_t ranks = planned_ranks(config, world.size(), options.dry_run);
   const ExistingRun existing = existing_run(config, options.overwrite);
@@ -99,7 +100,7 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
     }
   }
   if (is_writer) {
-    check_free_space(plan, config, existing, resume ? *resume->record.round : 0);
+    check_free_space(checked.plan, config, existing, resume ? *resume->record.round : 0);
   }
   return checked;
 }
@@ -121,7 +122,8 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
   if (world.rank() != 0) {
     return nullptr;
   }
-  const auto& [inputs, plan, resume] = checked;
+  const RunInputs& inputs = checked.inputs;
+  const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
   lock.take(config.output.dir);
   if (resume_choice(config) == Resume::kLatest) {

@@ -1,7 +1,7 @@
 #include "caravan/parallel/mesh_layout.h"
 
 #include <array>
-#include <numeric>
+#include <utility>
 
 #include "caravan/core/error.h"
 
@@ -10,12 +10,8 @@ namespace {
 
 constexpr std::int64_t kDefaultBatch = 4;
 
-struct NamedSize {
-  const char* name;
-  std::int64_t size;
-};
-
-std::array<NamedSize, kMeshAxisCount> named_sizes(const ParallelSection& parallel) {
+std::array<std::pair<const char*, std::int64_t>, kMeshAxisCount> named_sizes(
+    const ParallelSection& parallel) {
   return {{{"dp_replicate", parallel.dp_replicate},
            {"dp_shard", parallel.dp_shard},
            {"cp", parallel.cp},

@@ -180,11 +180,18 @@ void Checkpointing::finish() {
 
 void Checkpointing::complete() {
   // Owned here: whatever happens, nothing is in flight afterwards and the temporary folder is gone.
-  const std::unique_ptr<InFlight> flight = std::move(in_flight_);
+  std::unique_ptr<InFlight> flight = std::move(in_flight_);
   if (flight->thread.joinable()) {
     flight->thread.join();
   }
   if (const auto problem = first_problem(world_, flight->problem)) {
+    // Rank 0 removes the folder once nobody has a file in it, and nobody goes on before it is gone.
+    if (world_.rank() != 0) {
+      flight.reset();
+    }
+    world_.barrier();
+    flight.reset();
+    world_.barrier();
     throw IoError(*problem);
   }
   const std::vector<std::string> reports = world_.gather_bytes(tables_text(flight->written), 0);

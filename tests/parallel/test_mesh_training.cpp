@@ -22,7 +22,6 @@ struct Layout {
   bool is_tied = false;
   bool is_packed = false;
   Recompute recompute = Recompute::kNone;
-
 };
 
 /// The layouts of this many ranks.
