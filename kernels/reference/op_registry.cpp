@@ -252,7 +252,7 @@ OpCase divided_attention_case(const AttentionCase& at, std::int64_t first) {
   op.forward = [=](Backend& backend, const OpViews& v) {
     Stream stream = compute_stream();
     for (const int part : {0, 1}) {
-      const auto out = static_cast<std::size_t>(2 * part);
+      const std::size_t out = part == 0 ? 0 : 2;
       backend.attention_forward({shape(part),
                                  {v.constants[0], keys(part, v.constants[1]), v.constants[2]},
                                  v.inputs[0],

@@ -139,10 +139,11 @@ void LocalVocab::reduce(Context& /*ctx*/, const TensorView& /*row_max*/, const T
 
 void ReplicatedStore::count(int group, int change) {
   for (Parameter& parameter : parameters_.all()) {
-    if (parameter.spec().group == group) {
-      parameter.leases_ += change;
-      CARAVAN_CHECK(parameter.leases_ >= 0, "{} is released more often than acquired", parameter.name());
+    if (parameter.spec().group != group) {
+      continue;
     }
+    parameter.leases_ += change;
+    CARAVAN_CHECK(parameter.leases_ >= 0, "{} is released more often than acquired", parameter.name());
   }
 }
 

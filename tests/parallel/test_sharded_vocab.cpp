@@ -145,10 +145,10 @@ struct Embedding {
   std::int64_t rows = 0;
   std::vector<std::int32_t> ids;
   ReferenceBackend backend;
-  Stream stream_;
+  Stream queue;
   StepScalars scalars;
   Arena scratch{"scratch", allocate_host(1 << 20)};
-  Context ctx{backend, stream_, scratch, scalars, DType::kFloat64};
+  Context ctx{backend, queue, scratch, scalars, DType::kFloat64};
 };
 
 void check_embedding_adjoint(Communicator& group, const Boundary& boundary, Spread stream_spread) {
@@ -162,7 +162,52 @@ void check_embedding_adjoint(Communicator& group, const Boundary& boundary, Spre
   CHECK(left.magnitude > 1.0);
 }
 
+/// How often one of two ranks with uneven shards joins the others in the head's loss of many tokens.
+std::int64_t reductions_of_head(int rank) {
+  ModelConfig config = port_model_config();
+  config.vocab_size = 8193;  // 4097 and 4096 columns: chunks of 4095 or 4096 tokens, were they cut by these
+  constexpr std::int64_t kManyTokens = 4096;
+  std::vector<ParameterSpec> specs = parameter_table(config, ShardTable::kWhole);
+  specs.back().shard.cuts = {{"tp", 0, 1}};
+  REQUIRE(specs.back().name == "output.weight");
+  CountingBackend backend;
+  ParameterSet parameters(specs, Coordinates({{"tp", rank, 2}}), DType::kFloat32, backend,
+                          Gradients::kAllocated);
+  CountingCommunicator tp(rank, 2);
+  const TensorBoundary boundary(tp);
+  const ShardedVocab vocab(tp, parameters.at("output.weight").region()[0].begin);
+  const LmHead head({.norm = parameters.at("norm.weight"),
+                     .output = parameters.at("output.weight"),
+                     .boundary = boundary,
+                     .vocab = vocab,
+                     .eps = config.rms_norm_eps});
+  Stream stream;
+  StepScalars scalars;
+  Arena scratch("scratch", backend.allocate(std::int64_t{1} << 40));
+  Context ctx{backend, stream, scratch, scalars, DType::kFloat32};
+  const auto rows = [&](DType dtype) { return scratch.allocate("rows", dtype, {kManyTokens}); };
+  const TokenBatch batch = {.batch = 1,
+                            .seq_len = kManyTokens,
+                            .ids = rows(DType::kInt32),
+                            .targets = rows(DType::kInt32),
+                            .target_weights = rows(DType::kFloat32),
+                            .index = rows(DType::kInt32),
+                            .document_start = rows(DType::kInt32),
+                            .positions = rows(DType::kInt32)};
+  ResidualStream hidden{.x = ctx.allocate("x", {kManyTokens, config.hidden_size}), .delta = {}};
+  ReplicatedStore store(parameters);
+  const std::vector<int> groups = head.groups();
+  const Lease lease(store, groups);
+  head.loss(ctx, batch, hidden, rows(DType::kFloat32));
+  return tp.traffic()[Collective::kAllReduce].calls;
+}
+
 }  // namespace
+
+TEST_CASE("ranks with uneven shards of the vocabulary cut the tokens alike", "[parallel][vocab][counting]") {
+  CHECK(reductions_of_head(0) == 6);  // three chunks of at most 2047 tokens
+  CHECK(reductions_of_head(1) == 6);
+}
 
 TEST_CASE("a divided vocabulary gives the loss and gradients of a whole one", "[parallel][vocab]") {
   for (const std::int64_t vocab_size : {64, 50, 9, 3}) {  // 3: some ranks have no column
