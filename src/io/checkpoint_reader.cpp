@@ -33,6 +33,14 @@ class FolderReader : public CheckpointReader {
                       tensors_[i].info.name);
       }
     }
+    std::optional<std::size_t> before;
+    for (const ParameterShape& parameter : parameter_shapes(config_)) {
+      const auto at = by_name_.find(parameter.name);
+      if (at != by_name_.end() && before) {
+        next_.emplace(*before, at->second);
+      }
+      before = at != by_name_.end() ? std::optional(at->second) : std::nullopt;
+    }
   }
 
   CheckpointLayout layout() const override { return layout_; }
@@ -42,15 +50,28 @@ class FolderReader : public CheckpointReader {
   void read(const std::string& name, const Region& region, TensorView destination) const override {
     const auto at = by_name_.find(name);
     CARAVAN_CHECK(at != by_name_.end(), "no tensor '{}' in the checkpoint", name);
+    if (region == full_region(infos_[at->second].shape)) {
+      read_ahead(at->second);
+    }
     read_region_on_threads(tensors_[at->second], region, destination);
   }
 
  private:
+  /// Whoever wants a whole tensor wants the next one too: the disk goes on while this one is converted, and
+  /// does not wait at the jumps of files that are not in the model's order.
+  void read_ahead(std::size_t tensor) const {
+    will_read(tensors_[tensor]);
+    if (const auto next = next_.find(tensor); next != next_.end()) {
+      will_read(tensors_[next->second]);
+    }
+  }
+
   CheckpointLayout layout_;
   ModelConfig config_;
   std::vector<MergedTensor> tensors_;
   std::vector<TensorInfo> infos_;
   std::unordered_map<std::string, std::size_t> by_name_;
+  std::unordered_map<std::size_t, std::size_t> next_;  // in the model's order
 };
 
 struct FolderFiles {

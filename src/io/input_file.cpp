@@ -15,6 +15,8 @@ namespace {
 
 // Linux moves at most 0x7ffff000 bytes per call; a round number below it keeps reads aligned.
 constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
+// Of a larger hint the system takes only the beginning.
+constexpr std::int64_t kHintBytes = std::int64_t{1} << 20U;
 
 }  // namespace
 
@@ -54,6 +56,12 @@ void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) c
     }
     offset += got;
     destination = destination.subspan(static_cast<std::size_t>(got));
+  }
+}
+
+void InputFile::will_read(std::int64_t offset, std::int64_t bytes) const {
+  for (std::int64_t done = 0; done < bytes; done += kHintBytes) {
+    ::posix_fadvise(descriptor_, offset + done, std::min(kHintBytes, bytes - done), POSIX_FADV_WILLNEED);
   }
 }
 

@@ -24,6 +24,8 @@ class InputFile {
   /// Fills `destination` from byte `offset` on; IoError when the file has fewer bytes. Safe from several
   /// threads at once.
   void read_at(std::int64_t offset, std::span<std::byte> destination) const;
+  /// Lets the system begin to read these bytes; only a hint, nothing fails.
+  void will_read(std::int64_t offset, std::int64_t bytes) const;
 
  private:
   std::string path_;
