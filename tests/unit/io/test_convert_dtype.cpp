@@ -82,7 +82,8 @@ TEST_CASE("float32 to float64 is exact and back again the same", "[io][convert_d
   const std::vector<float> values = {0.1F, -0.0F, 1e-45F, 3.4e38F, std::numeric_limits<float>::infinity()};
   for (const float value : values) {
     CHECK(convert_one<double>(value) == static_cast<double>(value));
-    CHECK(std::memcmp(&value, std::vector{convert_one<float>(convert_one<double>(value))}.data(), 4) == 0);
+    CHECK(std::bit_cast<std::uint32_t>(convert_one<float>(convert_one<double>(value))) ==
+          std::bit_cast<std::uint32_t>(value));
   }
 }
 
