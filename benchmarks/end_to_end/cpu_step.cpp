@@ -190,10 +190,7 @@ class Training {
         model_(config_, {.dtype = DType::kFloat32, .positions = kSeqLen}, backend_,
                {boundary_, attention_, vocab_}),
         trainer_(model_, backend_,
-                 {.limits = {.batch = kBatch, .seq_len = kSeqLen},
-                  .optimizer = {},
-                  .clip_norm = 1.0,
-                  .where = ""}),
+                 {.limits = {.batch = kBatch, .seq_len = kSeqLen}, .optimizer = {}, .clip_norm = 1.0}),
         batch_(random_batch(config_)) {
     initialise(trainer_.executor().context(), model_.parameters(), 1);
   }
