@@ -29,17 +29,28 @@ inline void gradient_row(const QueryBlock<T>& block, std::int64_t i, const Span&
     fill_zero(ds, kKeyBlock);
     return;
   }
-  fill_zero(p, panel.begin);
-  fill_zero(ds, panel.begin);
+  const auto clear = [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; at += kLanes<T>) {
+      store(p + at, Vec<T>{});
+      store(ds + at, Vec<T>{});
+    }
+  };
+  clear(0, panel.begin);
+  const bool is_whole = columns.begin == panel.begin && columns.end == panel.end;
+  const T lse = block.lse[i];
+  const T delta = block.delta[i];
   for (std::int64_t at = panel.begin; at < panel.end; at += kLanes<T>) {
-    const IntVec<T> is_visible = lanes_in<T>(columns, at);
-    const Vec<T> probability = exp_of(load(p + at) - block.lse[i]);
-    const Vec<T> gradient = probability * (load(ds + at) - block.delta[i]);
-    store<T>(p + at, is_visible ? probability : Vec<T>{});
-    store<T>(ds + at, is_visible ? gradient : Vec<T>{});
+    Vec<T> probability = exp_of(load(p + at) - lse);
+    Vec<T> gradient = probability * (load(ds + at) - delta);
+    if (!is_whole) {
+      const IntVec<T> is_visible = lanes_in<T>(columns, at);
+      probability = is_visible ? probability : Vec<T>{};
+      gradient = is_visible ? gradient : Vec<T>{};
+    }
+    store(p + at, probability);
+    store(ds + at, gradient);
   }
-  fill_zero(p + panel.end, kKeyBlock - panel.end);
-  fill_zero(ds + panel.end, kKeyBlock - panel.end);
+  clear(panel.end, kKeyBlock);
 }
 
 /// p and ds of the block, and dq += ds k.

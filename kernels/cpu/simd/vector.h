@@ -165,8 +165,6 @@ inline Vec<float> exp_of(Vec<float> x) {
   constexpr float kLowest = -87.3365447F;
   constexpr float kHighest = 88.7228394F;
   constexpr float kRound = 0x1.8p23F;  // adding it rounds to an integer in the low bits
-  constexpr std::uint32_t kRoundBits = 0x4B400000U;
-  typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
   const Vec<float> limited_above = x > splat(kHighest) ? splat(kHighest) : x;
   const Vec<float> limited = limited_above < splat(kLowest) ? splat(kLowest) : limited_above;
   const Vec<float> shifted = limited * 1.44269504F + kRound;
@@ -178,13 +176,21 @@ inline Vec<float> exp_of(Vec<float> x) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * (r * r) + r + 1.0F;
+#if defined(__AVX512F__)
+  constexpr int kCurrentRounding = 4;
+  const Vec<float> y = __builtin_ia32_scalefps512_mask(p, n, p, 0xFFFFU, kCurrentRounding);  // p · 2^n
+#else
+  constexpr std::uint32_t kRoundBits = 0x4B400000U;
+  typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Integers = IntVec<float>;
+  using Floats = Vec<float>;
   // 2^n in two factors: n reaches 128, whose power is no float.
-  const IntVec<float> exponent =
-      reinterpret_cast<IntVec<float>>(reinterpret_cast<Bits>(shifted) - kRoundBits);
-  const IntVec<float> half = exponent >> 1;
+  const auto exponent = reinterpret_cast<Integers>(reinterpret_cast<Bits>(shifted) - kRoundBits);
+  const Integers half = exponent >> 1;
   const Bits factor1 = (reinterpret_cast<Bits>(half) + 127U) << 23U;
   const Bits factor2 = (reinterpret_cast<Bits>(exponent - half) + 127U) << 23U;
-  const Vec<float> y = p * reinterpret_cast<Vec<float>>(factor1) * reinterpret_cast<Vec<float>>(factor2);
+  const Floats y = p * reinterpret_cast<Floats>(factor1) * reinterpret_cast<Floats>(factor2);
+#endif
   const Vec<float> bounded = x > splat(kHighest) ? splat(__builtin_inff()) : y;
   return x < splat(kLowest) ? Vec<float>{} : bounded;
 }
