@@ -231,7 +231,7 @@ class Training {
   LocalAttention attention_;
   LocalVocab vocab_;
   Llama model_;
-  LocalTrainer trainer_;
+  Trainer trainer_;
   Batch batch_;
 };
 
