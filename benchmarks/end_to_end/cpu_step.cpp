@@ -192,7 +192,7 @@ class Training {
         trainer_(model_, backend_,
                  {.limits = {.batch = kBatch, .seq_len = kSeqLen}, .optimizer = {}, .clip_norm = 1.0}),
         batch_(random_batch(config_)) {
-    initialise(trainer_.executor().context(), model_.parameters(), 1);
+    initialise(trainer_.executor().context(), whole_shards(model_.parameters()), 1);
   }
 
   const TimingBackend& backend() const { return backend_; }
@@ -240,7 +240,7 @@ json generate(Backend& backend, KvCache cache) {
   std::int64_t weight_bytes = 0;
   Generator generator(config, DType::kFloat32, backend, kPrompt + kNewTokens, cache,
                       [&](const Context& ctx, ParameterSet& parameters) {
-                        initialise(ctx, parameters, 1);
+                        initialise(ctx, whole_shards(parameters), 1);
                         weight_bytes = parameters.value_bytes() - config.vocab_size * config.hidden_size * 4;
                       });
   std::vector<std::int32_t> prompt;
