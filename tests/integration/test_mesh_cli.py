@@ -1,0 +1,82 @@
+# Synchronous training on a mesh through the program: the same run on any mesh, and what a mesh cannot be.
+# TIMEOUT 400
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+sys.dont_write_bytecode = True
+
+from program import ProgramTest, tensors_of_pth  # noqa: E402
+
+CONFIG = 2
+PLAIN = dict(mode="synchronous", dtype="float64", training__steps="null", training__epochs=2, training__clip_norm=0.8)
+
+
+class SameRun(ProgramTest):
+    def close(self, history, expected):
+        self.assertEqual([row[0] for row in history], [row[0] for row in expected])
+        for row, wanted in zip(history, expected):
+            self.assertAlmostEqual(row[1] / wanted[1], 1, delta=1e-10)
+
+    def test_every_mesh_has_the_history_of_one_rank(self):
+        # 17 samples in steps of 4: the last step of an epoch has one row, so some ranks have none.
+        self.train(output__dir="one", **PLAIN)
+        one = self.history("one")
+        self.assertEqual([row[0] for row in one], [0, 10])
+        for name, ranks, mesh in [
+            ("fsdp", 2, {}),
+            ("tp", 2, dict(parallel__tp=2)),
+            ("cp", 2, dict(parallel__cp=2, parallel__context="ring", data__pack="false")),
+            ("hsdp", 4, dict(parallel__dp_replicate=2, training__micro_batch=1)),
+            ("tp_fsdp", 4, dict(parallel__tp=2, parallel__zero_stage=2, training__recompute="full")),
+        ]:
+            with self.subTest(name):
+                self.train(ranks=ranks, output__dir=name, **PLAIN, **mesh)
+                self.close(self.history(name), one)
+
+    def test_the_saved_model_is_the_whole_one(self):
+        # One step from the same weights differs in the last bits only, so files are compared after none.
+        same = dict(mode="synchronous", training__steps=1, optimizer__lr="1e-300", optimizer__weight_decay=0)
+        self.train(output__dir="one", **same)
+        self.train(ranks=4, output__dir="four", parallel__tp=2, **same)
+        ours = tensors_of_pth(self.checkpoint(1, "four") / "consolidated.00.pth")
+        theirs = tensors_of_pth(self.checkpoint(1, "one") / "consolidated.00.pth")
+        self.assertGreaterEqual(len(ours), 20)
+        self.assertEqual(ours, theirs)
+        self.succeed("eval", "--checkpoint", self.checkpoint(1, "four"), "--data", "eval.jsonl")
+
+    def test_the_plan_names_the_mesh(self):
+        result = self.train("--dry-run", ranks=2, mode="synchronous", parallel__tp=2)
+        self.assertIn("plan: synchronous on 2 ranks (tp 2)", result.out)
+        self.assertIn("[128, 64]", result.out)  # half of the embedding's 256 rows
+
+
+class ImpossibleMeshes(ProgramTest):
+    def refuse_mesh(self, words, ranks=2, **values):
+        self.refuse(CONFIG, words, ranks=ranks, mode="synchronous", **values)
+
+    def test_sizes(self):
+        self.refuse_mesh("the product of the axes is 1, but 2 ranks were started", parallel__dp_shard=1)
+        self.refuse_mesh("which does not divide 2 ranks", parallel__tp=3)
+        self.refuse_mesh("only one axis can take the rest", parallel__tp=-1)
+        self.refuse_mesh("parallel.cp is 0", parallel__cp=0)
+        self.refuse_mesh("parallel.zero_stage: is 4; it must be from 1 to 3", parallel__zero_stage=4)
+
+    def test_models_and_batches(self):
+        self.refuse_mesh(["parallel.tp is 3, which does not divide the model's 8 heads", "4 key/value heads"], ranks=3,
+                         parallel__tp=3)
+        self.refuse_mesh("training.batch_size is 3, which dp_replicate · dp_shard = 2 does not divide; use 4",
+                         training__batch_size=3)
+        self.refuse_mesh("training.micro_batch is 4, which does not divide the 2 samples", training__micro_batch=4)
+        self.refuse_mesh("parallel.pp is 2, but pipeline stages do not run in this version", parallel__pp=2)
+
+    def test_keys_that_contradict_each_other(self):
+        self.refuse_mesh("training.epochs: is 1 and training.steps is 4; give one of them", training__epochs=1)
+        self.refuse_mesh("training.batch_size_per_rank: is 2 and training.batch_size is 4; give one of them",
+                         training__batch_size_per_rank=2)
+        self.refuse(CONFIG, "is the mesh of mode: synchronous, but mode is federated", ranks=2, parallel__tp=2)
+
+
+if __name__ == "__main__":
+    unittest.main()
