@@ -1,4 +1,5 @@
 // caravan train: reads and checks everything, plans, and runs either mode.
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -36,7 +37,7 @@ struct TrainOptions {
 std::int64_t planned_ranks(const RunConfig& config, std::int64_t ranks, bool is_dry_run) {
   const auto& wanted = config.federated.world_size;
   if (config.mode == TrainMode::kSynchronous) {
-    return ranks;
+    return is_dry_run ? std::max(ranks, smallest_mesh(config.parallel)) : ranks;
   }
   if (wanted && *wanted != ranks && !is_dry_run) {
     fail<ConfigError>(

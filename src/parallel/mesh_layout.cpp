@@ -1,5 +1,6 @@
 #include "caravan/parallel/mesh_layout.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -78,6 +79,15 @@ void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<st
 }
 
 }  // namespace
+
+std::int64_t smallest_mesh(const ParallelSection& parallel) {
+  constexpr std::int64_t kMost = 1 << 20;  // of any axis, so that products stay far inside 64 bits
+  std::int64_t product = 1;
+  for (const auto& [name, size] : named_sizes(parallel)) {
+    product = std::min(kMost, product * std::max<std::int64_t>(size, 1));
+  }
+  return product;
+}
 
 MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
   std::string open;

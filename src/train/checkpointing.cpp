@@ -147,12 +147,17 @@ void Checkpointing::save(const TrainingState& state, std::vector<ShardSource> so
   });
   std::string temporary = next->folder ? next->folder->temporary_path() : "";
   world_.broadcast_bytes(temporary, 0);
-  all_or_none(world_, [&] {
-    next->writer.open(temporary);
-    if (is_async_) {
-      next->writer.stage();
-    }
-  });
+  try {
+    all_or_none(world_, [&] {
+      next->writer.open(temporary);
+      if (is_async_) {
+        next->writer.stage();
+      }
+    });
+  } catch (...) {  // on every rank alike
+    give_up(std::move(next));
+    throw;
+  }
   in_flight_ = std::move(next);
   if (is_async_) {
     in_flight_->thread = std::thread([flight = in_flight_.get()] { flight->write(); });
@@ -178,6 +183,16 @@ void Checkpointing::finish() {
   }
 }
 
+/// Rank 0 removes the folder once nobody has a file in it, and nobody goes on before it is gone. Collective.
+void Checkpointing::give_up(std::unique_ptr<InFlight> flight) {
+  if (world_.rank() != 0) {
+    flight.reset();
+  }
+  world_.barrier();
+  flight.reset();
+  world_.barrier();
+}
+
 void Checkpointing::complete() {
   // Owned here: whatever happens, nothing is in flight afterwards and the temporary folder is gone.
   std::unique_ptr<InFlight> flight = std::move(in_flight_);
@@ -185,13 +200,7 @@ void Checkpointing::complete() {
     flight->thread.join();
   }
   if (const auto problem = first_problem(world_, flight->problem)) {
-    // Rank 0 removes the folder once nobody has a file in it, and nobody goes on before it is gone.
-    if (world_.rank() != 0) {
-      flight.reset();
-    }
-    world_.barrier();
-    flight.reset();
-    world_.barrier();
+    give_up(std::move(flight));
     throw IoError(*problem);
   }
   const std::vector<std::string> reports = world_.gather_bytes(tables_text(flight->written), 0);

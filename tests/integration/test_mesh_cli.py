@@ -50,6 +50,8 @@ class SameRun(ProgramTest):
         result = self.train("--dry-run", ranks=2, mode="synchronous", parallel__tp=2)
         self.assertIn("plan: synchronous on 2 ranks (tp 2)", result.out)
         self.assertIn("[128, 64]", result.out)  # half of the embedding's 256 rows
+        alone = self.train("--dry-run", mode="synchronous", parallel__tp=2)
+        self.assertEqual(alone.out.splitlines()[1:], result.out.splitlines()[1:])
 
 
 class ImpossibleMeshes(ProgramTest):

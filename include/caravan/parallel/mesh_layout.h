@@ -17,6 +17,9 @@ namespace caravan {
 /// they do not make `ranks`.
 MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks);
 
+/// The fewest ranks that `parallel` fits: an axis of -1 takes one.
+std::int64_t smallest_mesh(const ParallelSection& parallel);
+
 /// Everything about this mesh that `model` and the batch cannot have; empty: all is well.
 std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfig& model,
                                        const MeshSizes& sizes);

@@ -46,6 +46,7 @@ class Checkpointing {
   struct InFlight;
 
   void complete();
+  void give_up(std::unique_ptr<InFlight> flight);
   std::string path_of(std::int64_t step) const;
 
   std::string folder_;
