@@ -12,7 +12,7 @@
 #include "caravan/core/parallel_for.h"
 #include "caravan/io/yaml_config.h"
 #include "caravan/train/run_inputs.h"
-#include "caravan/train/synchronous_training.h"
+#include "caravan/train/trainer.h"
 #include "kernels/cpu/cpu_backend.h"
 
 using namespace caravan;
@@ -38,17 +38,19 @@ double longest(const std::vector<double>& values) {
 
 Waits train(const RunInputs& inputs, Backend& backend, std::int64_t epochs) {
   const RunConfig& config = inputs.config;
+  const std::int64_t batch_size = config.training.batch_size.value_or(4);
   const LocalBoundary boundary;
   const LocalAttention attention;
   const LocalVocab vocab;
-  Llama model(inputs.model.config, SynchronousRun::layout(config), backend, {boundary, attention, vocab});
-  LocalTrainer trainer(model, backend,
-                       {.limits = SynchronousRun::limits(config),
-                        .optimizer = adamw_options(config.optimizer),
-                        .clip_norm = config.training.clip_norm});
-  load_parameters(inputs.model, 1, trainer.executor().context(), model.parameters());
+  Llama model(inputs.model.config, {.dtype = config.dtype, .positions = config.data.max_seq_len}, backend,
+              {boundary, attention, vocab});
+  Trainer trainer(model, backend,
+                  {.limits = {.batch = batch_size, .seq_len = config.data.max_seq_len - 1},
+                   .optimizer = adamw_options(config.optimizer),
+                   .clip_norm = config.training.clip_norm});
+  load_parameters(inputs.model, 1, trainer.executor().context(), whole_shards(model.parameters()));
   BatchLoader loader(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
-                     inputs.train_options(config.training.batch_size));
+                     inputs.train_options(batch_size));
   Waits waits;
   Batch batch;
   for (std::int64_t epoch = 0; epoch < epochs; ++epoch) {
