@@ -100,6 +100,9 @@ class TimingBackend final : public Backend {
   void attention_backward(const AttentionBackwardArgs& a, Stream& s) override {
     timed(OpKind::kAttentionBackward, 0, [&] { inner_.attention_backward(a, s); });
   }
+  void attention_merge(const AttentionMergeArgs& a, Stream& s) override {
+    timed(OpKind::kAttentionForward, 0, [&] { inner_.attention_merge(a, s); });
+  }
   void swiglu_forward(const SwigluForwardArgs& a, Stream& s) override {
     timed(OpKind::kSwiglu, 3 * a.h.bytes(), [&] { inner_.swiglu_forward(a, s); });
   }
@@ -108,6 +111,9 @@ class TimingBackend final : public Backend {
   }
   void cross_entropy_stats(const CrossEntropyStatsArgs& a, Stream& s) override {
     timed(OpKind::kLoss, a.logits.bytes(), [&] { inner_.cross_entropy_stats(a, s); });
+  }
+  void cross_entropy_rescale(const CrossEntropyRescaleArgs& a, Stream& s) override {
+    timed(OpKind::kLoss, 0, [&] { inner_.cross_entropy_rescale(a, s); });
   }
   void cross_entropy_loss(const CrossEntropyLossArgs& a, Stream& s) override {
     timed(OpKind::kLoss, 0, [&] { inner_.cross_entropy_loss(a, s); });
