@@ -145,6 +145,39 @@ TEST_CASE("products divided over threads equal the reference", "[ops][cpu][threa
   }
 }
 
+TEST_CASE("a product of one row does not depend on the number of threads", "[ops][cpu][threads]") {
+  const ThreadGuard guard;
+  constexpr std::int64_t kIn = 301;
+  constexpr std::int64_t kOut = 1003;  // several pieces of work, the last one odd
+  std::vector<float> x(kIn);
+  std::vector<float> weight(kIn * kOut);
+  for (std::size_t i = 0; i < weight.size(); ++i) {
+    weight[i] = static_cast<float>(std::sin(static_cast<double>(i)));
+    x[i % x.size()] = static_cast<float>(std::cos(static_cast<double>(i)));
+  }
+  Stream stream;
+  for (const SimdLevel level : available_simd_levels()) {
+    const auto backend = make_cpu_backend(level);
+    const auto product = [&](int threads) {
+      set_cpu_threads(threads);
+      std::vector<float> y(kOut);
+      backend->matmul_nt({.a = TensorView(x.data(), DType::kFloat32, {1, kIn}),
+                          .b = DenseWeight{TensorView(weight.data(), DType::kFloat32, {kOut, kIn})},
+                          .c = TensorView(y.data(), DType::kFloat32, {1, kOut})},
+                         stream);
+      return y;
+    };
+    const std::vector<float> alone = product(1);
+    double exact = 0.0;
+    for (std::size_t k = 0; k < x.size(); ++k) {
+      exact += static_cast<double>(x[k]) * static_cast<double>(weight[(kOut - 1) * kIn + k]);
+    }
+    CHECK(std::abs(static_cast<double>(alone.back()) - exact) <= kFloat32Tolerance * kIn);
+    CHECK(product(2) == alone);
+    CHECK(product(3) == alone);
+  }
+}
+
 TEST_CASE("the float32 exponential is exact to 2 units in the last place and keeps NaN",
           "[ops][cpu][activation]") {
   constexpr std::int64_t kCount = 200001;
