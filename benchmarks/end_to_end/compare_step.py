@@ -2,7 +2,8 @@
 """Training step and decoding on CPUs: Caravan and PyTorch in turns on the same cores, as a Markdown table.
 
 Every program is started once and waits for its turn, so what else the machine does meets all of them alike. A
-round is: our products, our step, STREAM, PyTorch's step, each once. Reported are medians and the quartiles.
+round is: our products, our step, STREAM, PyTorch's step, each once. A round in which programs beside these took
+more than 3 % of the machine is left out, and said. Reported are medians and the quartiles of the others.
 
   cmake --preset release -DCARAVAN_BUILD_BENCHMARKS=ON && cmake --build build/release --target benchmark_cpu_step
   python3 -m venv V && V/bin/pip install torch transformers
@@ -67,6 +68,47 @@ class Turn:
         return statistics.median(self.values(command, *path))
 
 
+def busy_ticks():
+    """Clock ticks all cores have spent working since boot, those taken by other virtual machines included."""
+    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4]
+
+
+class Watch:
+    """How much of the machine programs other than `turns` take between begin and end."""
+
+    LIMIT = 0.03
+
+    def __init__(self, turns):
+        self.turns = turns
+        self.good = self.disturbed = 0
+
+    def ours(self):
+        ticks = 0
+        for turn in self.turns:
+            fields = pathlib.Path(f"/proc/{turn.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks
+
+    def run(self, work):
+        """Does `work`; forgets its answers when the machine was disturbed meanwhile."""
+        before = [{command: len(answers) for command, answers in turn.answers.items()} for turn in self.turns]
+        start, busy, ours = time.monotonic(), busy_ticks(), self.ours()
+        work()
+        others = (busy_ticks() - busy) - (self.ours() - ours)
+        ticks = (time.monotonic() - start) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
+        if others <= self.LIMIT * ticks:
+            self.good += 1
+            return
+        self.disturbed += 1
+        for turn, counts in zip(self.turns, before):
+            for command in turn.answers:
+                del turn.answers[command][counts.get(command, 0):]
+
+    def __str__(self):
+        return f"{self.good} rounds, {self.disturbed} more left out as disturbed"
+
+
 def spread(values):
     if len(values) < 2:
         return f"{values[0]:.3g}"
@@ -74,21 +116,23 @@ def spread(values):
     return f"{statistics.median(values):.3f} ({low:.3f} to {high:.3f})"
 
 
-def report_steps(ours, others):
+def report_steps(ours, others, watch):
+    if watch.good == 0:
+        sys.exit(f"{watch}: the machine is too busy to measure anything")
     steps = ours.answers["step"]
     flops, tokens = steps[0]["flops"], steps[0]["tokens"]
     sgemm = ours.median("products", "best")
     ratios = [flops * 1e-9 / step["seconds"] / rate["best"]
               for step, rate in zip(steps, ours.answers["products"])]
-    print(f"\n### {ours.about['threads']} thread(s), {len(steps)} rounds, {ours.about['backend']}, "
+    print(f"\n### {ours.about['threads']} thread(s), {watch}, {ours.about['backend']}, "
           f"commit {ours.about['commit']}, {ours.about['compiler']}\n")
     print("| program | s per step, median (quartiles) | tokens/s | GFLOP/s | of sgemm | peak memory |")
     print("|---|---|---|---|---|---|")
     for turn in [ours, *others]:
         seconds = turn.median("step", "seconds")
-        share = f"{100 * statistics.median(ratios):.0f} %" if turn is ours else f"{flops * 1e-9 / seconds / sgemm * 100:.0f} %"
+        ratio = statistics.median(ratios) if turn is ours else flops * 1e-9 / seconds / sgemm
         print(f"| {turn.name} | {spread(turn.values('step', 'seconds'))} | {tokens / seconds:.0f} | "
-              f"{flops * 1e-9 / seconds:.1f} | {share} | {turn.median('step', 'peak_bytes') / 2**20:.0f} MiB |")
+              f"{flops * 1e-9 / seconds:.1f} | {100 * ratio:.0f} % | {turn.median('step', 'peak_bytes') / 2**20:.0f} MiB |")
     print(f"\nsgemm, best of the step's own shapes: {spread(ours.values('products', 'best'))} GFLOP/s.")
     for other in others:
         factors = [b / a for a, b in zip(ours.values("step", "seconds"), other.values("step", "seconds"))]
@@ -123,8 +167,10 @@ def report_ops(ours):
               f"{ours.median('products-blas', 'gflops', shape):.1f} |")
 
 
-def report_decoding(ours, others):
-    print(f"\n{ours.about['threads']} thread(s), {len(ours.answers['generate'])} rounds, {ours.about['backend']}")
+def report_decoding(ours, others, watch):
+    if watch.good == 0:
+        sys.exit(f"{watch}: the machine is too busy to measure anything")
+    print(f"\n{ours.about['threads']} thread(s), {watch}, {ours.about['backend']}")
     print("\n| greedy decoding | tokens/s with cache | GB/s of weights | tokens/s without |")
     print("|---|---|---|---|")
     for turn in [ours, *others]:
@@ -150,12 +196,12 @@ def main():
     parser.add_argument("--preload", help="library for a second PyTorch, e.g. one that lets MKL use AVX-512")
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after this long")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after this long, for each number of threads")
     parser.add_argument("--no-decoding", action="store_true")
     parser.add_argument("--no-steps", action="store_true", help="decoding only")
     options = parser.parse_args()
-    begin = time.monotonic()
     for threads in options.threads:
+        begin = time.monotonic()
         ours = Turn("Caravan", [options.program, str(threads)])
         others = []
         if options.baseline:
@@ -169,17 +215,16 @@ def main():
                                    {**limits, "LD_PRELOAD": options.preload}))
         turns = [ours, *others]
         if not options.no_steps:
-            for _ in range(options.rounds):
-                if time.monotonic() - begin < options.seconds:
-                    one_round(ours, others)
-            report_steps(ours, others)
+            watch = Watch(turns)
+            while watch.good < options.rounds and time.monotonic() - begin < options.seconds:
+                watch.run(lambda: one_round(ours, others))
+            report_steps(ours, others, watch)
         if not options.no_decoding:
-            for _ in range(options.rounds):
-                if time.monotonic() - begin < options.seconds:
-                    for turn in turns:
-                        turn.ask("generate")
-                        turn.ask("generate-whole")
-            report_decoding(ours, others)
+            watch = Watch(turns)
+            while watch.good < options.rounds and time.monotonic() - begin < options.seconds:
+                watch.run(lambda: [turn.ask(command) for turn in turns
+                                   for command in ("generate", "generate-whole")])
+            report_decoding(ours, others, watch)
         for turn in turns:
             turn.end()
 

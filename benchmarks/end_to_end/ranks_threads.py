@@ -8,18 +8,19 @@ the cores give, before any communication.
 
 import argparse
 import statistics
+import sys
 import time
 
-from compare_step import PROGRAM, Turn, spread
+from compare_step import PROGRAM, Turn, Watch, spread
 
 
-def step(turns):
+def step(layout, turns):
     start = time.perf_counter()
     for turn in turns:
         turn.send("step")
     for turn in turns:
         turn.receive("step", keep=False)
-    return time.perf_counter() - start
+    turns[0].answers.setdefault(layout, []).append(time.perf_counter() - start)
 
 
 def main():
@@ -27,22 +28,27 @@ def main():
     parser.add_argument("layouts", nargs="+", help="RxT: ranks times threads of each")
     parser.add_argument("--program", default=PROGRAM, help="benchmark_cpu_step")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after this long")
     options = parser.parse_args()
     layouts = {}
     for layout in options.layouts:
         ranks, threads = layout.split("x")
         layouts[layout] = [Turn(f"rank {rank} of {layout}", [options.program, threads])
                            for rank in range(int(ranks))]
-        step(layouts[layout])
-    seconds = {layout: [] for layout in layouts}
-    for _ in range(options.rounds):
-        for layout, turns in layouts.items():
-            seconds[layout].append(step(turns))
+        step(None, layouts[layout])
+    watch = Watch([turn for turns in layouts.values() for turn in turns])
+    begin = time.monotonic()
+    while watch.good < options.rounds and time.monotonic() - begin < options.seconds:
+        watch.run(lambda: [step(layout, turns) for layout, turns in layouts.items()])
+    if watch.good == 0:
+        sys.exit(f"{watch}: the machine is too busy to measure anything")
+    print(f"{watch}, commit {next(iter(layouts.values()))[0].about['commit']}\n")
     print("| ranks x threads | s per step of all ranks, median (quartiles) | tokens/s of all ranks |")
     print("|---|---|---|")
     for layout, turns in layouts.items():
+        seconds = turns[0].answers[layout]
         tokens = 1024 * len(turns)
-        print(f"| {layout} | {spread(seconds[layout])} | {tokens / statistics.median(seconds[layout]):.0f} |")
+        print(f"| {layout} | {spread(seconds)} | {tokens / statistics.median(seconds):.0f} |")
         for turn in turns:
             turn.end()
 
