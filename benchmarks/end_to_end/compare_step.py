@@ -155,8 +155,7 @@ def report_ops(ours):
         rate = f"{amount * 1e-9 / seconds:.1f} {unit}" if amount > 0 and seconds > 0 else ""
         print(f"| {name} | {1e3 * seconds:.1f} | {100 * seconds / total:.1f} % | {rate} |")
     print(f"| outside ops | {1e3 * rest:.1f} | {100 * rest / total:.1f} % | |")
-    print(f"\nSTREAM: copy {spread(ours.values('stream', 'copy'))} GB/s, "
-          f"triad {spread(ours.values('stream', 'triad'))} GB/s.\n")
+    report_stream(ours)
     print("| product (form, m x n x k) | ms per step | GFLOP/s in the step | apart | apart, OpenBLAS's own threads |")
     print("|---|---|---|---|---|")
     for shape in ours.answers["step"][0]["products"]:
@@ -165,6 +164,11 @@ def report_ops(ours):
         print(f"| {shape} | {1e3 * seconds:.1f} | {work / seconds:.1f} | "
               f"{ours.median('products', 'gflops', shape):.1f} | "
               f"{ours.median('products-blas', 'gflops', shape):.1f} |")
+
+
+def report_stream(ours):
+    print("\nSTREAM: " + ", ".join(f"{name} {spread(ours.values('stream', name))} GB/s"
+                                   for name in ours.answers["stream"][0]) + ".\n")
 
 
 def report_decoding(ours, others, watch):
@@ -178,6 +182,7 @@ def report_decoding(ours, others, watch):
         weights = ours.answers["generate"][0]["weight_bytes"]
         print(f"| {turn.name} | {rate:.1f} | {rate * weights * 1e-9:.1f} | "
               f"{turn.median('generate-whole', 'tokens_per_second'):.1f} |")
+    report_stream(ours)
 
 
 def one_round(ours, others):
@@ -185,6 +190,13 @@ def one_round(ours, others):
         ours.ask(command)
     for other in others:
         other.ask("step")
+
+
+def decode_round(ours, turns):
+    ours.ask("stream")
+    for turn in turns:
+        turn.ask("generate")
+        turn.ask("generate-whole")
 
 
 def main():
@@ -222,8 +234,7 @@ def main():
         if not options.no_decoding:
             watch = Watch(turns)
             while watch.good < options.rounds and time.monotonic() - begin < options.seconds:
-                watch.run(lambda: [turn.ask(command) for turn in turns
-                                   for command in ("generate", "generate-whole")])
+                watch.run(lambda: decode_round(ours, turns))
             report_decoding(ours, others, watch)
         for turn in turns:
             turn.end()

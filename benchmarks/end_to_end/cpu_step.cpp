@@ -140,10 +140,11 @@ class ProductRates {
   std::array<Buffer, 3> operands_;
 };
 
-/// McCalpin's copy and triad on arrays that fit no cache, bytes as he counts them (no write-allocate).
+/// McCalpin's copy and triad on arrays that fit no cache, bytes as he counts them (no write-allocate), and a
+/// pass that only reads, as decoding does.
 class StreamRates {
  public:
-  StreamRates() {
+  explicit StreamRates(Backend& backend) : backend_(backend) {
     for (std::size_t i = 0; i < 3; ++i) {
       arrays_.at(i) = allocate_host(kCount * 4);
       data_.at(i) = static_cast<float*>(arrays_.at(i).data());
@@ -158,8 +159,15 @@ class StreamRates {
     const double copy_seconds = copy_watch.seconds();
     const StopWatch triad_watch;
     triad();
+    const double triad_seconds = triad_watch.seconds();
+    double sum = 0.0;
+    Stream stream;
+    const StopWatch read_watch;
+    backend_.sum_squares({arrays_[0].view(0, DType::kFloat32, {kCount}), &sum}, stream);
     const double count = static_cast<double>(kCount);
-    return {{"copy", 8e-9 * count / copy_seconds}, {"triad", 12e-9 * count / triad_watch.seconds()}};
+    return {{"copy", 8e-9 * count / copy_seconds},
+            {"triad", 12e-9 * count / triad_seconds},
+            {"read", 4e-9 * count / read_watch.seconds()}};
   }
 
  private:
@@ -178,6 +186,7 @@ class StreamRates {
       }
     });
   }
+  Backend& backend_;
   std::array<Buffer, 3> arrays_;
   std::array<float*, 3> data_{};
 };
@@ -298,7 +307,7 @@ int main(int argc, char** argv) {
       answer = command == "step" ? training->step() : products->measure();
       set_cpu_threads(threads);
     } else if (command == "stream") {
-      stream = stream ? std::move(stream) : std::make_unique<StreamRates>();
+      stream = stream ? std::move(stream) : std::make_unique<StreamRates>(*backend);
       answer = stream->measure();
     } else if (command == "generate" || command == "generate-whole") {
       answer = generate(*backend, command == "generate" ? KvCache::kOn : KvCache::kOff);
