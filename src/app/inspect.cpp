@@ -17,6 +17,7 @@
 #include "caravan/io/safetensors.h"
 #include "caravan/io/sharded_checkpoint_reader.h"
 #include "caravan/io/torch_file.h"
+#include "caravan/io/training_model.h"
 #include "commands.h"
 
 namespace caravan::app {
@@ -156,7 +157,12 @@ void inspect_training_checkpoint(const std::string& folder) {
   fmt::print("  seed               {}\n  commit             {}\n  write              {}\n", state.seed,
              text(state.commit), reader.manifest().id);
   for (const auto& [key, value] : state.extra) {
-    fmt::print("  {:18} {}\n", text(key), text(value));
+    if (key != kTrainingModelKey) {
+      fmt::print("  {:18} {}\n", text(key), text(value));
+    }
+  }
+  if (state.extra.contains(kTrainingModelKey)) {
+    print_model(open_training_model(folder, std::nullopt, Tie::kAuto)->config());
   }
   std::vector<Row> rows;
   for (const GlobalTensor& tensor : reader.manifest().tables.tensors) {

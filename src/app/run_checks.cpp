@@ -9,6 +9,7 @@
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/checkpoint_store.h"
 #include "failure.h"
 #include "machine.h"
 #include "memory.h"
@@ -30,6 +31,9 @@ void check_inputs_survive(const RunConfig& config) {
   };
   check("model.checkpoint", config.model.checkpoint);
   check("model.config", config.model.config);
+  if (resume_choice(config) == Resume::kFolder) {
+    check("resume", config.resume);
+  }
 }
 
 void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts) {
@@ -77,8 +81,16 @@ void warn_about_memory(const RunPlan& plan, Communicator& world) {
 
 void check_free_space(const RunPlan& plan, const RunConfig& config, ExistingRun existing,
                       std::int64_t finished) {
-  const std::int64_t count = plan.checkpoints_kept - (plan.keeps_every_round ? finished : 0);
-  if (count <= 0 || finished >= plan.checkpoints_made) {
+  const bool is_federated = config.mode == TrainMode::kFederated;
+  std::int64_t count = plan.checkpoints_kept;
+  if (is_federated) {
+    count -= plan.keeps_every_round ? finished : 0;
+    count = finished >= plan.checkpoints_made ? 0 : count;
+  } else if (existing == ExistingRun::kResume) {
+    const std::string folder = (std::filesystem::path(config.output.dir) / kCheckpointsFolder).string();
+    count = std::max<std::int64_t>(1, count - static_cast<std::int64_t>(step_folders(folder).size()));
+  }
+  if (count <= 0) {
     return;
   }
   const auto one = static_cast<std::uint64_t>(plan.checkpoint_bytes);
@@ -95,9 +107,9 @@ void check_free_space(const RunPlan& plan, const RunConfig& config, ExistingRun 
   }
   if (free / one < static_cast<std::uint64_t>(count)) {
     log::warning(
-        "output.dir {}: {} are free, enough for {} of {} checkpoints of {}; free some space or set "
-        "federated.save_every_round to false",
-        config.output.dir, text(free), free / one, count, text(one));
+        "output.dir {}: {} are free, enough for {} of {} checkpoints of {}; free some space or set {}",
+        config.output.dir, text(free), free / one, count, text(one),
+        is_federated ? "federated.save_every_round to false" : "checkpoint.keep to fewer");
   }
 }
 

@@ -16,6 +16,7 @@
 #include "caravan/io/yaml_config.h"
 #include "caravan/optim/schedule.h"
 #include "caravan/train/progress.h"
+#include "caravan/train/synchronous_resume.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
 #include "failure.h"
@@ -56,20 +57,23 @@ std::int64_t planned_steps(const RunConfig& config, std::int64_t ranks, std::int
 }
 
 ExistingRun existing_run(const RunConfig& config, bool overwrite) {
-  if (resume_choice(config) == Resume::kLatest) {
-    if (overwrite) {
-      throw ConfigError("--overwrite and resume: latest contradict each other; give one of them");
-    }
-    return ExistingRun::kResume;
+  const Resume choice = resume_choice(config);
+  const bool goes_on_here =
+      choice == Resume::kLatest || (choice == Resume::kFolder && is_checkpoint_of_run(config.resume, config));
+  if (goes_on_here && overwrite) {
+    fail<ConfigError>("--overwrite and resume: {} contradict each other; give one of them", config.resume);
   }
-  return overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
+  return goes_on_here ? ExistingRun::kResume : overwrite ? ExistingRun::kOverwrite : ExistingRun::kRefuse;
 }
 
 /// A run that may start: everything that could be checked before memory is taken.
 struct CheckedRun {
   RunInputs inputs;
   RunPlan plan;
-  std::optional<FoundCheckpoint> resume;  // where it goes on
+  std::optional<FoundCheckpoint> resume;                // where it goes on, in federated mode
+  std::unique_ptr<ShardedCheckpointReader> checkpoint;  // and in synchronous mode
+
+  bool is_resumed() const { return resume || checkpoint; }
 };
 
 /// Reads and checks on this rank; creates nothing. `lock` is taken on the rank that writes.
@@ -94,7 +98,7 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
   if (inputs.train) {
     check_schedule(config.optimizer.schedule, planned_steps(config, ranks, inputs.train->size()));
   }
-  if (resume_choice(config) == Resume::kLatest) {
+  if (resume_choice(config) == Resume::kLatest && config.mode == TrainMode::kFederated) {
     resume = find_resume_state(config, ranks);
     if (resume) {
       open_resume_model(*resume, config, inputs.model.config);
@@ -104,6 +108,16 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
     check_free_space(checked.plan, config, existing, resume ? *resume->record.round : 0);
   }
   return checked;
+}
+
+/// The checkpoint of a synchronous run to go on from, found by all ranks together. Collective.
+void find_checkpoint(CheckedRun& checked, Communicator& world) {
+  const RunConfig& config = checked.inputs.config;
+  if (config.mode == TrainMode::kFederated || resume_choice(config) == Resume::kNever) {
+    return;
+  }
+  agree([&] { checked.checkpoint = find_training_checkpoint(config, world); });
+  agree([&] { check_training_checkpoint(checked.checkpoint.get(), checked.inputs, checked.plan.ranks); });
 }
 
 /// Nothing was locked while the model was loaded: another run may have come and gone in between.
@@ -124,27 +138,38 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
     return nullptr;
   }
   const RunInputs& inputs = checked.inputs;
-  const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
-  lock.take(config.output.dir);
-  if (resume_choice(config) == Resume::kLatest) {
-    check_resume_point_stands(resume, config, world.size());
-  }
-  RunRecorder::ResumePoint point;
-  if (resume) {
-    point = {*resume->record.round, resume->record.step_records};
-  } else if (resume_choice(config) == Resume::kLatest) {
-    log::info("resume: {} holds no finished round; starting afresh", config.output.dir);
-  }
-  // What a run of this configuration left before its first round was finished is in the way and worth
-  // nothing.
+  const bool is_federated = config.mode == TrainMode::kFederated;
   const ExistingRun existing = existing_run(config, options.overwrite);
-  prepare_run_folder(config.output.dir,
-                     existing == ExistingRun::kResume && !resume ? ExistingRun::kOverwrite : existing);
-  const RunIdentity identity = config.mode == TrainMode::kFederated
-                                   ? federated_identity(inputs, world.size())
-                                   : synchronous_identity(inputs, world.size());
-  return std::make_unique<RunRecorder>(inputs, identity, environment, resume ? &point : nullptr);
+  lock.take(config.output.dir);
+  if (existing == ExistingRun::kResume) {
+    if (is_federated) {
+      check_resume_point_stands(checked.resume, config, world.size());
+    } else {
+      check_still_there(checked.checkpoint.get(), inputs, world.size());
+    }
+  }
+  std::unique_ptr<RunRecorder::ResumePoint> point;
+  if (checked.checkpoint) {
+    drop_later_checkpoints(*checked.checkpoint, config);
+    point = results_to_resume(*checked.checkpoint, config);
+  } else if (checked.resume) {
+    const RunRecord& record = checked.resume->record;
+    point = std::make_unique<RunRecorder::ResumePoint>(
+        RunRecorder::ResumePoint{*record.round + 1, record.step_records});
+  } else if (existing == ExistingRun::kResume) {
+    log::info("resume: {} holds no {}; starting afresh", config.output.dir,
+              is_federated ? "finished round" : "complete checkpoint");
+  }
+  // What a run of this configuration left before its first round or checkpoint was finished is in the way and
+  // worth nothing.
+  prepare_run_folder(config.output.dir, existing == ExistingRun::kResume && !checked.is_resumed()
+                                            ? ExistingRun::kOverwrite
+                                            : existing);
+  return std::make_unique<RunRecorder>(
+      inputs,
+      is_federated ? federated_identity(inputs, world.size()) : synchronous_identity(inputs, world.size()),
+      environment, point.get());
 }
 
 void run(const TrainOptions& options) {
@@ -152,13 +177,16 @@ void run(const TrainOptions& options) {
   RunFolderLock lock;
   CheckedRun checked;
   agree([&] { checked = check_run(options, world, lock); });
-  const auto& [inputs, plan, resume] = checked;
+  const RunInputs& inputs = checked.inputs;
+  const RunPlan& plan = checked.plan;
+  const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
   check_agreement(
       world, {{"configuration", to_yaml(config)},
               {"model", describe(plan, config, inputs.model.config, "", "")},
               {"number of training samples", fmt::format("{}", inputs.train ? inputs.train->size() : 0)},
               {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
+  find_checkpoint(checked, world);
   set_threads(config.threads);
   const std::unique_ptr<Backend> backend = make_backend();
   const std::string plan_text = describe(
@@ -182,10 +210,15 @@ void run(const TrainOptions& options) {
     log::info("resume: round {} of {} is finished ({})", *resume->record.round, config.federated.rounds,
               resume->folder);
   }
+  if (checked.checkpoint) {
+    const TrainingState& state = checked.checkpoint->state();
+    log::info("resume: step {} is finished ({}, written by {} rank{}: {})", state.step,
+              checked.checkpoint->folder(), state.ranks, state.ranks == 1 ? "" : "s", state.mesh);
+  }
   if (config.mode == TrainMode::kFederated) {
     run_federated(inputs, world, *backend, open, resume);
   } else {
-    run_synchronous(inputs, world, *backend, open);
+    run_synchronous(inputs, world, *backend, open, checked.checkpoint.get());
   }
   if (recorder) {
     log::info("results: {}", recorder->results_path());

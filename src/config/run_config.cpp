@@ -181,11 +181,6 @@ void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems)
     return;  // said already, as of any empty text
   }
   const Resume choice = resume_choice(config);
-  if (choice != Resume::kNever && config.mode == TrainMode::kSynchronous) {
-    problems.push_back(
-        {"resume",
-         fmt::format("is {}, which goes on with a federated round; mode is synchronous", config.resume)});
-  }
   if (choice == Resume::kFolder && config.mode == TrainMode::kFederated) {
     problems.push_back(
         {"resume",

@@ -161,6 +161,7 @@ void BatchLoader::seek(std::int64_t epoch, std::int64_t batch) {
     pass_ = begin_pass(epoch, batch);
   }
   epoch_ = epoch;
+  batch_ = batch;
   counts_ = {};
 }
 
@@ -176,6 +177,7 @@ bool BatchLoader::next(Batch& batch) {
     return false;
   }
   batch = std::move(item->batch);
+  ++batch_;
   counts_.samples += item->counts.samples;
   counts_.truncated += item->counts.truncated;
   counts_.without_target += item->counts.without_target;

@@ -1,6 +1,7 @@
 #include "caravan/federated/run_plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "caravan/config/run_config_fields.h"
@@ -137,6 +138,15 @@ void plan_checkpoints(RunPlan& plan, const RunConfig& config) {
   plan.checkpoint_bytes = model;
   plan.checkpoints_made = 1;
   plan.checkpoints_kept = 1;
+  if (config.mode == TrainMode::kSynchronous) {
+    // Parameters and two moments; the model of the end, a third of one, is not counted.
+    const CheckpointSection& checkpoint = config.checkpoint;
+    plan.checkpoint_bytes = 3 * model;
+    const std::int64_t steps = config.training.steps.value_or(std::numeric_limits<std::int64_t>::max());
+    plan.checkpoints_made = checkpoint.every > 0 ? 1 + (steps - 1) / checkpoint.every : 1;
+    plan.checkpoints_kept =
+        std::min(checkpoint.keep + 1, plan.checkpoints_made);  // the next one is written first
+  }
   if (config.mode == TrainMode::kFederated) {
     if (federated.optimizer_state == OptimizerState::kKeep) {
       plan.checkpoint_bytes += 2 * plan.ranks * plan.local_parameters * item_bytes(config.dtype);
@@ -177,6 +187,10 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
     plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
     plan.local_parameters = rank.shard_elements;
     plan.aggregator = mesh_memory(layout, rank);
+    if (config.checkpoint.is_async) {
+      plan.aggregator.categories.emplace_back("checkpoint to be written",
+                                              3 * rank.shard_elements * item_bytes(config.dtype));
+    }
     plan.trainer = plan.aggregator;
     plan.rows_per_rank = layout.geometry.rows_per_rank;
   } else {

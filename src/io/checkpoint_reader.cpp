@@ -10,9 +10,11 @@
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/checkpoint_manifest.h"
 #include "caravan/io/convert_dtype.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/safetensors.h"
+#include "caravan/io/training_model.h"
 #include "checkpoint_tensors.h"
 #include "merged_tensor.h"
 
@@ -190,6 +192,9 @@ std::unique_ptr<CheckpointReader> make_reader(CheckpointLayout layout, ModelConf
 std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
                                                   std::optional<double> rope_scaling_factor, Tie tie) {
   const FolderFiles files = list_folder(folder);
+  if (has_manifest(folder)) {
+    return open_training_model(folder, rope_scaling_factor, tie);
+  }
   const bool is_meta = !files.consolidated.empty() && files.has_params && files.safetensors.empty();
   const bool is_hf = !files.safetensors.empty() && files.has_config && files.consolidated.empty();
   if (is_meta) {

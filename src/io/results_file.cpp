@@ -169,8 +169,8 @@ ResultsFile ResultsFile::create(const std::string& path, RunAttributes attribute
   return file;
 }
 
-ResultsFile ResultsFile::reopen(const std::string& path) {
-  ResultsFile file(path, read_results(path, UnequalColumns::kCutToShortest), kResultsFlushSeconds);
+ResultsFile ResultsFile::reopen(const std::string& path, const std::string& from) {
+  ResultsFile file(path, read_results(from, UnequalColumns::kCutToShortest), kResultsFlushSeconds);
   file.content_.attributes.end_time.clear();
   return file;
 }

@@ -50,6 +50,18 @@ ModelConfig shape_of(const ModelSection& section, const Tokenizer* tokenizer, st
   return config;
 }
 
+const char* layout_name(CheckpointLayout layout) {
+  switch (layout) {
+    case CheckpointLayout::kMeta:
+      return "Meta layout";
+    case CheckpointLayout::kHuggingFace:
+      return "Hugging Face layout";
+    case CheckpointLayout::kTraining:
+      return "training checkpoint";
+  }
+  fail<InternalError>("checkpoint layout {}", static_cast<int>(layout));
+}
+
 /// A pattern that matches nothing is a spelling mistake, and the decay would silently go on.
 void check_no_decay(const OptimizerSection& optimizer, const ModelConfig& model) {
   for (const std::string& pattern : optimizer.no_decay) {
@@ -139,9 +151,7 @@ ModelSource open_model(const ModelSection& section, const Tokenizer* tokenizer) 
   if (section.checkpoint) {
     source.files = open_checkpoint(*section.checkpoint, section.rope_scaling_factor, section.tie_embeddings);
     source.config = source.files->config();
-    source.description =
-        fmt::format("{} ({} layout)", *section.checkpoint,
-                    source.files->layout() == CheckpointLayout::kMeta ? "Meta" : "Hugging Face");
+    source.description = fmt::format("{} ({})", *section.checkpoint, layout_name(source.files->layout()));
     if (source.config.vocab_size <= 0 && tokenizer != nullptr) {
       source.config.vocab_size = tokenizer->vocab_size();
     }

@@ -38,16 +38,17 @@ ResultsFile open_results(const RunInputs& inputs, RunAttributes attributes,
   if (resume == nullptr) {
     return ResultsFile::create(path, std::move(attributes));
   }
-  ResultsFile results = ResultsFile::reopen(path);
+  ResultsFile results = ResultsFile::reopen(path, resume->results.empty() ? path : resume->results);
   const RunAttributes& before = results.content().attributes;
   attributes.start_time = before.start_time;
-  if (before.experiment.rounds != attributes.experiment.rounds) {
-    // The log is named after the number of rounds; it is written anew. First the removal: a kill in between
-    // must not leave two.
-    fs::remove(round_log_path(inputs.config, before.experiment));
+  const std::string log_before = round_log_path(inputs.config, before.experiment);
+  if (log_before != round_log_path(inputs.config, attributes.experiment)) {
+    // The log is named after the numbers of ranks and rounds; it is written anew. First the removal: a kill
+    // in between must not leave two.
+    fs::remove(log_before);
   }
   results.set_attributes(std::move(attributes));
-  results.truncate(resume->round + 1, resume->steps);
+  results.truncate(resume->history_records, resume->step_records);
   return results;
 }
 

@@ -1,11 +1,16 @@
 #include "caravan/train/synchronous_training.h"
 
+#include <filesystem>
+
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/run_folder.h"
 #include "caravan/optim/schedule.h"
+#include "caravan/train/checkpointing.h"
 #include "caravan/train/evaluator.h"
 #include "caravan/train/gather_model.h"
 #include "caravan/train/save_model.h"
+#include "caravan/train/training_checkpoint.h"
 
 namespace caravan {
 namespace {
@@ -61,6 +66,72 @@ void save_whole_model(SynchronousRun& run, const RunInputs& inputs, const RunRec
   log::info("checkpoint: {}", folder);
 }
 
+/// What one process needs for the loop.
+struct Loop {
+  const RunInputs& inputs;
+  SynchronousRun& run;
+  BatchLoader& train;
+  BatchLoader* eval = nullptr;      // null: no held-out data
+  RunRecorder* recorder = nullptr;  // null on ranks other than 0
+  Checkpointing& checkpoints;
+  std::int64_t steps = 0;
+  TrainingPosition at;
+  std::int64_t evaluated_at = 0;
+
+  void evaluate() {
+    if (recorder != nullptr) {
+      recorder->flush();
+    }
+    if (eval != nullptr) {
+      const Evaluation result = run.evaluate(*eval);
+      if (recorder != nullptr) {
+        recorder->on_evaluation({at.step, result.loss, result.perplexity});
+      }
+    }
+    evaluated_at = at.step;
+  }
+
+  /// The rows of results.h5 that the checkpoint speaks of are on the disk before it is complete.
+  void save() {
+    if (recorder != nullptr) {
+      recorder->flush();
+    }
+    checkpoints.save(
+        training_state(inputs, run, at, recorder),
+        checkpoint_sources(run.store(), run.trainer().optimizer(), inputs.model.config, run.layout().at));
+  }
+
+  void take_step(Batch& batch) {
+    const std::int64_t samples_before = train.counts().samples;
+    next_batch_with_targets(train, batch);
+    const double lr = scheduled_lr(inputs.config.optimizer, at.step + 1, steps);
+    const StepResult result = run.step(batch, lr);
+    at = {at.step + 1, train.position(), at.samples + train.counts().samples - samples_before};
+    if (recorder != nullptr) {
+      recorder->on_step({at.step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
+    }
+  }
+
+  /// A step's evaluation belongs to the checkpoint after it, except for the one that is made only because
+  /// the run ends here: a run that goes on to more steps has none there.
+  void train_to_the_end() {
+    const RunConfig& config = inputs.config;
+    const auto is_due = [&](std::int64_t every) { return every > 0 && at.step % every == 0; };
+    Batch batch;
+    while (at.step < steps) {
+      take_step(batch);
+      checkpoints.poll();
+      if (is_due(config.training.eval_every)) {
+        evaluate();
+      }
+      if (is_due(config.checkpoint.every) || at.step == steps) {
+        save();
+      }
+    }
+    checkpoints.finish();
+  }
+};
+
 }  // namespace
 
 RunIdentity synchronous_identity(const RunInputs& inputs, std::int64_t ranks) {
@@ -84,60 +155,55 @@ std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks,
 }
 
 void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
-                     const OpenRecorder& open_recorder) {
+                     const OpenRecorder& open_recorder, ShardedCheckpointReader* resume) {
   const RunConfig& config = inputs.config;
   SynchronousRun run({config, inputs.model.config, world, backend, inputs.pad_id});
-  run.load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
-    load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, shards);
-  });
+  const TrainingPosition begin = resume != nullptr ? training_position(*resume) : TrainingPosition{};
+  if (resume != nullptr) {
+    restore(run, *resume);
+  } else {
+    run.load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
+      load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, shards);
+    });
+  }
   const std::int64_t batch_size = run.layout().geometry.batch_size;
   const auto train = open_loader(*inputs.train, inputs, inputs.train_options(batch_size));
   std::unique_ptr<BatchLoader> eval;
   std::optional<Evaluation> before;
   if (inputs.eval) {
     eval = open_loader(*inputs.eval, inputs, inputs.eval_options(batch_size));
+  }
+  if (eval && resume == nullptr) {
     before = run.evaluate(*eval);
   }
   const std::int64_t steps = config.training.epochs ? count_steps(*train, *config.training.epochs)
                                                     : config.training.steps.value_or(kDefaultSteps);
+  if (begin.step > steps) {
+    fail<ConfigError>(
+        "resume: training.epochs {} are {} steps, but {} has finished {}; give at least as many",
+        config.training.epochs.value_or(0), steps, resume->folder(), begin.step);
+  }
   RunRecorder* const recorder = open_recorder();  // null on ranks other than 0
   if (recorder != nullptr && before) {
     recorder->on_evaluation({0, before->loss, before->perplexity});
   }
-  const auto evaluate_at = [&](std::int64_t step) {
-    if (recorder != nullptr) {
-      recorder->flush();
-    }
-    if (eval) {
-      const Evaluation result = run.evaluate(*eval);
-      if (recorder != nullptr) {
-        recorder->on_evaluation({step, result.loss, result.perplexity});
-      }
-    }
-  };
   if (recorder != nullptr) {
-    recorder->begin_phase("training", steps);
+    recorder->begin_phase("training", steps - begin.step);
   }
-  train->seek_step(0);
-  Batch batch;
-  std::int64_t evaluated_at = 0;
-  for (std::int64_t step = 1; step <= steps; ++step) {
-    next_batch_with_targets(*train, batch);
-    const double lr = scheduled_lr(config.optimizer, step, steps);
-    const StepResult result = run.step(batch, lr);
-    if (recorder != nullptr) {
-      recorder->on_step({step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
-    }
-    if (config.training.eval_every > 0 && step % config.training.eval_every == 0) {
-      evaluate_at(step);
-      evaluated_at = step;
-    }
-  }
+  train->seek(begin.data.epoch, begin.data.batch);
+  Checkpointing checkpoints((std::filesystem::path(config.output.dir) / kCheckpointsFolder).string(),
+                            config.checkpoint, world);
+  const std::int64_t evaluated_at =
+      recorder == nullptr || recorder->history().empty() ? 0 : recorder->history().back().round;
+  Loop loop{inputs,     run,      *train,
+            eval.get(), recorder, checkpoints,
+            steps,      begin,    world.all_reduce_value(evaluated_at, ReduceOp::kMax)};
+  loop.train_to_the_end();
   if (recorder != nullptr) {
     recorder->end_phase();
   }
-  if (evaluated_at != steps) {
-    evaluate_at(steps);
+  if (loop.evaluated_at != steps) {
+    loop.evaluate();
   }
   save_whole_model(run, inputs, recorder, RunRecorder::checkpoint_folder(config, world.size(), steps), steps);
   if (recorder != nullptr) {

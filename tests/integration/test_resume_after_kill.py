@@ -13,8 +13,8 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import (ProgramTest, children_of, command, is_gone, overrides, tensors_of_pth, wait_for,  # noqa: E402
-                     write_ids)
+from program import (ProgramTest, children_of, command, is_gone, kill_ranks, overrides, tensors_of_pth,  # noqa: E402
+                     wait_for, write_ids)
 
 try:
     import h5py
@@ -23,33 +23,6 @@ except ImportError:
 
 ROUNDS = 5
 STOPS = 6
-
-
-def kill(pids):
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-def kill_ranks(job, patience=20):
-    """True when the launcher had to be killed too."""
-    kill(children_of(job.pid))
-    try:
-        job.wait(timeout=patience)
-        return False
-    except subprocess.TimeoutExpired:
-        # Open MPI's launcher can hang when its ranks die while they start up: as a user would, kill it as well.
-        # Stopped first, it starts no rank in between.
-        os.kill(job.pid, signal.SIGSTOP)
-        ranks = children_of(job.pid)
-        kill(ranks)
-        job.kill()
-        job.wait(timeout=20)
-        for pid in ranks:
-            wait_for(lambda pid=pid: is_gone(pid), 20, f"the end of rank with pid {pid}")
-        return True
 
 
 class ResumeAfterKill(ProgramTest):

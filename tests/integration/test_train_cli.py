@@ -86,7 +86,7 @@ class WrongConfiguration(ProgramTest):
             ("data.eval: is missing", {"data__eval": "[]"}),
             ("data.train: is missing", {"data__train": "[]"}),
             ("federated.batch_size: is 1048576", {"federated__batch_size": 1048576, "data__max_seq_len": 4096}),
-            ("resume: is latest", {"mode": "synchronous", "resume": "latest"}),
+            ("resume: is out/x; in mode federated it is never or latest", {"resume": "out/x"}),
             ("run mpirun -n 4", {"federated__world_size": 4}),
             ("output.name: is 'a/b'", {"output__name": "a/b"}),
             ("output.dir: got null", {"output__dir": ""}),

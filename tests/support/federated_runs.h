@@ -52,7 +52,7 @@ inline RunResult run_federated_config(const RunConfig& config, Communicator& wor
       prepare_run_folder(config.output.dir, resume ? ExistingRun::kResume : ExistingRun::kRefuse);
       RunRecorder::ResumePoint point;
       if (resume) {
-        point = {*resume->record.round, resume->record.step_records};
+        point = {*resume->record.round + 1, resume->record.step_records};
       }
       recorder =
           std::make_unique<RunRecorder>(inputs, federated_identity(inputs, world.size()),

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import struct
 import subprocess
 import tempfile
@@ -86,6 +87,33 @@ def children_of(pid):
     return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
+def kill(pids):
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def kill_ranks(job, patience=20):
+    """True when the launcher had to be killed too."""
+    kill(children_of(job.pid))
+    try:
+        job.wait(timeout=patience)
+        return False
+    except subprocess.TimeoutExpired:
+        # Open MPI's launcher can hang when its ranks die while they start up: as a user would, kill it as well.
+        # Stopped first, it starts no rank in between.
+        os.kill(job.pid, signal.SIGSTOP)
+        ranks = children_of(job.pid)
+        kill(ranks)
+        job.kill()
+        job.wait(timeout=20)
+        for pid in ranks:
+            wait_for(lambda pid=pid: is_gone(pid), 20, f"the end of rank with pid {pid}")
+        return True
+
+
 def tensors_of_pth(path):
     """The storages of a Meta checkpoint file as bytes, by their place in the archive."""
     with zipfile.ZipFile(path) as archive:
@@ -101,6 +129,36 @@ def tensors_of_safetensors(path):
     return {name: (entry["dtype"], entry["shape"],
                    data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]])
             for name, entry in header.items()}
+
+
+COLUMNS = {"/history/round": "q", "/history/loss": "d", "/history/perplexity": "d", "/steps/step": "q",
+           "/steps/loss": "d", "/steps/lr": "d", "/steps/grad_norm": "d", "/steps/tokens": "q"}
+
+
+def results_columns(path):
+    """Every column of a results.h5 but the seconds, to the last bit; without h5py read by h5dump."""
+    try:
+        import h5py
+        with h5py.File(path, "r") as file:
+            return {name: file[name][:].tolist() for name in COLUMNS}
+    except ImportError:
+        pass
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in COLUMNS.items():
+            raw = pathlib.Path(folder) / "column"
+            raw.unlink(missing_ok=True)
+            subprocess.run(["h5dump", "-d", name, "-b", "LE", "-o", raw, path], check=True, capture_output=True)
+            data = raw.read_bytes() if raw.exists() else b""
+            found[name] = list(struct.unpack(f"<{len(data) // 8}{kind}", data))
+    return found
+
+
+def state_of_training(folder):
+    """{(tensor, region): checksum} of a training checkpoint: equal for equal bits in the same layout."""
+    manifest = json.loads((pathlib.Path(folder) / "manifest.json").read_text())
+    names = [tensor[0] for tensor in manifest["tensors"]]
+    return {(names[piece[0]], str(piece[4])): piece[5] for piece in manifest["pieces"]}
 
 
 class ProgramTest(unittest.TestCase):

@@ -65,6 +65,16 @@ class BatchLoader {
   /// no sample has two tokens).
   void next_step(Batch& batch);
 
+  /// Where the next batch lies: seek() to it goes on with that batch, on any loader with the same data and
+  /// options. An epoch's end is the place behind its last batch.
+  struct Position {
+    std::int64_t epoch = 0;
+    std::int64_t batch = 0;
+
+    friend bool operator==(const Position&, const Position&) = default;
+  };
+  Position position() const { return {epoch_, batch_}; }
+
   /// Nothing when packing: how many rows come out depends on the samples' lengths and order.
   std::optional<std::int64_t> batches_per_epoch() const;
   /// Upper bound, exact without packing.
@@ -93,6 +103,7 @@ class BatchLoader {
   LoaderOptions options_;
   std::int64_t shuffle_slots_ = 0;
   std::int64_t epoch_ = 0;
+  std::int64_t batch_ = 0;  // of this epoch, the next one
   LoaderCounts counts_;
   double wait_seconds_ = 0.0;
   std::unique_ptr<Pass> pass_;

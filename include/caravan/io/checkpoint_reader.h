@@ -16,7 +16,8 @@
 
 namespace caravan {
 
-enum class CheckpointLayout : std::uint8_t { kMeta, kHuggingFace };
+/// kTraining: the parameters of a training checkpoint (io/training_model.h); nothing else writes it.
+enum class CheckpointLayout : std::uint8_t { kMeta, kHuggingFace, kTraining };
 
 class CheckpointReader {
  public:
@@ -46,10 +47,10 @@ class CheckpointReader {
   virtual bool output_tied() const = 0;
 };
 
-/// Opens Meta's layout (params.json and consolidated.NN.pth) or Hugging Face's (config.json and
-/// model.safetensors or its index), recognised by the files. `tie` overrides what the tensors say: kUntied
-/// gives a model without an output tensor one that equals the embedding. IoError when `folder` has neither or
-/// both, and for every damaged file.
+/// Opens Meta's layout (params.json and consolidated.NN.pth), Hugging Face's (config.json and
+/// model.safetensors or its index), or a training checkpoint (manifest.json), recognised by the files. `tie`
+/// overrides what the tensors say: kUntied gives a model without an output tensor one that equals the
+/// embedding. IoError when `folder` has neither or both, and for every damaged file.
 std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& folder,
                                                   std::optional<double> rope_scaling_factor,
                                                   Tie tie = Tie::kAuto);

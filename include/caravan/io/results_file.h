@@ -76,7 +76,9 @@ class ResultsFile {
   static ResultsFile create(const std::string& path, RunAttributes attributes,
                             double flush_seconds = kResultsFlushSeconds);
   /// Goes on with an existing file: reads it and clears end_time. Writes nothing yet.
-  static ResultsFile reopen(const std::string& path);
+  static ResultsFile reopen(const std::string& path) { return reopen(path, path); }
+  /// Goes on at `path` with the content of `from`, which may be the file of another folder.
+  static ResultsFile reopen(const std::string& path, const std::string& from);
   ResultsFile(ResultsFile&& other) noexcept;
   ResultsFile& operator=(ResultsFile&&) = delete;
   /// Writes what is not yet on disk; a failure is only logged.

@@ -43,6 +43,9 @@ class ShardedCheckpointReader {
   /// nothing twice, so read() later is not slowed.
   void verify(Share share = {});
 
+  /// Closes the files; what is read later opens them again.
+  void close_files() { open_files_.clear(); }
+
  private:
   const InputFile& open(std::int64_t file);
   void check_header(std::int64_t file);

@@ -36,12 +36,14 @@ struct RunIdentity {
 
 class RunRecorder {
  public:
+  /// The rows of results.h5 that belong to what is finished.
   struct ResumePoint {
-    std::int64_t round = 0;
-    std::int64_t steps = 0;  // step records that belong to the finished rounds
+    std::int64_t history_records = 0;
+    std::int64_t step_records = 0;
+    std::string results = {};  // the file that holds them; empty: the one in output.dir
   };
   /// Creates the files of a run in inputs.config.output.dir, which has been prepared; with `resume`, goes on
-  /// with those that are there, cut back to the resume point. Throws IoError.
+  /// with the results that are there, cut back to the resume point. Throws IoError.
   RunRecorder(const RunInputs& inputs, const RunIdentity& identity, const RunEnvironment& environment,
               const ResumePoint* resume);
 

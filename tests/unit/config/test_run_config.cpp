@@ -88,6 +88,8 @@ TEST_CASE("resume is never, latest or a folder", "[config][run]") {
   CHECK(find_problems(config).empty());
   config.resume = "./latest";
   CHECK(resume_choice(config) == Resume::kFolder);
-  REQUIRE(find_problems(config).size() == 1);
+  REQUIRE(find_problems(config).size() == 1);  // federated rounds lie in output.dir
   CHECK(find_problems(config)[0].key == "resume");
+  config.mode = TrainMode::kSynchronous;
+  CHECK(find_problems(config).empty());
 }

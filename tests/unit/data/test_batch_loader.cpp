@@ -187,6 +187,34 @@ TEST_CASE("steps go on from epoch to epoch and can be entered anywhere", "[data]
   }
 }
 
+TEST_CASE("another loader goes on with the next batch from the position of the first", "[data][loader]") {
+  const TemporaryFolder folder;
+  const Dataset dataset({folder.write("a.jsonl", varied_lines(21))});
+  for (const bool pack : {false, true}) {
+    const LoaderOptions options{.batch_size = 4, .max_seq_len = 16, .shuffle = true, .seed = 9, .pack = pack};
+    BatchLoader whole_run(dataset, nullptr, whole(dataset), options);
+    BatchLoader later(dataset, nullptr, whole(dataset), options);
+    whole_run.seek(0, 0);
+    CHECK(whole_run.position() == BatchLoader::Position{0, 0});
+    Batch passed;
+    for (int step = 0; step < 20; ++step) {  // several epochs
+      whole_run.next_step(passed);
+      const BatchLoader::Position at = whole_run.position();
+      CAPTURE(pack, step, at.epoch, at.batch);
+      later.seek(at.epoch, at.batch);
+      CHECK(later.position() == at);
+      Batch next;
+      later.next_step(next);
+      BatchLoader expected(dataset, nullptr, whole(dataset), options);
+      expected.seek_step(step + 1);
+      Batch wanted;
+      expected.next_step(wanted);
+      CHECK(same(next, wanted));
+    }
+    CHECK(whole_run.position().epoch > 1);
+  }
+}
+
 TEST_CASE("packed batches hold every pair of the part once", "[data][loader]") {
   const TemporaryFolder folder;
   const Dataset dataset({folder.write("a.jsonl", varied_lines(200))});

@@ -200,7 +200,6 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
       {"training: {clip_norm: 0}\n" + good, {"training.clip_norm: is 0; it must be greater than 0"}},
       {"training: {eval_every: -1}\n" + good, {"training.eval_every: is -1; it must be at least 0"}},
       {"threads: 0\n" + good, {"threads: is 0; it must be from 1 to 4096"}},
-      {"mode: synchronous\nresume: latest\n" + good, {"run.yaml:2:9: resume: is latest"}},
       {"resume: lastest\n" + good,
        {"run.yaml:1:9: resume: is lastest; in mode federated it is never or latest"}},
       {"resume: [latest]\n" + good, {"resume: got a list; expected never, latest or a path"}},
