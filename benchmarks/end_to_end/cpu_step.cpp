@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/comm/self_communicator.h"
 #include "caravan/core/build_info.h"
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/parallel_for.h"
@@ -247,11 +248,14 @@ class Training {
 json generate(Backend& backend, KvCache cache) {
   const ModelConfig config = model_config();
   std::int64_t weight_bytes = 0;
-  Generator generator(config, DType::kFloat32, backend, kPrompt + kNewTokens, cache,
-                      [&](const Context& ctx, ParameterSet& parameters) {
-                        initialise(ctx, whole_shards(parameters), 1);
-                        weight_bytes = parameters.value_bytes() - config.vocab_size * config.hidden_size * 4;
-                      });
+  SelfCommunicator alone;
+  Generator generator(
+      config, DType::kFloat32, backend, kPrompt + kNewTokens, cache,
+      [&](const Context& ctx, ParameterSet& parameters) {
+        initialise(ctx, whole_shards(parameters), 1);
+        weight_bytes = parameters.value_bytes() - config.vocab_size * config.hidden_size * 4;
+      },
+      alone);
   std::vector<std::int32_t> prompt;
   for (std::int32_t i = 0; i < kPrompt; ++i) {
     prompt.push_back(i + 10);

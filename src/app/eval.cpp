@@ -8,8 +8,10 @@
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/train/evaluator.h"
+#include "caravan/train/inference_layout.h"
 #include "caravan/train/run_inputs.h"
 #include "commands.h"
+#include "failure.h"
 #include "machine.h"
 #include "model_options.h"
 
@@ -25,48 +27,50 @@ struct EvalOptions {
   bool json = false;
 };
 
+std::unique_ptr<BatchLoader> open_loader(const EvalOptions& options, const std::vector<std::string>& paths,
+                                         const OpenedModel& opened) {
+  const LoaderOptions loading{.batch_size = options.batch_size,
+                              .max_seq_len = options.max_seq_len,
+                              .pad_id = resolve_pad_id(std::nullopt, opened.text, opened.source.config)};
+  const Dataset dataset = open_dataset(paths, opened.source.config.vocab_size, opened.text);
+  return std::make_unique<BatchLoader>(dataset, opened.text.encoder.get(), SamplePart{0, dataset.size(), 0},
+                                       loading);
+}
+
 void run(const EvalOptions& options) {
-  require_one_rank("eval");
   if (options.batch_size > std::numeric_limits<std::int32_t>::max() / options.max_seq_len) {
     fail<ConfigError>("--batch-size {} with --max-seq-len {} is more tokens than a batch may have, {}",
                       options.batch_size, options.max_seq_len, std::numeric_limits<std::int32_t>::max());
   }
-  const OpenedModel opened = open(options.model);
-  const std::int64_t vocab_size = opened.source.config.vocab_size;
-  const LoaderOptions loading{.batch_size = options.batch_size,
-                              .max_seq_len = options.max_seq_len,
-                              .pad_id = resolve_pad_id(std::nullopt, opened.text, opened.source.config)};
-  const auto loader_of = [&](const std::vector<std::string>& paths) {
-    const Dataset dataset = open_dataset(paths, vocab_size, opened.text);
-    return std::make_unique<BatchLoader>(dataset, opened.text.encoder.get(), SamplePart{0, dataset.size(), 0},
-                                         loading);
-  };
-  const std::unique_ptr<BatchLoader> data = loader_of(options.data);
-  const std::unique_ptr<BatchLoader> train = options.unigram.empty() ? nullptr : loader_of(options.unigram);
-
+  Communicator& ranks = model_ranks();
+  OpenedModel opened;
+  std::unique_ptr<BatchLoader> data;
+  std::unique_ptr<BatchLoader> train;
+  std::unique_ptr<InferenceLayout> layout;
+  agree([&] {
+    opened = open(options.model);
+    layout =
+        std::make_unique<InferenceLayout>(opened.source.config, opened.dtype, options.max_seq_len, ranks);
+    data = open_loader(options, options.data, opened);
+    train = options.unigram.empty() ? nullptr : open_loader(options, options.unigram, opened);
+  });
   set_threads(options.model.threads);
   const std::unique_ptr<Backend> backend = make_backend();
-  const LocalBoundary boundary;
-  const LocalAttention attention;
-  const LocalVocab vocab;
-  Llama model(opened.source.config,
-              {.table = ShardTable::kWhole,
-               .at = {},
-               .dtype = opened.dtype,
-               .gradients = Gradients::kNone,
-               .positions = options.max_seq_len},
-              *backend, {boundary, attention, vocab});
-  Executor executor(
-      model, *backend,
-      {.batch = options.batch_size, .seq_len = options.max_seq_len - 1, .pass = Pass::kForward});
+  const Executor::Limits limits{
+      .batch = options.batch_size, .seq_len = options.max_seq_len - 1, .pass = Pass::kForward};
+  Llama model(opened.source.config, layout->model(), *backend, layout->ports());
+  Executor executor(model, *backend, limits, layout->needs(limits));
   load_parameters(opened.source, 0, executor.context(), whole_shards(model.parameters()));
   const Evaluation result = evaluate(executor, *data);
+  if (ranks.rank() != 0) {
+    return;
+  }
   log::info("{} tokens of {} samples in {:.2f} s", result.tokens, result.samples, result.seconds);
 
   nlohmann::ordered_json json = {
       {"loss", result.loss}, {"perplexity", result.perplexity}, {"tokens", result.tokens}};
   if (train) {
-    json["unigram_loss"] = unigram_loss(*train, *data, vocab_size);
+    json["unigram_loss"] = unigram_loss(*train, *data, opened.source.config.vocab_size);
   }
   if (options.json) {
     fmt::print("{}\n", json.dump());
@@ -98,7 +102,8 @@ void add_eval_command(CLI::App& program) {
   command->footer(
       "Examples:\n"
       "  caravan eval --checkpoint DIR --data test.jsonl --json\n"
-      "  caravan eval --checkpoint DIR --data eval.txt --unigram train.txt\n");
+      "  caravan eval --checkpoint DIR --data eval.txt --unigram train.txt\n"
+      "  mpirun -n 4 caravan eval --checkpoint DIR --data test.jsonl    # the ranks share the model\n");
   command->callback([options] { run(*options); });
 }
 

@@ -11,6 +11,7 @@
 #include "caravan/core/log.h"
 #include "caravan/train/generator.h"
 #include "commands.h"
+#include "failure.h"
 #include "machine.h"
 #include "model_options.h"
 
@@ -74,15 +75,20 @@ class TokenPrinter {
 };
 
 void run(const GenerateOptions& options) {
-  require_one_rank("generate");
   if (options.prompt.has_value() != options.ids.empty()) {
     throw ConfigError("give either --prompt TEXT or --ids ID ...");
   }
   if (std::isnan(options.sampling.temperature) || std::isnan(options.sampling.top_p)) {
     throw ConfigError("--temperature and --top-p: nan is no number to sample with");  // passes CLI::Range
   }
-  const OpenedModel opened = open(options.model);
-  const std::vector<std::int32_t> prompt = prompt_ids(options, opened);
+  Communicator& ranks = model_ranks();
+  OpenedModel opened;
+  std::vector<std::int32_t> prompt;
+  agree([&] {
+    opened = open(options.model);
+    prompt = prompt_ids(options, opened);
+    InferenceLayout(opened.source.config, opened.dtype, 1, ranks);  // throws when they cannot share the model
+  });
   const auto longest = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
   if (longest > opened.source.config.max_position) {
     log::warning("prompt and --max-new-tokens are {} tokens, beyond the {} positions the model was made for",
@@ -90,23 +96,31 @@ void run(const GenerateOptions& options) {
   }
   set_threads(options.model.threads);
   const std::unique_ptr<Backend> backend = make_backend();
-  Generator generator(opened.source.config, opened.dtype, *backend, longest,
-                      options.no_cache ? KvCache::kOff : KvCache::kOn,
-                      [&](const Context& ctx, ParameterSet& parameters) {
-                        load_parameters(opened.source, 0, ctx, whole_shards(parameters));
-                      });
+  Generator generator(
+      opened.source.config, opened.dtype, *backend, longest, options.no_cache ? KvCache::kOff : KvCache::kOn,
+      [&](const Context& ctx, ParameterSet& parameters) {
+        load_parameters(opened.source, 0, ctx, whole_shards(parameters));
+      },
+      ranks);
   std::vector<std::int32_t> stop_ids;
   if (opened.text.tokenizer && !options.ignore_stop) {
     stop_ids = opened.text.tokenizer->stop_ids();
   }
-  TokenPrinter printer(options, opened);
+  std::optional<TokenPrinter> printer;  // every rank makes the same tokens; one shows them
+  if (ranks.rank() == 0) {
+    printer.emplace(options, opened);
+  }
   const StopWatch watch;
   const auto made =
       generator.generate(prompt, options.max_new_tokens, stop_ids, options.sampling, [&](std::int32_t id) {
-        printer.print(id);
+        if (printer) {
+          printer->print(id);
+        }
         return true;
       });
-  printer.finish();
+  if (printer) {
+    printer->finish();
+  }
   const double seconds = watch.seconds();
   log::info("{} tokens in {:.2f} s, {:.1f} tokens/s", made.size(), seconds,
             seconds > 0 ? static_cast<double>(made.size()) / seconds : 0.0);
@@ -143,7 +157,8 @@ void add_generate_command(CLI::App& program) {
   command->footer(
       "Examples:\n"
       "  caravan generate --checkpoint DIR --prompt 'Two plus two equals' -n 16\n"
-      "  caravan generate --checkpoint DIR --ids 17,4,9 -n 8 --temperature 0.8 --top-p 0.9 --seed 1\n");
+      "  caravan generate --checkpoint DIR --ids 17,4,9 -n 8 --temperature 0.8 --top-p 0.9 --seed 1\n"
+      "  mpirun -n 2 caravan generate --checkpoint DIR --prompt 'Once'    # the ranks share the model\n");
   command->callback([options] { run(*options); });
 }
 

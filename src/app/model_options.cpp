@@ -1,7 +1,7 @@
 #include "model_options.h"
 
 #include "caravan/comm/mpi_session.h"
-#include "caravan/core/error.h"
+#include "caravan/comm/self_communicator.h"
 
 namespace caravan::app {
 
@@ -34,11 +34,9 @@ OpenedModel open(const ModelOptions& options) {
   return opened;
 }
 
-void require_one_rank(const char* command) {
-  if (MpiSession::exists() && MpiSession::current().world().size() > 1) {
-    fail<ConfigError>("caravan {} runs on one rank in this version, not on {}; start it without mpirun",
-                      command, MpiSession::current().world().size());
-  }
+Communicator& model_ranks() {
+  static SelfCommunicator self;
+  return MpiSession::exists() ? MpiSession::current().world() : self;
 }
 
 }  // namespace caravan::app

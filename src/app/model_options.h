@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "caravan/comm/communicator.h"
 #include "caravan/train/run_inputs.h"
 
 namespace caravan::app {
@@ -28,7 +29,7 @@ struct OpenedModel {
 };
 OpenedModel open(const ModelOptions& options);
 
-/// These commands work on one rank; ConfigError with the remedy otherwise.
-void require_one_rank(const char* command);
+/// The ranks that hold the model together: all that were started, or this one alone.
+Communicator& model_ranks();
 
 }  // namespace caravan::app

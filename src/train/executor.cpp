@@ -195,7 +195,7 @@ double Executor::loss(const Batch& batch) {
 std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std::int64_t end) {
   const TokenBatch tokens = device_batch_.upload(batch);
   Context ctx = context();
-  const std::int64_t vocab = model_.config().vocab_size;
+  const std::int64_t vocab = model_.head().columns();
   std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
   const ArenaScope scope(scratch_arena_);
   ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),

@@ -66,25 +66,18 @@ std::int32_t choose_token(std::span<const double> logits, const SamplingOptions&
 }
 
 Generator::Generator(const ModelConfig& config, DType dtype, Backend& backend, std::int64_t max_tokens,
-                     KvCache cache, const Load& load)
-    : max_tokens_(max_tokens) {
+                     KvCache cache, const Load& load, Communicator& tp)
+    : layout_(config, dtype, max_tokens, tp), max_tokens_(max_tokens) {
   if (cache == KvCache::kOn) {
-    cached_ = std::make_unique<CachedAttention>(backend, dtype, config.n_layers, max_tokens,
-                                                config.n_kv_heads * config.head_dim);
+    cached_ =
+        std::make_unique<CachedAttention>(backend, dtype, config.n_layers, max_tokens, layout_.kv_width());
   }
-  const Llama::Layout layout{.table = ShardTable::kWhole,
-                             .at = {},
-                             .dtype = dtype,
-                             .gradients = Gradients::kNone,
-                             .positions = max_tokens};
   const Executor::Limits limits{
       .batch = 1, .seq_len = max_tokens, .pass = Pass::kForward, .policy = SavePolicy::none()};
-  const Ports local{boundary_, local_, vocab_};
-  const Ports ports = cached_ ? Ports{boundary_, *cached_, vocab_} : local;
-  model_ = std::make_unique<Llama>(config, layout, backend, ports);
+  model_ = std::make_unique<Llama>(config, layout_.model(), backend,
+                                   cached_ ? layout_.ports(*cached_) : layout_.ports());
   // The cache's attention needs values to run; the local one allocates the same on shapes alone.
-  executor_ =
-      std::make_unique<Executor>(*model_, backend, limits, Executor::measure(config, layout, local, limits));
+  executor_ = std::make_unique<Executor>(*model_, backend, limits, layout_.needs(limits));
   load(executor_->context(), model_->parameters());
 }
 
@@ -93,7 +86,7 @@ std::vector<double> Generator::next_logits(std::span<const std::int32_t> ids, st
                 "{} tokens at place {} of a row of {}", ids.size(), begin, max_tokens_);
   CARAVAN_CHECK(begin == 0 || cached_, "a continuation needs the cache");
   const auto count = static_cast<std::int64_t>(ids.size());
-  return executor_->logits(row_batch(ids, begin), count - 1, count);
+  return layout_.whole_rows(executor_->logits(row_batch(ids, begin), count - 1, count));
 }
 
 std::vector<std::int32_t> Generator::generate(std::span<const std::int32_t> prompt, std::int64_t count,

@@ -54,8 +54,22 @@ class WithIds(ProgramTest):
         (self.folder / "text.txt").write_text("some words\n")
         self.expect_failure(2, "text.txt:1: this sample is text, and no tokenizer is given", "eval", "--checkpoint",
                             self.weights, "--data", "text.txt")
-        self.expect_failure(2, "runs on one rank", "eval", "--checkpoint", self.weights, "--data", "eval.jsonl",
-                            ranks=2)
+        self.expect_failure(2, "3 ranks cannot share this model: parallel.tp is 3, which does not divide the model's 8",
+                            "eval", "--checkpoint", self.weights, "--data", "eval.jsonl", ranks=3)
+        self.expect_failure(1, "none: the checkpoint folder cannot be read", "eval", "--checkpoint", "none", "--data",
+                            "eval.jsonl", ranks=2)
+
+    def test_ranks_share_the_model_and_answer_once(self):
+        how = ["-n", 20, "--temperature", 1, "--dtype", "float64"]
+        loss, ids = self.evaluate("--dtype", "float64"), self.generate(*how)
+        for ranks in (2, 8):
+            result = self.succeed("eval", "--checkpoint", self.weights, "--data", "eval.jsonl", "--json", "--max-seq-len",
+                                  24, "--dtype", "float64", ranks=ranks)
+            found = json.loads(result.out)
+            self.assertEqual(found["tokens"], loss["tokens"])
+            self.assertAlmostEqual(found["loss"] / loss["loss"], 1, delta=1e-12)
+            out = self.succeed("generate", "--checkpoint", self.weights, "--ids", "17,4,9", *how, ranks=ranks).out
+            self.assertEqual([int(word) for word in out.split()], ids)
 
     def test_the_cache_changes_no_token(self):
         for how in ([], ["--temperature", 1, "--seed", 3], ["--temperature", 2, "--top-k", 20, "--top-p", 0.9]):
@@ -85,11 +99,11 @@ class WithIds(ProgramTest):
             ("--max-new-tokens: Value 0 not in range", ["--ids", 1, "-n", 0]),
             ("--top-p: Value 0 not in range", ["--ids", 1, "--top-p", 0]),
             ("nan is no number to sample with", ["--ids", 1, "--temperature", "nan"]),
-            ("runs on one rank", ["--ids", 1]),
+            ("3 ranks cannot share this model", ["--ids", 1]),
         ]:
             with self.subTest(words):
                 self.expect_failure(2, words, "generate", "--checkpoint", self.weights, *arguments,
-                                    ranks=2 if words == "runs on one rank" else 1)
+                                    ranks=3 if words.startswith("3 ranks") else 1)
 
 
 class WithText(ProgramTest):

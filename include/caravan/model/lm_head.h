@@ -35,6 +35,9 @@ class LmHead {
   void logits(Context& ctx, ResidualStream& stream, std::int64_t begin, std::int64_t end,
               const TensorView& logits) const;
 
+  /// Columns of the logits held here.
+  std::int64_t columns() const { return output_.out_features(); }
+
   /// Tokens per chunk: at most about 16 Mi logits over the whole vocabulary at a time, at least 64 tokens.
   static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens);
 

@@ -50,8 +50,8 @@ class Executor {
                           MicroBatch micro_batch = MicroBatch::kLast);
   /// Σ token losses of `batch`.
   double loss(const Batch& batch);
-  /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V]; at most
-  /// as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
+  /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V], V the
+  /// columns of this rank; at most as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end);
 
   /// Context for optimizers and initialisation on the same stream.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "caravan/train/executor.h"
+#include "caravan/train/inference_layout.h"
 
 namespace caravan {
 
@@ -29,9 +30,11 @@ class Generator {
  public:
   using Load = std::function<void(const Context&, ParameterSet&)>;
   /// Room for rows of `max_tokens` tokens, prompt included. `load` fills the parameters. Without the cache
-  /// every token runs the whole row again: slower, same tokens.
+  /// every token runs the whole row again: slower, same tokens. All ranks of `tp`, which outlives this, hold
+  /// the model together, each the keys and values of its heads; every call is collective over them and gives
+  /// the same on each.
   Generator(const ModelConfig& config, DType dtype, Backend& backend, std::int64_t max_tokens, KvCache cache,
-            const Load& load);
+            const Load& load, Communicator& tp);
 
   /// Logits after each of the calls' tokens: feeds `ids` (the whole row without cache, its continuation with
   /// it) and returns the last token's logits. `begin` is the place of ids[0] in the row.
@@ -45,9 +48,7 @@ class Generator {
                                      const std::function<bool(std::int32_t)>& on_token);
 
  private:
-  LocalBoundary boundary_;
-  LocalVocab vocab_;
-  LocalAttention local_;
+  InferenceLayout layout_;
   std::unique_ptr<CachedAttention> cached_;  // null without the cache
   std::unique_ptr<Llama> model_;
   std::unique_ptr<Executor> executor_;
