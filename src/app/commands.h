@@ -12,5 +12,6 @@ void add_generate_command(CLI::App& program);
 void add_convert_command(CLI::App& program);
 void add_tokenizer_command(CLI::App& program);
 void add_inspect_command(CLI::App& program);
+void add_verify_command(CLI::App& program);
 
 }  // namespace caravan::app

@@ -63,19 +63,40 @@ void check_agreement(Communicator& world, const std::vector<std::pair<std::strin
   }
 }
 
-void warn_about_memory(const RunPlan& plan, Communicator& world) {
+namespace {
+
+/// One sentence per machine without enough memory, on rank 0. Collective.
+std::vector<std::string> shortages(Communicator& world, std::int64_t wanted_bytes) {
   std::vector<RankNeed> ranks;
   for (const std::string& text :
-       world.gather_bytes(fmt::format("{} {}", available_memory_bytes(), host_name()), 0)) {
+       world.gather_bytes(fmt::format("{} {} {}", available_memory_bytes(), wanted_bytes, host_name()), 0)) {
     RankNeed need;
-    const auto space = text.find(' ');
-    std::from_chars(text.data(), text.data() + space, need.available_bytes);
-    need.host = text.substr(space + 1);
-    need.wanted_bytes = ranks.empty() ? plan.aggregator.total() : plan.trainer.total();
+    const char* const end = text.data() + text.size();
+    const auto available = std::from_chars(text.data(), end, need.available_bytes);
+    const auto wanted = std::from_chars(available.ptr + 1, end, need.wanted_bytes);
+    need.host.assign(wanted.ptr + 1, end);
     ranks.push_back(std::move(need));
   }
-  for (const std::string& sentence : memory_shortages(ranks)) {
+  return memory_shortages(ranks);
+}
+
+}  // namespace
+
+void warn_about_memory(const RunPlan& plan, Communicator& world) {
+  const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
+  for (const std::string& sentence : shortages(world, mine.total())) {
     log::warning("{}", sentence);
+  }
+}
+
+void require_memory(Communicator& world, std::int64_t wanted_bytes, const std::string& what) {
+  std::string message;
+  for (const std::string& sentence : shortages(world, wanted_bytes)) {
+    message += (message.empty() ? what + ": " : "; ") + sentence;
+  }
+  world.broadcast_bytes(message, 0);
+  if (!message.empty()) {
+    throw AgreedError(message, kExitFailure);
   }
 }
 

@@ -23,6 +23,10 @@ void check_agreement(Communicator& world, const std::vector<std::pair<std::strin
 /// Says on rank 0 for which machines the ranks' memory does not suffice. Collective.
 void warn_about_memory(const RunPlan& plan, Communicator& world);
 
+/// Throws AgreedError on every rank when the memory of a machine does not suffice for what its ranks will
+/// hold, this one `wanted_bytes`; `what` begins the message. Collective.
+void require_memory(Communicator& world, std::int64_t wanted_bytes, const std::string& what);
+
 /// Throws IoError when output.dir has no room for the next checkpoint of `plan`, counting what kOverwrite
 /// frees; warns when it has none for all that will be kept. `finished`: rounds a resumed run has behind it.
 void check_free_space(const RunPlan& plan, const RunConfig& config, ExistingRun existing,

@@ -80,6 +80,13 @@ Hdf5Handle bool_type() {
   return type;
 }
 
+Hdf5Handle text_type() {
+  Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.id(), H5T_VARIABLE);
+  H5Tset_cset(type.id(), H5T_CSET_UTF8);
+  return type;
+}
+
 }  // namespace
 
 std::string hdf5_version() {
@@ -166,8 +173,8 @@ void Hdf5File::create_group(const std::string& path) {
 
 // ---- datasets
 
-void Hdf5File::write_numbers(const std::string& path, std::int64_t type, const void* values,
-                             std::size_t count) {
+void Hdf5File::write_values(const std::string& path, std::int64_t type, const void* values,
+                            std::size_t count) {
   const hsize_t rows = count;
   const hsize_t unlimited = H5S_UNLIMITED;
   const hsize_t chunk = kChunkRows;
@@ -184,11 +191,19 @@ void Hdf5File::write_numbers(const std::string& path, std::int64_t type, const v
 }
 
 void Hdf5File::write(const std::string& path, std::span<const std::int64_t> values) {
-  write_numbers(path, H5T_STD_I64LE, values.data(), values.size());
+  write_values(path, H5T_STD_I64LE, values.data(), values.size());
 }
 
 void Hdf5File::write(const std::string& path, std::span<const double> values) {
-  write_numbers(path, H5T_IEEE_F64LE, values.data(), values.size());
+  write_values(path, H5T_IEEE_F64LE, values.data(), values.size());
+}
+
+void Hdf5File::write(const std::string& path, std::span<const std::string> values) {
+  std::vector<const char*> texts;
+  for (const std::string& value : values) {
+    texts.push_back(value.c_str());
+  }
+  write_values(path, text_type().id(), texts.data(), texts.size());
 }
 
 // A soft or external link could lead to another file: every step of the path must be a plain one.
@@ -216,7 +231,9 @@ Hdf5Handle Hdf5File::open_dataset(const std::string& path, int type_class, std::
   const Hdf5Handle type(require(H5Dget_type(id), "describe", path), H5Tclose);
   if (H5Tget_class(type.id()) != type_class || H5Tget_size(type.id()) > sizeof(double)) {
     fail<IoError>("{}: {} does not hold {} of at most 64 bits", name_, path,
-                  type_class == H5T_INTEGER ? "integers" : "floating-point numbers");
+                  type_class == H5T_INTEGER ? "integers"
+                  : type_class == H5T_FLOAT ? "floating-point numbers"
+                                            : "texts");
   }
   const Hdf5Handle space(require(H5Dget_space(id), "describe", path), H5Sclose);
   if (H5Sget_simple_extent_ndims(space.id()) != 1) {
@@ -253,6 +270,27 @@ std::vector<double> Hdf5File::read_float64(const std::string& path) const {
   return values;
 }
 
+std::vector<std::string> Hdf5File::read_text(const std::string& path) const {
+  std::size_t count = 0;
+  const Hdf5Handle dataset = open_dataset(path, H5T_STRING, &count);
+  const Hdf5Handle stored(require(H5Dget_type(dataset.id()), "describe", path), H5Tclose);
+  if (H5Tis_variable_str(stored.id()) <= 0) {
+    fail<IoError>("{}: {} does not hold text of variable length", name_, path);
+  }
+  std::vector<char*> texts(count);
+  std::vector<std::string> values;
+  if (count > 0) {
+    const Hdf5Handle space(require(H5Dget_space(dataset.id()), "describe", path), H5Sclose);
+    require(H5Dread(dataset.id(), text_type().id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, texts.data()), "read",
+            path);
+    for (const char* text : texts) {
+      values.emplace_back(text == nullptr ? "" : text);
+    }
+    H5Dvlen_reclaim(text_type().id(), space.id(), H5P_DEFAULT, texts.data());
+  }
+  return values;
+}
+
 // ---- attributes
 
 void Hdf5File::write_attribute(const std::string& name, std::int64_t type, const void* value) {
@@ -276,12 +314,9 @@ void Hdf5File::set_attribute(const std::string& name, bool value) {
 }
 
 void Hdf5File::set_attribute(const std::string& name, std::string_view value) {
-  const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.id(), H5T_VARIABLE);
-  H5Tset_cset(type.id(), H5T_CSET_UTF8);
   const std::string terminated(value);
   const char* text = terminated.c_str();
-  write_attribute(name, type.id(), &text);
+  write_attribute(name, text_type().id(), &text);
 }
 
 Hdf5Handle Hdf5File::open_attribute(const std::string& name) const {

@@ -88,6 +88,7 @@ void AttentionSegment::forward(Context& ctx, const TokenBatch& batch, ResidualSt
   wo_.forward(ctx, s.o.view, partial);
   entry_.boundary().leave(ctx, partial, stream.delta).wait();
   stream.has_delta = true;
+  ctx.observe(wo_.segment_name(), stream.delta);
 }
 
 void AttentionSegment::backward_input(Context& ctx, const TokenBatch& batch, const TensorView& g,

@@ -4,6 +4,11 @@
 
 namespace caravan {
 
+std::string_view Linear::segment_name() const {
+  const std::string_view name = weight_->name();
+  return name.substr(0, name.rfind('.', name.rfind('.') - 1));
+}
+
 void Linear::forward(Context& ctx, const TensorView& x, const TensorView& y) const {
   matmul_nt(ctx, {.a = x, .b = weight_->weight(), .c = y});
   ctx.observe(weight_->name(), y);

@@ -48,6 +48,7 @@ void MlpSegment::forward(Context& ctx, const TokenBatch& /*batch*/, ResidualStre
   w2_.forward(ctx, s.h.view, partial);
   entry_.boundary().leave(ctx, partial, stream.delta).wait();
   stream.has_delta = true;
+  ctx.observe(w2_.segment_name(), stream.delta);
 }
 
 void MlpSegment::backward_input(Context& ctx, const TokenBatch& /*batch*/, const TensorView& g,

@@ -53,6 +53,8 @@ class Hdf5File {
   /// New extendible 1-D dataset, int64 or float64, with all of `values`.
   void write(const std::string& path, std::span<const std::int64_t> values);
   void write(const std::string& path, std::span<const double> values);
+  /// The same of UTF-8 text of variable length, each cut at the first zero byte.
+  void write(const std::string& path, std::span<const std::string> values);
   void set_attribute(const std::string& name, std::int64_t value);
   void set_attribute(const std::string& name, double value);
   /// Stored as h5py stores a bool: an enumeration FALSE, TRUE of int8.
@@ -67,6 +69,8 @@ class Hdf5File {
   /// more than 2^26 rows, values outside the file (external, virtual), links out of the file.
   std::vector<std::int64_t> read_int64(const std::string& path) const;
   std::vector<double> read_float64(const std::string& path) const;
+  /// A whole 1-D dataset of text of variable length, with the same refusals.
+  std::vector<std::string> read_text(const std::string& path) const;
   std::int64_t int64_attribute(const std::string& name) const;
   double float64_attribute(const std::string& name) const;
   bool bool_attribute(const std::string& name) const;
@@ -74,7 +78,7 @@ class Hdf5File {
 
  private:
   explicit Hdf5File(std::string name) : name_(std::move(name)) {}
-  void write_numbers(const std::string& path, std::int64_t type, const void* values, std::size_t count);
+  void write_values(const std::string& path, std::int64_t type, const void* values, std::size_t count);
   void write_attribute(const std::string& name, std::int64_t type, const void* value);
   Hdf5Handle open_attribute(const std::string& name) const;
   void read_number_attribute(const std::string& name, int type_class, std::int64_t memory_type,

@@ -3,6 +3,8 @@
 // run it later.
 #pragma once
 
+#include <string_view>
+
 #include "caravan/model/parameter.h"
 
 namespace caravan {
@@ -14,6 +16,8 @@ class Linear {
   std::int64_t in_features() const { return weight_->shape()[1]; }
   std::int64_t out_features() const { return weight_->shape()[0]; }
   const Parameter& weight() const { return *weight_; }
+  /// "layers.0.attention" of "layers.0.attention.wo.weight": whose output Trace hears under this name.
+  std::string_view segment_name() const;
 
   /// y [T, out] = x [T, in] · Wᵀ
   void forward(Context& ctx, const TensorView& x, const TensorView& y) const;

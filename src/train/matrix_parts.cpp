@@ -1,0 +1,142 @@
+#include "caravan/train/matrix_parts.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "caravan/backend/buffer.h"
+#include "caravan/core/error.h"
+
+namespace caravan {
+namespace {
+
+constexpr int kTag = 5;
+
+TensorView numbers(std::vector<std::int64_t>& values) {
+  return {values.data(), DType::kInt64, {static_cast<std::int64_t>(values.size())}};
+}
+
+std::int64_t columns_of(const TensorView& matrix) {
+  return matrix.rank() == 1 ? 1 : matrix.dim(1);
+}
+
+void send_part(Communicator& world, int root, const MatrixPart& part) {
+  std::vector<std::int64_t> header = {static_cast<std::int64_t>(part.rows.size()), columns_of(part.values),
+                                      part.first_column};
+  world.send(numbers(header), root, kTag);
+  if (part.values.numel() > 0) {
+    std::vector<std::int64_t> rows = part.rows;
+    world.send(numbers(rows), root, kTag);
+    world.send(part.values, root, kTag);
+  }
+}
+
+/// `memory` is what the part's values lie in.
+MatrixPart receive_part(Communicator& world, int from, DType dtype, Buffer& memory) {
+  std::vector<std::int64_t> header(3);
+  world.receive(numbers(header), from, kTag);
+  MatrixPart part;
+  part.rows.resize(static_cast<std::size_t>(header[0]));
+  part.first_column = header[2];
+  const std::int64_t bytes = header[0] * header[1] * static_cast<std::int64_t>(dtype_bytes(dtype));
+  if (memory.bytes() < bytes) {
+    memory = Buffer();
+    memory = allocate_host(bytes);
+  }
+  part.values = memory.view(0, dtype, {header[0], header[1]});
+  if (bytes > 0) {
+    world.receive(numbers(part.rows), from, kTag);
+    world.receive(part.values, from, kTag);
+  }
+  return part;
+}
+
+template <class T>
+double sum_squares(const TensorView& values) {
+  const T* begin = values.data<T>();
+  return std::accumulate(begin, begin + values.numel(), 0.0, [](double sum, T value) {
+    return sum + static_cast<double>(value) * static_cast<double>(value);
+  });
+}
+
+template <class T>
+PartDifference compare(const MatrixPart& part, const TensorView& whole, double whole_rms) {
+  const std::int64_t columns = columns_of(part.values);
+  const std::int64_t whole_columns = columns_of(whole);
+  const T* value = part.values.data<T>();
+  PartDifference result;
+  double squares = 0.0;
+  double expected_squares = 0.0;
+  for (const std::int64_t row : part.rows) {
+    if (row == MatrixPart::kNoRow) {
+      value += columns;
+      continue;
+    }
+    CARAVAN_CHECK(row >= 0 && row < whole.dim(0) && part.first_column + columns <= whole_columns,
+                  "row {}, columns {} + {} of {}", row, part.first_column, columns, whole.str());
+    const T* expected = whole.data<T>() + row * whole_columns + part.first_column;
+    for (std::int64_t column = 0; column < columns; ++column, ++value, ++expected) {
+      const auto is = static_cast<double>(*value);
+      const auto should_be = static_cast<double>(*expected);
+      expected_squares += should_be * should_be;
+      if (std::memcmp(value, expected, sizeof(T)) != 0) {
+        if (result.unequal++ == 0) {
+          result.row = row;
+          result.column = part.first_column + column;
+          result.value = is;
+          result.expected = should_be;
+        }
+        result.sum_absolute += std::abs(is - should_be);
+        squares += (is - should_be) * (is - should_be);
+      }
+    }
+    result.compared += columns;
+  }
+  if (result.unequal > 0 && squares != 0.0) {
+    const auto count = static_cast<double>(result.compared);
+    result.relative = std::sqrt(squares / count) / std::max(whole_rms, std::sqrt(expected_squares / count));
+  }
+  return result;
+}
+
+}  // namespace
+
+MatrixPart part_of_tensor(const Region& region, const TensorView& values) {
+  MatrixPart part;
+  part.rows.resize(static_cast<std::size_t>(region[0].size()));
+  std::iota(part.rows.begin(), part.rows.end(), region[0].begin);
+  part.first_column = region.size() == 1 ? 0 : region[1].begin;
+  part.values = values.rank() == 1 ? values.reshape({values.numel(), 1}) : values;
+  return part;
+}
+
+void visit_parts(Communicator& world, int root, const MatrixPart& mine,
+                 const std::function<void(int rank, const MatrixPart& part)>& visit) {
+  if (world.rank() != root) {
+    send_part(world, root, mine);
+    return;
+  }
+  Buffer memory;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (rank == root) {
+      visit(rank, mine);
+    } else {
+      visit(rank, receive_part(world, rank, mine.values.dtype(), memory));
+    }
+  }
+}
+
+PartDifference compare_part(const MatrixPart& part, const TensorView& whole, double whole_rms) {
+  return whole.dtype() == DType::kFloat64 ? compare<double>(part, whole, whole_rms)
+                                          : compare<float>(part, whole, whole_rms);
+}
+
+double root_mean_square(const TensorView& values) {
+  const double squares =
+      values.dtype() == DType::kFloat64 ? sum_squares<double>(values) : sum_squares<float>(values);
+  return values.numel() == 0 ? 0.0 : std::sqrt(squares / static_cast<double>(values.numel()));
+}
+
+}  // namespace caravan

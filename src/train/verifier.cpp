@@ -1,0 +1,216 @@
+#include "caravan/train/verifier.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <ranges>
+
+#include "caravan/core/error.h"
+#include "top_tokens.h"
+
+namespace caravan {
+namespace {
+
+/// The rows of `batch` of which every rank of the mesh runs one micro-batch.
+Batch first_rows(const Batch& batch, const SynchronousLayout& layout, std::int32_t pad_id) {
+  return take_rows(batch, 0, std::min(batch.batch, rows_of_one_pass(layout)), batch.seq_len, pad_id);
+}
+
+Difference difference_of(const char* what, std::int64_t step, double value, double expected,
+                         double tolerance) {
+  Difference difference;
+  difference.name = fmt::format("{} of step {}", what, step);
+  difference.unequal = value == expected ? 0 : 1;
+  difference.mean_absolute = std::abs(value - expected);
+  difference.relative = value == expected ? 0.0 : std::abs(value - expected) / std::abs(expected);
+  difference.tolerance = tolerance;
+  return difference;
+}
+
+/// Adds one rank's part to what was found of a tensor.
+void add_part(Difference& to, int rank, const PartDifference& part, bool is_vector) {
+  const bool is_first = part.unequal > 0 && to.unequal == 0;
+  // What is no number is further off than every number.
+  const bool is_further =
+      part.relative > to.relative || (std::isnan(part.relative) && !std::isnan(to.relative));
+  if (is_first) {
+    to.detail =
+        fmt::format("element [{}{}] is {} on rank {} and {} in the whole tensor", part.row,
+                    is_vector ? "" : fmt::format(", {}", part.column), part.value, rank, part.expected);
+  }
+  if (is_first || is_further) {
+    to.rank = rank;
+    to.relative = part.relative;
+  }
+  to.unequal += part.unequal;
+}
+
+void mark_held(std::vector<bool>& held, const MatrixPart& part, const TensorView& whole) {
+  const std::int64_t row_items = whole.rank() == 1 ? 1 : whole.dim(1);
+  for (const std::int64_t row : part.rows) {
+    if (row != MatrixPart::kNoRow) {
+      const auto begin = held.begin() + static_cast<std::ptrdiff_t>(row * row_items + part.first_column);
+      std::fill(begin, begin + static_cast<std::ptrdiff_t>(part.values.dim(1)), true);
+    }
+  }
+}
+
+/// Elements that no rank has cannot be compared, and are as wrong as can be.
+void add_missing(Difference& to, std::int64_t missing) {
+  if (missing > 0) {
+    to.unequal += missing;
+    to.relative = std::numeric_limits<double>::quiet_NaN();
+    to.detail = fmt::format("{} elements of it are on no rank", missing);
+  }
+}
+
+}  // namespace
+
+const Difference* Verification::first_difference() const {
+  for (const auto* list : {&weights, &outputs, &gradients, &losses}) {
+    const auto found =
+        std::find_if(list->begin(), list->end(), [](const Difference& each) { return !each.is_within(); });
+    if (found != list->end()) {
+      return &*found;
+    }
+  }
+  return nullptr;
+}
+
+RunConfig one_rank_config(const RunConfig& config, const MeshSizes& sizes) {
+  const BatchGeometry geometry = batch_geometry(config, sizes);
+  RunConfig one = config;
+  one.parallel = ParallelSection{.dp_shard = 1};
+  one.training.batch_size = geometry.batch_size;
+  one.training.batch_size_per_rank = std::nullopt;
+  one.training.micro_batch = geometry.micro_batch;
+  return one;
+}
+
+void Verifier::compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& mine,
+                       const TensorView& whole, double tolerance, TopTokens* top) {
+  Difference difference;
+  difference.name = name;
+  difference.tolerance = tolerance;
+  const double rms = is_root() ? root_mean_square(whole) : 0.0;
+  double sum_absolute = 0.0;
+  std::int64_t compared = 0;
+  std::vector<bool> held(is_root() ? static_cast<std::size_t>(whole.numel()) : 0);
+  visit_parts(on_.world, kRoot, mine, [&](int rank, const MatrixPart& values) {
+    const PartDifference part = compare_part(values, whole, rms);
+    add_part(difference, rank, part, whole.rank() == 1);
+    sum_absolute += part.sum_absolute;
+    compared += part.compared;
+    mark_held(held, values, whole);
+    if (top != nullptr) {
+      top->place(values);
+    }
+  });
+  if (is_root()) {
+    add_missing(difference, std::count(held.begin(), held.end(), false));
+    difference.mean_absolute = sum_absolute / static_cast<double>(std::max<std::int64_t>(compared, 1));
+    list.push_back(std::move(difference));
+  }
+}
+
+void Verifier::compare_models(const Batch& batch) {
+  compare_weights();
+  compare_outputs(first_rows(batch, on_.mesh.layout(), on_.pad_id));
+  compare_gradients(batch);
+}
+
+/// Unit by unit: of sharded weights no rank has more than a few at a time.
+void Verifier::compare_weights() {
+  for (Parameter& parameter : on_.mesh.model().parameters().all()) {
+    const std::vector<int> group = {parameter.spec().group};
+    const Lease lease(on_.mesh.store(), group);
+    const TensorView whole =
+        is_root() ? on_.one_rank->model().parameters().at(parameter.name()).stored_value() : TensorView();
+    compare(result_.weights, parameter.name(), part_of_tensor(parameter.region(), parameter.value()), whole,
+            0.0);
+  }
+}
+
+void Verifier::compare_outputs(const Batch& batch) {
+  std::vector<SegmentOutput> mine = trace_outputs(on_.mesh, batch, on_.pad_id);
+  std::vector<SegmentOutput> whole(mine.size());
+  if (is_root()) {
+    whole = trace_outputs(*on_.one_rank, batch, on_.pad_id);
+    CARAVAN_CHECK(whole.size() == mine.size(), "{} outputs beside {}", mine.size(), whole.size());
+  }
+  const TokenRowNumbers rows = token_rows(batch, on_.mesh.layout());
+  const ModelTolerances tolerances = tolerances_for(batch);
+  const std::int64_t last = static_cast<std::int64_t>(mine.size()) - 1;
+  for (std::int64_t i = 0; i < last; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    compare(result_.outputs, mine[index].name, {.rows = rows.stream, .values = mine[index].view()},
+            whole[index].view(), tolerances.output(i));
+  }
+  ParameterSet& parameters = on_.mesh.model().parameters();
+  const Parameter* untied = parameters.find("output.weight");
+  const Parameter& output = untied != nullptr ? *untied : parameters.at("tok_embeddings.weight");
+  TopTokens top(whole.back().view(), batch);
+  compare(result_.outputs, mine.back().name,
+          {.rows = rows.full, .first_column = output.region()[0].begin, .values = mine.back().view()},
+          whole.back().view(), tolerances.logits(), &top);
+  for (const std::int64_t k : kTopK) {
+    if (is_root() && k <= on_.mesh.model().config().vocab_size) {
+      result_.top_k.push_back({k, top.agreement(k)});
+    }
+  }
+}
+
+void Verifier::compare_gradients(const Batch& batch) {
+  on_.mesh.gradients(batch);
+  if (is_root()) {
+    on_.one_rank->gradients(batch);
+  }
+  const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
+  const double tolerance = tolerances_for(batch).gradient();
+  for (const Parameter& parameter : std::views::reverse(on_.mesh.model().parameters().all())) {
+    const auto shard = std::find_if(shards.begin(), shards.end(), [&](const ParameterShard& candidate) {
+      return candidate.parameter == &parameter;
+    });
+    // A rank that updates no row of a tensor still takes part.
+    double nothing = 0;
+    const MatrixPart none{.rows = {}, .values = TensorView(&nothing, on_.mesh.layout().model.dtype, {0, 1})};
+    const TensorView whole =
+        is_root() ? on_.one_rank->model().parameters().at(parameter.name()).stored_grad() : TensorView();
+    compare(result_.gradients, parameter.name(),
+            shard == shards.end() ? none : part_of_tensor(shard->region, shard->grad), whole, tolerance);
+  }
+}
+
+void Verifier::compare_step(const Batch& batch, double lr) {
+  const StepResult mesh = on_.mesh.step(batch, lr);
+  if (!is_root()) {
+    return;
+  }
+  const StepResult one = on_.one_rank->step(batch, lr);
+  const auto step = static_cast<std::int64_t>(result_.steps.size()) + 1;
+  result_.steps.push_back({.step = step,
+                           .loss = mesh.loss,
+                           .one_rank_loss = one.loss,
+                           .grad_norm = mesh.grad_norm,
+                           .one_rank_grad_norm = one.grad_norm});
+  const double tolerance = tolerances_for(batch).after_steps(step);
+  result_.losses.push_back(difference_of("loss", step, mesh.loss, one.loss, tolerance));
+  result_.losses.push_back(difference_of("gradient norm", step, mesh.grad_norm, one.grad_norm, tolerance));
+}
+
+ModelTolerances Verifier::tolerances_for(const Batch& batch) const {
+  return {on_.mesh.layout().model.dtype, on_.mesh.model().config(), batch.seq_len, batch.n_tokens(),
+          on_.world.size()};
+}
+
+VerifierBytes verifier_bytes(const SynchronousLayout& layout, const SynchronousLayout& one_rank,
+                             const ModelConfig& model) {
+  const TraceBytes mine = trace_bytes(layout, model, layout.geometry.micro_batch);
+  const TraceBytes whole = trace_bytes(one_rank, model, rows_of_one_pass(layout));
+  // Another rank's part of a tensor at a time, and the logits of the mesh put together.
+  const std::int64_t part =
+      model.vocab_size * model.hidden_size * static_cast<std::int64_t>(dtype_bytes(layout.model.dtype));
+  return {.rank = mine.all, .root = whole.all + whole.logits + std::max(part, mine.logits)};
+}
+
+}  // namespace caravan
