@@ -2,11 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "caravan/train/run_inputs.h"
-#include "caravan/train/synchronous_run.h"
-#include "kernels/cpu/cpu_backend.h"
-#include "support/goldens.h"
-#include "support/temporary_folder.h"
+#include "caravan/comm/self_communicator.h"
+#include "support/golden_run.h"
 
 using namespace caravan;
 using namespace caravan::test;
@@ -18,44 +15,6 @@ constexpr double kTolerance = 1e-9;  // relative
 void check_relative(double value, double expected) {
   CHECK(std::abs(value - expected) <= kTolerance * std::abs(expected));
 }
-
-/// A golden model in either layout, ready to train with batches of four rows in order.
-struct GoldenRun {
-  GoldenRun(const std::string& golden, const std::string& layout, std::optional<double> clip_norm)
-      : backend(make_cpu_backend()) {
-    write_golden_rows(golden, "train", folder / "train.jsonl");
-    write_golden_rows(golden, "test", folder / "test.jsonl");
-    RunConfig config;
-    config.mode = TrainMode::kSynchronous;
-    config.dtype = DType::kFloat64;
-    config.model.checkpoint = golden + "/" + layout;
-    config.data.train = {folder / "train.jsonl"};
-    config.data.eval = {folder / "test.jsonl"};
-    config.data.max_seq_len = 48;
-    config.data.shuffle = false;
-    config.training.batch_size = 4;
-    config.training.clip_norm = clip_norm;
-    inputs = open_inputs(config, DataUse::kOpen);
-    run = std::make_unique<SynchronousRun>(
-        SynchronousRun::Setup{inputs.config, inputs.model.config, self, *backend});
-    run->load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
-      load_parameters(inputs.model, 0, ctx, shards);
-    });
-    train = std::make_unique<BatchLoader>(*inputs.train, nullptr, SamplePart{0, inputs.train->size(), 0},
-                                          inputs.train_options(4));
-    eval = std::make_unique<BatchLoader>(*inputs.eval, nullptr, SamplePart{0, inputs.eval->size(), 0},
-                                         inputs.eval_options(4));
-    train->seek_step(0);
-  }
-
-  TemporaryFolder folder;
-  std::unique_ptr<Backend> backend;
-  SelfCommunicator self;
-  RunInputs inputs;
-  std::unique_ptr<SynchronousRun> run;
-  std::unique_ptr<BatchLoader> train;
-  std::unique_ptr<BatchLoader> eval;
-};
 
 std::optional<std::string> golden_model() {
   const std::string model = GENERATE(as<std::string>{}, "tiny-llama3", "tiny-llama3-tied");
@@ -79,7 +38,8 @@ TEST_CASE("loss, logits and every gradient of one batch equal the references", "
   }
   const std::string layout = GENERATE(as<std::string>{}, "meta", "hf");
   const nlohmann::json reference = read_json(*golden + "/reference.json").at("forward_backward");
-  GoldenRun golden_run(*golden, layout, std::nullopt);
+  SelfCommunicator self;
+  GoldenRun golden_run(self, *golden, {.files = layout});
   Batch batch;
   golden_run.train->next_step(batch);
   REQUIRE(batch.batch == 4);
@@ -128,8 +88,12 @@ TEST_CASE("twenty AdamW steps equal the references, with and without clipping", 
   const bool is_clipped = GENERATE(false, true);
   const nlohmann::json references = read_json(*golden + "/reference.json");
   const nlohmann::json reference = references.at(is_clipped ? "adamw_20_steps_clipped" : "adamw_20_steps");
-  GoldenRun golden_run(*golden, "meta",
-                       is_clipped ? std::optional<double>(reference.at("clip_norm")) : std::nullopt);
+  SelfCommunicator self;
+  GoldenLayout layout;
+  if (is_clipped) {
+    layout.clip_norm = reference.at("clip_norm").get<double>();
+  }
+  GoldenRun golden_run(self, *golden, layout);
   SynchronousRun& run = *golden_run.run;
   if (!is_clipped) {
     check_relative(run.evaluate(*golden_run.eval).loss, reference.at("test_loss_before"));
