@@ -13,5 +13,6 @@ void add_convert_command(CLI::App& program);
 void add_tokenizer_command(CLI::App& program);
 void add_inspect_command(CLI::App& program);
 void add_verify_command(CLI::App& program);
+void add_bench_command(CLI::App& program);
 
 }  // namespace caravan::app

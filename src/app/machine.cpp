@@ -58,6 +58,11 @@ int default_threads() {
 
 }  // namespace
 
+int usable_core_count() {
+  const cpu_set_t mine = usable_cores();
+  return std::max(1, std::min(CPU_COUNT(&mine), static_cast<int>(cpu_quota().value_or(CPU_SETSIZE))));
+}
+
 void set_threads(std::optional<std::int64_t> wanted) {
   const char* blas = std::getenv("OPENBLAS_NUM_THREADS");
   const int from_environment = blas != nullptr ? std::atoi(blas) : 0;

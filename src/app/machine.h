@@ -15,6 +15,8 @@ namespace caravan::app {
 /// this process may use (by affinity and quota) divided by the ranks that share them. Collective.
 void set_threads(std::optional<std::int64_t> wanted);
 int threads();
+/// Cores that this process may use, by affinity and quota.
+int usable_core_count();
 /// The best backend there is.
 std::unique_ptr<Backend> make_backend();
 std::string host_name();

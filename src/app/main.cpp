@@ -26,7 +26,7 @@ constexpr const char* kOutputLost =
     "standard output could not be written to its end (disk full, or the reader is gone)";
 
 /// Commands that run on many ranks; every other one works on files alone.
-const std::set<std::string> kParallelCommands = {"train", "eval", "generate", "verify"};
+const std::set<std::string> kParallelCommands = {"train", "eval", "generate", "verify", "bench"};
 
 void add_commands(CLI::App& program) {
   add_train_command(program);
@@ -36,6 +36,7 @@ void add_commands(CLI::App& program) {
   add_tokenizer_command(program);
   add_inspect_command(program);
   add_verify_command(program);
+  add_bench_command(program);
 }
 
 /// The command line as main got it, and the MPI session that a parallel command starts.

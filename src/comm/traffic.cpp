@@ -32,6 +32,13 @@ TrafficCounter& TrafficCounter::operator+=(const TrafficCounter& other) {
   return *this;
 }
 
+Traffic& Traffic::operator+=(const Traffic& other) {
+  for (std::size_t i = 0; i < kCollectiveCount; ++i) {
+    counters.at(i) += other.counters.at(i);
+  }
+  return *this;
+}
+
 TrafficCounter Traffic::total() const {
   TrafficCounter sum;
   for (const TrafficCounter& counter : counters) {

@@ -28,4 +28,16 @@ std::vector<PartialGroup> MeshGroups::partial_groups() const {
   return groups;
 }
 
+Traffic MeshGroups::traffic() const {
+  Traffic sum;
+  for (const MeshAxis each :
+       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
+    sum += axis(each).traffic();
+  }
+  for (const Communicator* group : {data_.get(), fsdp_.get(), kv_copies_.get()}) {
+    sum += group->traffic();
+  }
+  return sum;
+}
+
 }  // namespace caravan

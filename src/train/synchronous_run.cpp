@@ -130,6 +130,11 @@ double SynchronousRun::gradients(const Batch& batch) {
   return trainer_->gradients(parts_of(batch), batch.valid_tokens);
 }
 
+Traffic SynchronousRun::traffic() const {
+  Traffic sum = groups_.traffic();
+  return sum += world_.traffic();
+}
+
 double SynchronousRun::loss_sum(const Batch& batch) {
   double sum = 0.0;
   for (const Batch& part : parts_of(batch)) {

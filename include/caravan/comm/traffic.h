@@ -48,6 +48,7 @@ struct Traffic {
     return counters.at(static_cast<std::size_t>(collective));
   }
   TrafficCounter total() const;
+  Traffic& operator+=(const Traffic& other);
 };
 
 }  // namespace caravan

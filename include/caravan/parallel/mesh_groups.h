@@ -21,6 +21,8 @@ class MeshGroups {
   Communicator& fsdp() const { return *fsdp_; }
   /// Who sums the gradients that are partial within tp.
   std::vector<PartialGroup> partial_groups() const;
+  /// What all groups of this rank have moved.
+  Traffic traffic() const;
 
  private:
   Mesh mesh_;

@@ -68,6 +68,8 @@ class SynchronousRun {
   Llama& model() { return *model_; }
   TrainingStore& store() { return *store_; }
   Communicator& world() { return world_; }
+  /// Everything this rank has moved over `world` and the groups made of it.
+  Traffic traffic() const;
 
  private:
   std::vector<Batch> parts_of(const Batch& batch) const {

@@ -1,0 +1,38 @@
+# caravan bench through the program.
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+sys.dont_write_bytecode = True
+
+from program import ProgramTest  # noqa: E402
+
+CONFIG = 2
+SMALL = ["bench", "tp-vs-ddp", "--steps", 3, "--batch", 8, "--hidden"]
+
+
+class TpVsDdp(ProgramTest):
+    def test_a_report_and_a_file_with_every_division(self):
+        for workload, hidden, divisions in [("linear", 64, ["TP", "TP+SP", "DDP", "FSDP"]),
+                                            ("block", 256, ["TP", "TP+SP", "DDP", "FSDP", "CP"])]:
+            with self.subTest(workload):
+                name = f"runs/{workload}.h5"
+                self.succeed(*SMALL, hidden, "--workload", workload, "--seq-len", 8, "--output", name, ranks=2)
+                report = (self.folder / "runs" / f"{workload}.md").read_text(encoding="utf-8")
+                for division in divisions:
+                    for ranks in (1, 2):
+                        self.assertEqual(report.count(f"| {division} | {ranks} |"), 2, report)
+                self.assertEqual("| CP |" in report, workload == "block")
+                self.assertEqual((self.folder / name).read_bytes()[:4], b"\x89HDF")
+
+    def test_what_cannot_be_measured(self):
+        self.expect_failure(CONFIG, "--hidden 100: must be a multiple of 64", *SMALL, 100)
+        self.expect_failure(CONFIG, "give a name that ends in .h5", *SMALL, 64, "--output", "x.txt")
+        (self.folder / "x.md").write_text("a report")
+        self.expect_failure(CONFIG, "--output x.md: exists already", *SMALL, 64, "--output", "x.h5", ranks=2)
+        self.succeed(*SMALL, 64, "--output", "x.h5", "--overwrite")
+
+
+if __name__ == "__main__":
+    unittest.main()
