@@ -1,6 +1,7 @@
 // caravan bench: what ways of dividing a training step cost and save.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>

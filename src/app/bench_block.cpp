@@ -1,9 +1,6 @@
 // A Llama block as caravan train runs it on a mesh.
-#include <fmt/format.h>
-
 #include "bench_workload.h"
 #include "caravan/core/counter_rng.h"
-#include "caravan/core/error.h"
 #include "caravan/data/packing.h"
 #include "caravan/federated/run_plan.h"
 #include "caravan/train/synchronous_run.h"
@@ -56,38 +53,6 @@ class Block final : public Workload {
 
 }  // namespace
 
-std::string division_name(Division division) {
-  switch (division) {
-    case Division::kTp:
-      return "TP";
-    case Division::kTpSp:
-      return "TP+SP";
-    case Division::kDdp:
-      return "DDP";
-    case Division::kFsdp:
-      return "FSDP";
-    case Division::kCp:
-      return "CP";
-  }
-  fail<InternalError>("no division {}", static_cast<int>(division));
-}
-
-ParallelSection mesh_of(Division division, int ranks) {
-  switch (division) {
-    case Division::kTp:
-      return {.dp_shard = 1, .tp = ranks, .sequence_parallel = false};
-    case Division::kTpSp:
-      return {.dp_shard = 1, .tp = ranks};
-    case Division::kDdp:
-      return {.dp_replicate = ranks, .dp_shard = 1};
-    case Division::kFsdp:
-      return {.dp_shard = ranks};
-    case Division::kCp:
-      return {.dp_shard = 1, .cp = ranks};
-  }
-  fail<InternalError>("no division {}", static_cast<int>(division));
-}
-
 ModelConfig block_model(const WorkloadSize& size) {
   ModelConfig model = *model_preset("tiny");
   model.hidden_size = size.hidden;
@@ -109,30 +74,9 @@ RunConfig block_config(const WorkloadSize& size, Division division, int ranks) {
   return config;
 }
 
-std::string division_problem(const WorkloadSize& size, Division division, int ranks) {
-  if (size.kind == WorkloadKind::kBlock) {
-    const MeshSizes sizes = resolve_mesh(mesh_of(division, ranks), ranks);
-    const auto problems = mesh_problems(block_config(size, division, ranks), block_model(size), sizes);
-    return problems.empty() ? "" : problems.front();
-  }
-  if (division == Division::kCp) {
-    return "without attention, context parallelism is DDP";
-  }
-  if (size.hidden % ranks != 0 || (division != Division::kTp && size.batch % ranks != 0)) {
-    return fmt::format("{} ranks do not divide hidden {} and batch {}", ranks, size.hidden, size.batch);
-  }
-  return "";
-}
-
 std::unique_ptr<Workload> make_block_workload(const WorkloadSize& size, Division division,
                                               Communicator& ranks, Backend& backend) {
   return std::make_unique<Block>(size, division, ranks, backend);
-}
-
-std::unique_ptr<Workload> make_workload(const WorkloadSize& size, Division division, Communicator& ranks,
-                                        Backend& backend) {
-  return size.kind == WorkloadKind::kLinear ? make_linear_workload(size, division, ranks, backend)
-                                            : make_block_workload(size, division, ranks, backend);
 }
 
 }  // namespace caravan::app

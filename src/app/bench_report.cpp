@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"

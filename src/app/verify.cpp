@@ -2,9 +2,9 @@
 // rank.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <optional>
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/comm/self_communicator.h"
@@ -98,7 +98,7 @@ std::unique_ptr<SynchronousRun> load_run(const RunConfig& config, const RunInput
   return run;
 }
 
-/// The next batch that has a target; empty when an epoch has none, which is told.
+/// The next batch that has a target. Throws IoError when an epoch has none.
 void next_batch(BatchLoader& loader, Batch& batch) {
   for (std::int64_t i = 0; i <= loader.max_batches_per_epoch(); ++i) {
     loader.next_step(batch);

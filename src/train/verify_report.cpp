@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "caravan/core/atomic_file.h"
 #include "caravan/io/hdf5_file.h"
