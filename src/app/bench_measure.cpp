@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <thread>
 
 #include "caravan/core/clock.h"
@@ -56,6 +57,33 @@ void count_step(Workload& workload, Communicator& ranks, Measurement& result) {
   result.memory_bytes = ranks.all_reduce_value(workload.memory_bytes(), ReduceOp::kMax);
 }
 
+/// Times `steps` steps, and gradients alone `more` times.
+void time_steps(Workload& workload, Communicator& ranks, std::int64_t steps, std::int64_t more,
+                Measurement& result) {
+  for (std::int64_t step = 0; step < steps; ++step) {
+    result.seconds.push_back(timed(ranks, [&] { workload.step(); }));
+  }
+  std::vector<double> without_update;
+  for (std::int64_t step = 0; step < more; ++step) {
+    without_update.push_back(timed(ranks, [&] { workload.gradients(); }));
+  }
+  take_slowest(ranks, result.seconds);
+  take_slowest(ranks, without_update);
+  result.update_seconds = std::max(0.0, percentile(result.seconds, 50) - percentile(without_update, 50));
+}
+
+/// Of the sum of `values` over the ranks; one more than `repetitions`, the first of which warms up.
+double median_sum(Communicator& ranks, std::span<float> values, int repetitions) {
+  const TensorView view(values.data(), DType::kFloat32, {static_cast<std::int64_t>(values.size())});
+  std::vector<double> seconds;
+  for (int i = 0; i <= repetitions; ++i) {
+    seconds.push_back(timed(ranks, [&] { ranks.all_reduce(view); }));
+  }
+  seconds.erase(seconds.begin());
+  take_slowest(ranks, seconds);
+  return percentile(seconds, 50);
+}
+
 }  // namespace
 
 double percentile(std::vector<double> values, double percent) {
@@ -85,21 +113,12 @@ Measurement measure(Communicator& world, int ranks, const WorkloadSize& size, Di
   }
   if (steps >= 2) {
     expected_seconds = world.all_reduce_value(expected_seconds, ReduceOp::kMax);
-    if (!takes_part) {
-      // A tenth less, so that nobody waits for sleepers.
-      sleep_through(0.9 * expected_seconds *
-                    static_cast<double>(steps + std::max<std::int64_t>(1, steps / 4)));
+    const std::int64_t more = std::max<std::int64_t>(1, steps / 4);  // without the update
+    if (takes_part) {
+      time_steps(*workload, *group, steps, more, result);
     } else {
-      for (std::int64_t step = 0; step < steps; ++step) {
-        result.seconds.push_back(timed(*group, [&] { workload->step(); }));
-      }
-      std::vector<double> without_update;
-      for (std::int64_t step = 0; step < std::max<std::int64_t>(1, steps / 4); ++step) {
-        without_update.push_back(timed(*group, [&] { workload->gradients(); }));
-      }
-      take_slowest(*group, result.seconds);
-      take_slowest(*group, without_update);
-      result.update_seconds = std::max(0.0, percentile(result.seconds, 50) - percentile(without_update, 50));
+      // A tenth less, so that nobody waits for sleepers.
+      sleep_through(0.9 * expected_seconds * static_cast<double>(steps + more));
     }
   }
   workload.reset();
@@ -108,25 +127,13 @@ Measurement measure(Communicator& world, int ranks, const WorkloadSize& size, Di
 }
 
 Link measure_link(Communicator& world) {
-  constexpr int kFew = 200;
-  constexpr int kMany = 10;
   constexpr std::int64_t kLarge = std::int64_t{1} << 22U;  // 16 MiB of float32
   const bool takes_part = world.rank() < 2;
   const auto pair = world.split(takes_part ? 0 : 1, world.rank());
   std::vector<double> sums = {0.0, 0.0};
   if (takes_part) {
     std::vector<float> values(static_cast<std::size_t>(kLarge), 0.0F);
-    const auto seconds_of = [&](std::int64_t count, int repetitions) {
-      std::vector<double> each;
-      for (int i = 0; i < repetitions + 1; ++i) {
-        each.push_back(
-            timed(*pair, [&] { pair->all_reduce(TensorView(values.data(), DType::kFloat32, {count})); }));
-      }
-      each.erase(each.begin());
-      take_slowest(*pair, each);
-      return percentile(each, 50);
-    };
-    sums = {seconds_of(1, kFew), seconds_of(kLarge, kMany)};
+    sums = {median_sum(*pair, {values.data(), 1}, 200), median_sum(*pair, values, 10)};
   } else {
     sleep_through(0.5);
   }

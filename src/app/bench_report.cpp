@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
@@ -93,20 +94,20 @@ constexpr std::array kColumns = {
 void write_table(Hdf5File& file, const std::string& group, const BenchResults& results,
                  const std::vector<Measurement>& rows) {
   file.create_group(group);
-  const auto column = [&]<class T>(T (*value)(const Measurement&)) {
-    std::vector<T> values(rows.size());
+  const auto column = [&](auto value) {
+    std::vector<std::invoke_result_t<decltype(value), const Measurement&>> values(rows.size());
     std::transform(rows.begin(), rows.end(), values.begin(), value);
     return values;
   };
   using Int = std::int64_t;
-  file.write(group + "/division", column(+[](const Measurement& m) { return division_name(m.division); }));
+  file.write(group + "/division", column([](const Measurement& m) { return division_name(m.division); }));
   file.write(group + "/times",
-             column(+[](const Measurement& m) { return std::string(source_name(m.source)); }));
-  file.write(group + "/ranks", column(+[](const Measurement& m) { return Int{m.ranks}; }));
-  file.write(group + "/rows", column(+[](const Measurement& m) { return m.batch; }));
-  file.write(group + "/messages", column(+[](const Measurement& m) { return m.calls; }));
-  file.write(group + "/sent_bytes", column(+[](const Measurement& m) { return m.sent_bytes; }));
-  file.write(group + "/memory_bytes", column(+[](const Measurement& m) { return m.memory_bytes; }));
+             column([](const Measurement& m) { return std::string(source_name(m.source)); }));
+  file.write(group + "/ranks", column([](const Measurement& m) { return Int{m.ranks}; }));
+  file.write(group + "/rows", column([](const Measurement& m) { return m.batch; }));
+  file.write(group + "/messages", column([](const Measurement& m) { return m.calls; }));
+  file.write(group + "/sent_bytes", column([](const Measurement& m) { return m.sent_bytes; }));
+  file.write(group + "/memory_bytes", column([](const Measurement& m) { return m.memory_bytes; }));
   for (const Column& each : kColumns) {
     std::vector<double> values(rows.size());
     std::transform(rows.begin(), rows.end(), values.begin(),

@@ -133,7 +133,7 @@ Hdf5File Hdf5File::create(const std::string& name) {
   silence_hdf5();
   Hdf5File result(name);
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_fapl_core(access.id(), kMemoryIncrementBytes, 0);
+  H5Pset_fapl_core(access.id(), kMemoryIncrementBytes, false);
   const hid_t file = H5Fcreate(kMemoryName, H5F_ACC_TRUNC, H5P_DEFAULT, access.id());
   result.file_ = Hdf5Handle(result.require(file, "create", "the file"), H5Fclose);
   return result;
@@ -148,7 +148,7 @@ Hdf5File Hdf5File::open(const std::string& path) {
   }
   check_seal(path, bytes);
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_fapl_core(access.id(), kMemoryIncrementBytes, 0);
+  H5Pset_fapl_core(access.id(), kMemoryIncrementBytes, false);
   if (H5Pset_file_image(access.id(), bytes.data(), bytes.size()) < 0) {
     result.fail_with_hdf5("open", "the file");
   }
@@ -372,7 +372,7 @@ std::string Hdf5File::text_attribute(const std::string& name) const {
   if (H5Tis_variable_str(stored.id()) > 0) {
     char* text = nullptr;
     require(H5Aread(attribute.id(), stored.id(), &text), "read attribute", name);
-    const std::string copy = text == nullptr ? "" : text;
+    std::string copy = text == nullptr ? "" : text;
     H5free_memory(text);
     return copy;
   }

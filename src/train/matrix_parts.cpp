@@ -1,10 +1,10 @@
 #include "caravan/train/matrix_parts.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <numeric>
+#include <span>
 
 #include "caravan/backend/buffer.h"
 #include "caravan/core/error.h"
@@ -61,42 +61,63 @@ double sum_squares(const TensorView& values) {
   });
 }
 
+std::uint32_t bits_of(float value) {
+  return std::bit_cast<std::uint32_t>(value);
+}
+std::uint64_t bits_of(double value) {
+  return std::bit_cast<std::uint64_t>(value);
+}
+
+struct Squares {
+  double difference = 0.0;
+  double expected = 0.0;
+};
+
+/// Adds what differs in one row, of which `expected` are the whole's elements from `part`'s first column on.
+template <class T>
+void compare_row(std::span<const T> values, std::span<const T> expected, std::int64_t row,
+                 std::int64_t first_column, PartDifference& result, Squares& squares) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto is = static_cast<double>(values[i]);
+    const auto should_be = static_cast<double>(expected[i]);
+    squares.expected += should_be * should_be;
+    if (bits_of(values[i]) == bits_of(expected[i])) {
+      continue;
+    }
+    if (result.unequal++ == 0) {
+      result.row = row;
+      result.column = first_column + static_cast<std::int64_t>(i);
+      result.value = is;
+      result.expected = should_be;
+    }
+    result.sum_absolute += std::abs(is - should_be);
+    squares.difference += (is - should_be) * (is - should_be);
+  }
+}
+
 template <class T>
 PartDifference compare(const MatrixPart& part, const TensorView& whole, double whole_rms) {
   const std::int64_t columns = columns_of(part.values);
   const std::int64_t whole_columns = columns_of(whole);
-  const T* value = part.values.data<T>();
+  const auto width = static_cast<std::size_t>(columns);
   PartDifference result;
-  double squares = 0.0;
-  double expected_squares = 0.0;
-  for (const std::int64_t row : part.rows) {
+  Squares squares;
+  for (std::size_t i = 0; i < part.rows.size(); ++i) {
+    const std::int64_t row = part.rows[i];
     if (row == MatrixPart::kNoRow) {
-      value += columns;
       continue;
     }
     CARAVAN_CHECK(row >= 0 && row < whole.dim(0) && part.first_column + columns <= whole_columns,
                   "row {}, columns {} + {} of {}", row, part.first_column, columns, whole.str());
-    const T* expected = whole.data<T>() + row * whole_columns + part.first_column;
-    for (std::int64_t column = 0; column < columns; ++column, ++value, ++expected) {
-      const auto is = static_cast<double>(*value);
-      const auto should_be = static_cast<double>(*expected);
-      expected_squares += should_be * should_be;
-      if (std::memcmp(value, expected, sizeof(T)) != 0) {
-        if (result.unequal++ == 0) {
-          result.row = row;
-          result.column = part.first_column + column;
-          result.value = is;
-          result.expected = should_be;
-        }
-        result.sum_absolute += std::abs(is - should_be);
-        squares += (is - should_be) * (is - should_be);
-      }
-    }
+    compare_row<T>({part.values.data<T>() + static_cast<std::int64_t>(i) * columns, width},
+                   {whole.data<T>() + row * whole_columns + part.first_column, width}, row, part.first_column,
+                   result, squares);
     result.compared += columns;
   }
-  if (result.unequal > 0 && squares != 0.0) {
+  if (squares.difference != 0.0) {
     const auto count = static_cast<double>(result.compared);
-    result.relative = std::sqrt(squares / count) / std::max(whole_rms, std::sqrt(expected_squares / count));
+    result.relative =
+        std::sqrt(squares.difference / count) / std::max(whole_rms, std::sqrt(squares.expected / count));
   }
   return result;
 }

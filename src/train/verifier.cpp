@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <ranges>
 
 #include "caravan/core/error.h"
 #include "top_tokens.h"
@@ -121,7 +120,7 @@ void Verifier::compare_models(const Batch& batch) {
 
 /// Unit by unit: of sharded weights no rank has more than a few at a time.
 void Verifier::compare_weights() {
-  for (Parameter& parameter : on_.mesh.model().parameters().all()) {
+  for (const Parameter& parameter : on_.mesh.model().parameters().all()) {
     const std::vector<int> group = {parameter.spec().group};
     const Lease lease(on_.mesh.store(), group);
     const TensorView whole =
@@ -167,7 +166,9 @@ void Verifier::compare_gradients(const Batch& batch) {
   }
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
   const double tolerance = tolerances_for(batch).gradient();
-  for (const Parameter& parameter : std::views::reverse(on_.mesh.model().parameters().all())) {
+  const auto& parameters = on_.mesh.model().parameters().all();
+  for (auto at = parameters.rbegin(); at != parameters.rend(); ++at) {
+    const Parameter& parameter = *at;
     const auto shard = std::find_if(shards.begin(), shards.end(), [&](const ParameterShard& candidate) {
       return candidate.parameter == &parameter;
     });
