@@ -167,6 +167,7 @@ void Verifier::compare_gradients(const Batch& batch) {
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
   const double tolerance = tolerances_for(batch).gradient();
   const auto& parameters = on_.mesh.model().parameters().all();
+  // NOLINTNEXTLINE(modernize-loop-convert): clang 14 does not compile std::views::reverse of a deque
   for (auto at = parameters.rbegin(); at != parameters.rend(); ++at) {
     const Parameter& parameter = *at;
     const auto shard = std::find_if(shards.begin(), shards.end(), [&](const ParameterShard& candidate) {
