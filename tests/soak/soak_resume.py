@@ -43,7 +43,7 @@ def random_layout(numbers, most_ranks):
         tp, cp = numbers.choice((1, 1, 2, 4, 8)), numbers.choice((1, 1, 2))
         replicate, shard = numbers.choice((1, 1, 2)), numbers.choice((1, 2, 3, 4))
         ranks = tp * cp * replicate * shard
-        if ranks <= most_ranks:
+        if ranks <= most_ranks and 12 % (replicate * shard) == 0:
             break
     rows = 12 // (replicate * shard)
     return ranks, dict(parallel__tp=tp, parallel__cp=cp, parallel__dp_replicate=replicate, parallel__dp_shard=shard,
