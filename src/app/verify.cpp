@@ -76,6 +76,12 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
   check_output(options, checked.output);
   const auto plan_for = [&](const ModelConfig& model) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
+    if (checked.sizes.pp > 1) {
+      fail<ConfigError>(
+          "caravan verify compares segments on ranks that have all layers, but parallel.pp is {}; set it to "
+          "1",
+          checked.sizes.pp);
+    }
     checked.one_rank = one_rank_config(config, checked.sizes);
     const VerifierBytes extra =
         verifier_bytes(SynchronousLayout(config, model, checked.sizes, 0),

@@ -143,6 +143,20 @@ void check_training(const RunConfig& config, std::vector<ConfigProblem>& problem
   }
 }
 
+void check_pipeline(const ParallelSection& parallel, std::vector<ConfigProblem>& problems) {
+  const bool is_interleaved = parallel.pipeline_schedule == PipelineSchedule::kInterleaved;
+  if (parallel.stages_per_rank > 1 && !is_interleaved) {
+    problems.push_back({"parallel.stages_per_rank",
+                        fmt::format("is {}, but the schedule {} has one stage per rank; leave it out, or set "
+                                    "parallel.pipeline_schedule to interleaved",
+                                    parallel.stages_per_rank, enum_name(parallel.pipeline_schedule))});
+  } else if (parallel.stages_per_rank == 1 && is_interleaved) {
+    problems.push_back({"parallel.stages_per_rank",
+                        "is 1, but the schedule interleaved is about several stages per rank; set it to 2 or "
+                        "more, or parallel.pipeline_schedule to 1f1b"});
+  }
+}
+
 /// A value that the chosen schedule never looks at is a mistake about the schedule.
 void check_schedule_keys(const ScheduleSection& schedule, std::vector<ConfigProblem>& problems) {
   if (schedule.decay_steps && schedule.name != LrSchedule::kWsd) {
@@ -211,6 +225,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_data(config, problems);
   check_step_size(config, problems);
   check_training(config, problems);
+  check_pipeline(config.parallel, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {

@@ -7,6 +7,7 @@
 #include "caravan/config/run_config_fields.h"
 #include "caravan/core/error.h"
 #include "caravan/federated/federated_run.h"
+#include "caravan/parallel/layer_assignment.h"
 #include "caravan/train/synchronous_run.h"
 
 namespace caravan {
@@ -47,8 +48,12 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
       {"activations", needs.step.saved_bytes},
       {"scratch", needs.step.scratch_bytes},
       {"rotary tables and batch",
-       needs.rope_bytes + DeviceBatch(counting, layout.limits.batch * layout.limits.seq_len).bytes()},
+       needs.rope_bytes + layout.batches_held() *
+                              DeviceBatch(counting, layout.limits.batch * layout.limits.seq_len).bytes()},
   };
+  if (layout.is_pipelined()) {
+    memory.categories.emplace_back("messages between stages", needs.step.message_bytes);
+  }
   return memory;
 }
 
@@ -94,6 +99,45 @@ std::vector<PlannedTensor> planned_tensors(const ModelConfig& model, ShardTable 
                        !spec.shard.cuts.empty()});
   }
   return tensors;
+}
+
+/// "1f1b, 4 micro-batches; layers of the stages: 5 5 5 1"
+std::string describe_pipeline(const RunConfig& config, const ModelConfig& model, const PipelineShape& shape) {
+  std::string text =
+      fmt::format("{}, {} micro-batches; layers of the stages:", enum_name(config.parallel.pipeline_schedule),
+                  shape.micro_batches);
+  for (const Range& layers : assign_layers(model.n_layers, shape.stages(), end_weights(model))) {
+    text += fmt::format(" {}", layers.size());
+  }
+  return text;
+}
+
+/// Plans a rank of every place on the axis pp, since stages differ; the plan is that of the largest.
+void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model, StepNeeds& needs) {
+  const MeshSizes sizes = resolve_mesh(config.parallel, plan.ranks);
+  plan.mesh = describe(sizes);
+  for (int stage = 0; stage < sizes.pp; ++stage) {
+    const auto rank = static_cast<int>(stage * (plan.ranks / sizes.pp));
+    const SynchronousLayout layout(config, model, sizes, rank);
+    const SynchronousNeeds needed = measure_synchronous(config, model, layout);
+    RankMemory memory = mesh_memory(layout, needed);
+    if (config.checkpoint.is_async) {
+      memory.categories.emplace_back("checkpoint to be written",
+                                     3 * needed.shard_elements * item_bytes(config.dtype));
+    }
+    if (stage == 0) {
+      plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
+      plan.rows_per_rank = layout.geometry.rows_per_rank;
+      plan.pipeline = layout.is_pipelined() ? describe_pipeline(config, model, layout.pipeline) : "";
+    } else if (memory.total() <= plan.aggregator.total()) {
+      continue;
+    }
+    needs = needed.step;
+    plan.largest_rank = rank;
+    plan.local_parameters = needed.shard_elements;
+    plan.aggregator = memory;
+  }
+  plan.trainer = plan.aggregator;
 }
 
 std::string describe_memory(const RankMemory& memory, const char* who) {
@@ -179,20 +223,7 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
   plan.parameters = parameter_count(model);
   StepNeeds needs;
   if (!is_federated) {
-    const MeshSizes sizes = resolve_mesh(config.parallel, ranks);
-    const SynchronousLayout layout(config, model, sizes, 0);
-    const SynchronousNeeds rank = measure_synchronous(config, model, layout);
-    needs = rank.step;
-    plan.mesh = describe(sizes);
-    plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
-    plan.local_parameters = rank.shard_elements;
-    plan.aggregator = mesh_memory(layout, rank);
-    if (config.checkpoint.is_async) {
-      plan.aggregator.categories.emplace_back("checkpoint to be written",
-                                              3 * rank.shard_elements * item_bytes(config.dtype));
-    }
-    plan.trainer = plan.aggregator;
-    plan.rows_per_rank = layout.geometry.rows_per_rank;
+    plan_mesh(plan, config, model, needs);
   } else {
     check_world_size(model, ranks);
     plan.tensors = planned_tensors(model, ShardTable::kFederated, at);
@@ -250,9 +281,13 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
                           tensor.is_split ? "" : "  (copy)");
     }
   }
+  if (!plan.pipeline.empty()) {
+    text += fmt::format("  pipeline: {}\n", plan.pipeline);
+  }
   const bool is_mesh = plan.ranks > 1 && !is_federated;
+  const std::string largest = fmt::format("rank {}, the largest", plan.largest_rank);
   text += describe_memory(plan.aggregator, plan.ranks == 1 ? "the rank"
-                                           : is_mesh       ? "rank 0, the largest"
+                                           : is_mesh       ? largest.c_str()
                                                            : "rank 0 (aggregator and trainer)");
   if (plan.ranks > 1 && is_federated) {
     text += describe_memory(plan.trainer, "every other rank");

@@ -1,5 +1,6 @@
 #include "caravan/model/parameter.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "caravan/core/counter_rng.h"
@@ -45,7 +46,9 @@ ShardSpec synchronous_cut(const std::string& name, const ModelConfig& config) {
     return {{}, {"sp"}};
   }
   if (name == "tok_embeddings.weight" || name == "output.weight") {
-    return {{{"tp", 0, 1}}, {}};
+    const bool is_shared = config.tie_embeddings;
+    return {{{"tp", 0, 1}},
+            is_shared ? std::vector<std::string>{"table_copies"} : std::vector<std::string>{}};
   }
   ShardSpec spec = block_cut(name, config, "tp", "kv");
   if (spec.is_split("kv")) {
@@ -95,6 +98,24 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable
     specs.push_back({name, parameter.shape, shard_of(name, config, table), group_of(name, config),
                      initial_deviation(name, config)});
   }
+  return specs;
+}
+
+std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable table,
+                                           const std::vector<Range>& stages) {
+  const auto any = [&](const auto& has_it) { return std::any_of(stages.begin(), stages.end(), has_it); };
+  const bool has_first = any([](const Range& layers) { return layers.begin == 0; });
+  const bool has_last = any([&](const Range& layers) { return layers.end == config.n_layers; });
+  std::vector<ParameterSpec> specs = parameter_table(config, table);
+  std::erase_if(specs, [&](const ParameterSpec& spec) {
+    if (spec.group == 0) {
+      return !has_first && !(has_last && config.tie_embeddings);
+    }
+    const std::int64_t layer = (spec.group - 1) / 2;  // of the head's group: the number of layers
+    return !(layer == config.n_layers ? has_last : any([&](const Range& layers) {
+      return layers.begin <= layer && layer < layers.end;
+    }));
+  });
   return specs;
 }
 

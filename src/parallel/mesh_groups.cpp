@@ -18,10 +18,13 @@ MeshGroups::MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordi
   fsdp_ = product(mesh_, world, {MeshAxis::kDpShard, MeshAxis::kCp});
   kv_copies_ =
       axis(MeshAxis::kTp).split(static_cast<int>(at.index("kv")), static_cast<int>(at.index("kv_copies")));
+  const std::int64_t stage = at.index("pp");
+  const bool is_end = stage == 0 || stage + 1 == at.count("pp");
+  table_copies_ = axis(MeshAxis::kPp).split(is_end ? 0 : 1, static_cast<int>(stage));
 }
 
 std::vector<PartialGroup> MeshGroups::partial_groups() const {
-  std::vector<PartialGroup> groups = {{"kv_copies", kv_copies_.get()}};
+  std::vector<PartialGroup> groups = {{"kv_copies", kv_copies_.get()}, {"table_copies", table_copies_.get()}};
   if (cuts_sequence_) {
     groups.push_back({"sp", &axis(MeshAxis::kTp)});
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "caravan/core/error.h"
+#include "caravan/parallel/layer_assignment.h"
 
 namespace caravan {
 namespace {
@@ -61,6 +62,32 @@ void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<st
         fmt::format("parallel.tp is {}: more ranks than the model has MLP rows ({}) or tokens ({})", tp,
                     model.intermediate_size, model.vocab_size));
   }
+}
+
+void check_pipeline_axis(const ParallelSection& parallel, const ModelConfig& model, const MeshSizes& sizes,
+                         std::vector<std::string>& problems) {
+  const std::int64_t per_rank = parallel.stages_per_rank;
+  if (sizes.pp == 1 && per_rank > 1) {
+    problems.push_back(
+        fmt::format("parallel.stages_per_rank is {}, but parallel.pp is 1: nothing is cut into stages; set "
+                    "parallel.pp to "
+                    "2 or more",
+                    per_rank));
+  } else if (sizes.pp * per_rank > model.n_layers) {
+    problems.push_back(fmt::format(
+        "parallel.pp is {}{}: {} stages, but the model has only {} layer{}; use at most {} stages", sizes.pp,
+        per_rank > 1 ? fmt::format(" and parallel.stages_per_rank {}", per_rank) : "", sizes.pp * per_rank,
+        model.n_layers, model.n_layers == 1 ? "" : "s", model.n_layers));
+  }
+}
+
+/// The most samples of `rows` at a time that make equal micro-batches, at least `wanted` of them.
+std::int64_t largest_micro_batch(std::int64_t rows, std::int64_t wanted) {
+  std::int64_t size = std::max<std::int64_t>(1, rows / wanted);
+  while (rows % size != 0) {
+    --size;
+  }
+  return size;
 }
 
 void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<std::string>& problems) {
@@ -122,12 +149,7 @@ MeshSizes resolve_mesh(const ParallelSection& parallel, std::int64_t ranks) {
 std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfig& model,
                                        const MeshSizes& sizes) {
   std::vector<std::string> problems;
-  if (sizes.pp > 1) {
-    problems.push_back(
-        fmt::format("parallel.pp is {}, but pipeline stages do not run in this version; set it to 1 and use "
-                    "the other axes",
-                    sizes.pp));
-  }
+  check_pipeline_axis(config.parallel, model, sizes, problems);
   check_tensor_axis(model, sizes.tp, problems);
   check_batch(config, sizes, problems);
   return problems;
@@ -153,6 +175,8 @@ Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig&
     axes.push_back({"sp", at(MeshAxis::kTp), sizes.tp});
   }
   axes.push_back({"fsdp", at(MeshAxis::kDpShard) * sizes.cp + at(MeshAxis::kCp), sizes.dp_shard * sizes.cp});
+  const std::int64_t stage = at(MeshAxis::kPp);
+  axes.push_back({"table_copies", stage > 0 && stage + 1 == sizes.pp ? 1 : 0, std::min(sizes.pp, 2)});
   return Coordinates(std::move(axes));
 }
 
@@ -163,12 +187,33 @@ BatchGeometry batch_geometry(const RunConfig& config, const MeshSizes& sizes) {
                          ? *config.training.batch_size_per_rank * batch.data_ranks
                          : config.training.batch_size.value_or(kDefaultBatch);
   batch.rows_per_rank = batch.batch_size / batch.data_ranks;
-  batch.micro_batch = config.training.micro_batch.value_or(std::max<std::int64_t>(batch.rows_per_rank, 1));
+  batch.micro_batch =
+      config.training.micro_batch.value_or(largest_micro_batch(batch.rows_per_rank, sizes.pp));
   batch.context_ranks = sizes.cp;
   // Zig-zag gives every rank two pieces of a row; cutting the stream needs a multiple of tp of each part.
   batch.token_multiple = (sizes.cp > 1 ? std::int64_t{2} * sizes.cp : 1) *
                          (cuts_sequence(config.parallel, sizes) ? sizes.tp : 1);
   return batch;
+}
+
+PipelineShape pipeline_shape(const RunConfig& config, const MeshSizes& sizes) {
+  const BatchGeometry batch = batch_geometry(config, sizes);
+  return {.schedule = config.parallel.pipeline_schedule,
+          .ranks = sizes.pp,
+          .chunks = static_cast<int>(config.parallel.stages_per_rank),
+          .micro_batches = std::max<std::int64_t>(1, batch.rows_per_rank / batch.micro_batch)};
+}
+
+std::vector<Range> stages_of_rank(const ModelConfig& model, const PipelineShape& pipeline,
+                                  std::int64_t rank) {
+  std::vector<Range> mine;
+  if (pipeline.ranks > 1) {
+    const std::vector<Range> all = assign_layers(model.n_layers, pipeline.stages(), end_weights(model));
+    for (int stage = static_cast<int>(rank); stage < pipeline.stages(); stage += pipeline.ranks) {
+      mine.push_back(all[static_cast<std::size_t>(stage)]);
+    }
+  }
+  return mine;
 }
 
 std::string describe(const MeshSizes& sizes) {

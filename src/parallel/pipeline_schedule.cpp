@@ -149,4 +149,20 @@ PipelinePlan make_pipeline(const PipelineShape& shape) {
   return plan;
 }
 
+int most_slots(const PipelineShape& shape, int rank) {
+  int most = 0;
+  const auto consider = [&](std::int64_t micro_batches) {
+    PipelineShape smaller = shape;
+    smaller.micro_batches = micro_batches;
+    most = std::max(most, make_pipeline(smaller).slots.at(static_cast<std::size_t>(rank)));
+  };
+  // More micro-batches need no fewer slots, but that interleaved's groups are largest with 2p − 1 of them.
+  for (std::int64_t count = 1; count <= std::min<std::int64_t>(shape.micro_batches, 2 * shape.ranks);
+       ++count) {
+    consider(count);
+  }
+  consider(shape.micro_batches);
+  return most;
+}
+
 }  // namespace caravan

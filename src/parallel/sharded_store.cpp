@@ -97,7 +97,7 @@ void ShardedStore::list_shards(const Coordinates& at) {
           {&parameter, region,
            values_ ? in_pack(unit.value_pack) : parameter.stored_value().rows(rows.begin, rows.end),
            grads_ ? in_pack(unit.grad_pack) : parameter.stored_grad().rows(rows.begin, rows.end),
-           is_first_replica && is_first_tensor_copy(parameter.spec().shard, at)});
+           is_first_replica && is_first_copy_in_model(parameter.spec().shard, at)});
     }
   }
 }
@@ -268,6 +268,9 @@ void ShardedStore::publish_values(Context& /*ctx*/) {
   }
   const std::int64_t members = ranks_.fsdp.size();
   for (const Unit& each : units_) {
+    if (each.pieces.empty()) {
+      continue;  // a group of another pipeline stage
+    }
     const TensorView mine = flat(reduced_, each.pack_items);
     const TensorView all = flat(gather_staging_, members * each.pack_items);
     pack(each, false, ranks_.fsdp.rank(), mine);

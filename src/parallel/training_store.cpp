@@ -12,6 +12,20 @@ bool is_partial_over(const ParameterShard& shard, const std::string& axis) {
   return shard.parameter->is_trainable() && std::find(axes.begin(), axes.end(), axis) != axes.end();
 }
 
+/// The gradient that is partial over `axis`, when there is just one.
+const TensorView* only_partial(const std::vector<ParameterShard>& shards, const std::string& axis) {
+  const TensorView* only = nullptr;
+  for (const ParameterShard& shard : shards) {
+    if (is_partial_over(shard, axis)) {
+      if (only != nullptr) {
+        return nullptr;
+      }
+      only = &shard.grad;
+    }
+  }
+  return only;
+}
+
 /// From the first to the last gradient of a group, padding between tensors included: they lie side by side.
 TensorView flat_gradients(const std::vector<const Parameter*>& group) {
   const TensorView first = group.front()->stored_grad();
@@ -35,6 +49,10 @@ void TrainingStore::reduce_partial_gradients(Context& ctx, const std::vector<Par
     if (group.ranks->size() == 1 || count == 0) {
       continue;
     }
+    if (const TensorView* only = only_partial(shards_, group.axis)) {  // a vocabulary's table may be large
+      group.ranks->all_reduce(*only);
+      continue;
+    }
     const ArenaScope scope(ctx.scratch);
     const TensorView packed = ctx.allocate("partial gradients", {count});
     const auto visit = [&](const auto& move) {
@@ -53,7 +71,11 @@ void TrainingStore::reduce_partial_gradients(Context& ctx, const std::vector<Par
   }
 }
 
-bool is_first_tensor_copy(const ShardSpec& spec, const Coordinates& at) {
+bool is_first_copy_in_model(const ShardSpec& spec, const Coordinates& at) {
+  const auto& axes = spec.partial_axes;
+  if (at.index("table_copies") > 0 && std::find(axes.begin(), axes.end(), "table_copies") != axes.end()) {
+    return false;
+  }
   if (spec.is_split("tp")) {
     return true;
   }
@@ -65,7 +87,7 @@ DataParallelStore::DataParallelStore(ParameterSet& parameters, Communicator& dat
     : parameters_(parameters), data_(data), partial_(std::move(partial)), leases_(parameters) {
   shards_ = whole_shards(parameters);
   for (ParameterShard& shard : shards_) {
-    shard.is_first_copy = data.rank() == 0 && is_first_tensor_copy(shard.parameter->spec().shard, at);
+    shard.is_first_copy = data.rank() == 0 && is_first_copy_in_model(shard.parameter->spec().shard, at);
   }
   if (data.size() == 1) {
     return;

@@ -1,8 +1,6 @@
 #include "caravan/train/executor.h"
 
-#include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "caravan/ops/elementwise.h"
 
@@ -10,16 +8,6 @@ namespace caravan {
 namespace {
 
 constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max() / 4;
-
-double sum_on_host(const TensorView& losses) {
-  if (losses.dtype() == DType::kFloat64) {
-    const auto* values = losses.data<double>();
-    return std::accumulate(values, values + losses.numel(), 0.0);
-  }
-  const auto* values = losses.data<float>();
-  return std::accumulate(values, values + losses.numel(), 0.0,
-                         [](double sum, float value) { return sum + static_cast<double>(value); });
-}
 
 }  // namespace
 
@@ -31,27 +19,14 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
     : model_(model),
       backend_(backend),
       local_store_(model.parameters()),
-      store_(store != nullptr ? *store : local_store_),
+      groups_(model, store != nullptr ? *store : local_store_),
       limits_(limits),
       device_batch_(backend, limits.batch * limits.seq_len),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)) {
   for (const auto& segment : model.segments()) {
     saved_.push_back(segment->make_saved());
-    groups_.push_back(segment->groups());
   }
-  head_groups_ = model.head().groups();
-  const auto note_user = [&](const std::vector<int>& groups, std::size_t user) {
-    for (const int group : groups) {
-      const auto index = static_cast<std::size_t>(group);
-      first_user_.resize(std::max(first_user_.size(), index + 1), std::numeric_limits<std::size_t>::max());
-      first_user_[index] = std::min(first_user_[index], user);
-    }
-  };
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    note_user(groups_[i], i);
-  }
-  note_user(head_groups_, groups_.size());
 }
 
 StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
@@ -63,9 +38,9 @@ StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layo
 
 StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limits& limits,
                             ParamStore* store) {
-  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, {}}, store);
+  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, 0, {}}, store);
   executor.run_on_shapes(limits.pass);
-  StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), counting.work()};
+  StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), 0, counting.work()};
   if (limits.pass == Pass::kForwardBackward) {
     // The same executor evaluates as well, and inference keeps in scratch what training keeps in the saved
     // arena.
@@ -77,7 +52,7 @@ StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limit
 
 void Executor::run_on_shapes(Pass pass) {
   const TokenBatch tokens = device_batch_.shape(limits_.batch, limits_.seq_len);
-  Context ctx = context();
+  Context ctx = context(nullptr);
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
   if (pass == Pass::kForwardBackward) {
@@ -100,63 +75,43 @@ Shape Executor::stream_shape(const TokenBatch& tokens) const {
   return {model_.ports().boundary.stream_tokens(tokens.n_tokens()), model_.config().hidden_size};
 }
 
-void Executor::prefetch(const std::vector<int>& groups, LeaseUse use) {
-  for (const int group : groups) {
-    store_.prefetch(group, use);
-  }
-}
-
-/// After the backward of `user` (a segment, or the head after the last): tells the store of the groups that
-/// no earlier segment uses.
-void Executor::commit(const std::vector<int>& groups, std::size_t user, MicroBatch micro_batch) {
-  for (const int group : groups) {
-    if (first_user_[static_cast<std::size_t>(group)] == user) {
-      store_.commit(group, micro_batch);
-    }
-  }
-}
-
 void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                                 MicroBatch micro_batch) {
   ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", stream_shape(tokens))};
   const TensorView g = ctx.allocate("stream gradient", stream_shape(tokens));
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Lease lease(store_, groups_[i]);
-    if (i + 1 < segments.size()) {
-      prefetch(groups_[i + 1], LeaseUse::kForward);
-    } else {
-      prefetch(head_groups_, LeaseUse::kBackward);
-    }
+    const Lease lease = groups_.lease(i, LeaseUse::kForward);
+    groups_.prefetch(i + 1, i + 1 < segments.size() ? LeaseUse::kForward : LeaseUse::kBackward);
     saved_[i]->begin(&saved_arena_, limits_.policy);
     const ArenaScope scope(ctx.scratch);
     segments[i]->forward(ctx, tokens, stream, *saved_[i]);
     saved_[i]->forget_scratch();
   }
   {
-    const Lease lease(store_, head_groups_, LeaseUse::kBackward);
-    prefetch(groups_.back(), LeaseUse::kBackward);
+    const Lease lease = groups_.lease(groups_.head(), LeaseUse::kBackward);
+    groups_.prefetch(segments.size() - 1, LeaseUse::kBackward);
     model_.head().loss_and_backward(ctx, tokens, stream, losses, g);
   }
-  commit(head_groups_, segments.size(), micro_batch);
+  groups_.commit(groups_.head(), micro_batch);
   for (std::size_t i = segments.size(); i-- > 0;) {
     {
-      const Lease lease(store_, groups_[i], LeaseUse::kBackward);
+      const Lease lease = groups_.lease(i, LeaseUse::kBackward);
       if (i > 0) {
-        prefetch(groups_[i - 1], LeaseUse::kBackward);
+        groups_.prefetch(i - 1, LeaseUse::kBackward);
       }
       segments[i]->backward(ctx, tokens, g, *saved_[i]);
       saved_[i]->finish();
     }
-    commit(groups_[i], i, micro_batch);
+    groups_.commit(i, micro_batch);
   }
 }
 
 void Executor::forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream) {
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
-    const Lease lease(store_, groups_[i]);
-    prefetch(i + 1 < segments.size() ? groups_[i + 1] : head_groups_, LeaseUse::kForward);
+    const Lease lease = groups_.lease(i, LeaseUse::kForward);
+    groups_.prefetch(i + 1, LeaseUse::kForward);
     saved_[i]->begin(nullptr, SavePolicy::inference());
     const ArenaScope scope(ctx.scratch);
     segments[i]->forward(ctx, tokens, stream, *saved_[i]);
@@ -168,14 +123,14 @@ void Executor::loss(Context& ctx, const TokenBatch& tokens, const TensorView& lo
   ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),
                         .delta = ctx.allocate("delta", stream_shape(tokens))};
   forward(ctx, tokens, stream);
-  const Lease lease(store_, head_groups_);
+  const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);
   model_.head().loss(ctx, tokens, stream, losses);
 }
 
 double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens, MicroBatch micro_batch) {
   CARAVAN_CHECK(limits_.pass == Pass::kForwardBackward, "this executor was built for the forward pass only");
   const TokenBatch tokens = device_batch_.upload(batch);
-  Context ctx = context();
+  Context ctx = context(nullptr);
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
@@ -185,7 +140,7 @@ double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens,
 
 double Executor::loss(const Batch& batch) {
   const TokenBatch tokens = device_batch_.upload(batch);
-  Context ctx = context();
+  Context ctx = context(nullptr);
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
   loss(ctx, tokens, losses);
@@ -194,7 +149,7 @@ double Executor::loss(const Batch& batch) {
 
 std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std::int64_t end) {
   const TokenBatch tokens = device_batch_.upload(batch);
-  Context ctx = context();
+  Context ctx = context(nullptr);
   const std::int64_t vocab = model_.head().columns();
   std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
   const ArenaScope scope(scratch_arena_);
@@ -202,17 +157,36 @@ std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std
                         .delta = ctx.allocate("delta", stream_shape(tokens))};
   forward(ctx, tokens, stream);
   const TensorView logits = ctx.allocate("logits", {end - begin, vocab});
-  const Lease lease(store_, head_groups_);
+  const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);
   model_.head().logits(ctx, stream, begin, end, logits);
   copy(ctx, {.from = logits, .to = TensorView(result.data(), DType::kFloat64, logits.shape())});
   return result;
 }
 
-void Executor::observe(const Batch& batch, Trace& trace) {
-  const TokenBatch tokens = device_batch_.upload(batch);
-  Context ctx = context(&trace);
-  const ArenaScope scope(scratch_arena_);
-  loss(ctx, tokens, ctx.allocate("losses", {tokens.n_tokens()}));
+double Executor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
+    sum += forward_backward(micro_batches[i], valid_tokens,
+                            i + 1 == micro_batches.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
+  }
+  return sum;
+}
+
+double Executor::loss_sum(std::span<const Batch> micro_batches) {
+  double sum = 0.0;
+  for (const Batch& batch : micro_batches) {
+    sum += loss(batch);
+  }
+  return sum;
+}
+
+void Executor::observe_forward(std::span<const Batch> micro_batches, Trace& trace) {
+  for (const Batch& batch : micro_batches) {
+    const TokenBatch tokens = device_batch_.upload(batch);
+    Context ctx = context(&trace);
+    const ArenaScope scope(scratch_arena_);
+    loss(ctx, tokens, ctx.allocate("losses", {tokens.n_tokens()}));
+  }
 }
 
 }  // namespace caravan

@@ -68,7 +68,7 @@ std::vector<SegmentOutput> trace_outputs(SynchronousRun& run, const Batch& batch
   OutputTrace trace(run.model().config().tie_embeddings ? "tok_embeddings.weight" : "output.weight");
   for (const Batch& part : micro_batches(batch, layout.geometry, batch_place(layout.at), pad_id)) {
     trace.begin_pass();
-    run.trainer().executor().observe(part, trace);
+    run.trainer().steps_executor().observe_forward({&part, 1}, trace);
   }
   return std::move(trace.outputs());
 }

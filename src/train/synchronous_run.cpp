@@ -4,6 +4,7 @@
 
 #include "caravan/comm/counting_communicator.h"
 #include "caravan/core/error.h"
+#include "caravan/train/pipeline_executor.h"
 
 namespace caravan {
 namespace {
@@ -11,6 +12,15 @@ namespace {
 /// Copies of the weights are divided; context ranks divide them too, as they hold the same.
 bool is_sharded(const MeshSizes& sizes) {
   return sizes.dp_shard > 1;
+}
+
+/// `sizes`, when model and batch can have them.
+const MeshSizes& possible(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes) {
+  if (const auto problems = mesh_problems(config, model, sizes); !problems.empty()) {
+    fail<ConfigError>("this run cannot be laid out on the mesh ({}): {}", describe(sizes),
+                      fmt::join(problems, "; "));
+  }
+  return sizes;
 }
 
 struct StoreRanks {
@@ -38,9 +48,10 @@ std::unique_ptr<TrainingStore> make_store(ParameterSet& parameters, const RunCon
 
 SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig& model_config,
                                      const MeshSizes& mesh_sizes, int rank)
-    : sizes(mesh_sizes),
+    : sizes(possible(config, model_config, mesh_sizes)),
       at(mesh_coordinates(config.parallel, model_config, mesh_sizes, rank)),
       geometry(batch_geometry(config, mesh_sizes)),
+      pipeline(pipeline_shape(config, mesh_sizes)),
       model{.table = ShardTable::kSynchronous,
             .at = at,
             .dtype = config.dtype,
@@ -48,16 +59,12 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
                                                 : Gradients::kAllocated,
             .values = is_sharded(mesh_sizes) ? ShardedStore::values(config.parallel.zero_stage)
                                              : Values::kAllocated,
-            .positions = config.data.max_seq_len},
+            .positions = config.data.max_seq_len,
+            .stages = stages_of_rank(model_config, pipeline, at.index("pp"))},
       limits{.batch = geometry.micro_batch,
              .seq_len = geometry.local_seq_len(config.data.max_seq_len - 1),
              .pass = Pass::kForwardBackward,
-             .policy = save_policy(config.training.recompute)} {
-  if (const auto problems = mesh_problems(config, model_config, sizes); !problems.empty()) {
-    fail<ConfigError>("this run cannot be laid out on the mesh ({}): {}", describe(sizes),
-                      fmt::join(problems, "; "));
-  }
-}
+             .policy = save_policy(config.training.recompute)} {}
 
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
                                      const SynchronousLayout& layout) {
@@ -65,6 +72,7 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
     return CountingCommunicator(static_cast<int>(layout.at.index(axis)),
                                 static_cast<int>(layout.at.count(axis)));
   };
+  CountingCommunicator pp = counting_group("pp");
   CountingCommunicator tp = counting_group("tp");
   CountingCommunicator cp = counting_group("cp");
   CountingCommunicator fsdp = counting_group("fsdp");
@@ -78,7 +86,9 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
   Llama model(model_config, layout.model, counting, ports.ports());
   const auto store = make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, counting);
   SynchronousNeeds needs;
-  needs.step = Executor::measure(model, counting, layout.limits, store.get());
+  needs.step = layout.is_pipelined()
+                   ? PipelineExecutor::measure(model, counting, {layout.limits, layout.pipeline, pp, *store})
+                   : Executor::measure(model, counting, layout.limits, store.get());
   needs.value_bytes = model.parameters().value_bytes();
   needs.gradient_bytes = model.parameters().grad_bytes();
   needs.rope_bytes = model.rope_bytes();
@@ -104,20 +114,29 @@ SynchronousRun::SynchronousRun(const Setup& setup)
           model_->parameters(), setup.config, layout_,
           {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate), groups_.partial_groups()},
           setup.backend)) {
-  trainer_ = std::make_unique<Trainer>(
-      *model_, setup.backend,
-      Trainer::Options{.limits = layout_.limits,
-                       .optimizer = adamw_options(setup.config.optimizer),
-                       .clip_norm = setup.config.training.clip_norm},
-      Trainer::Together{.world = world_,
-                        .store = *store_,
-                        .needs = measure_synchronous(setup.config, setup.model, layout_).step,
-                        .counts_loss = layout_.at.index("tp") == 0});
+  const StepNeeds needs = measure_synchronous(setup.config, setup.model, layout_).step;
+  std::unique_ptr<StepExecutor> executor;
+  if (layout_.is_pipelined()) {
+    executor = std::make_unique<PipelineExecutor>(
+        *model_, setup.backend,
+        PipelineExecutor::Setup{layout_.limits, layout_.pipeline, groups_.axis(MeshAxis::kPp), *store_},
+        needs);
+  } else {
+    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs, store_.get());
+  }
+  trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
+                                       Trainer::Options{.limits = layout_.limits,
+                                                        .optimizer = adamw_options(setup.config.optimizer),
+                                                        .clip_norm = setup.config.training.clip_norm},
+                                       Trainer::Together{.world = world_,
+                                                         .store = *store_,
+                                                         .executor = std::move(executor),
+                                                         .counts_loss = layout_.at.index("tp") == 0});
 }
 
 void SynchronousRun::load(
     const std::function<void(const Context&, const std::vector<ParameterShard>&)>& fill) {
-  Context ctx = trainer_->executor().context();
+  Context ctx = trainer_->steps_executor().context();
   fill(ctx, store_->shards());
   store_->publish_values(ctx);
 }
@@ -136,10 +155,7 @@ Traffic SynchronousRun::traffic() const {
 }
 
 double SynchronousRun::loss_sum(const Batch& batch) {
-  double sum = 0.0;
-  for (const Batch& part : parts_of(batch)) {
-    sum += trainer_->executor().loss(part);
-  }
+  const double sum = trainer_->steps_executor().loss_sum(parts_of(batch));
   return world_.all_reduce_value(layout_.at.index("tp") == 0 ? sum : 0.0);
 }
 

@@ -71,28 +71,29 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       world_(alone_->self),
       store_(alone_->store),
       counts_loss_(true),
-      executor_(model, backend, options.limits),
+      executor_(std::make_unique<Executor>(model, backend, options.limits)),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
 
-Trainer::Trainer(Llama& model, Backend& backend, const Options& options, const Together& together)
+Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together together)
     : options_(options),
       world_(together.world),
       store_(together.store),
       counts_loss_(together.counts_loss),
-      executor_(model, backend, options.limits, together.needs, &together.store),
+      executor_(std::move(together.executor)),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
 
 Trainer::~Trainer() = default;
 
+Executor& Trainer::executor() {
+  auto* whole = dynamic_cast<Executor*>(executor_.get());
+  CARAVAN_CHECK(whole != nullptr, "the model is cut into pipeline stages");
+  return *whole;
+}
+
 Trainer::Totals Trainer::run(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
-  Context ctx = executor_.context();
+  Context ctx = executor_->context();
   store_.zero_gradients(ctx);
-  double loss = 0.0;
-  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    loss += executor_.forward_backward(
-        micro_batches[i], valid_tokens,
-        i + 1 == micro_batches.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
-  }
+  const double loss = executor_->add_gradients(micro_batches, valid_tokens);
   store_.finish_gradients(ctx);
   std::array<double, 2> totals = {counts_loss_ ? loss : 0.0, sum_squares_of_gradients(ctx, store_.shards())};
   world_.all_reduce(TensorView(totals.data(), DType::kFloat64, {2}));
@@ -121,7 +122,7 @@ StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t vali
   if (!std::isfinite(result.grad_norm)) {
     fail_not_finite(micro_batches, "gradient norm", result.grad_norm);
   }
-  Context ctx = executor_.context();
+  Context ctx = executor_->context();
   optimizer_.step(ctx, lr, clip_factor(result.grad_norm, options_.clip_norm));
   store_.publish_values(ctx);
   result.updated = true;
@@ -140,9 +141,7 @@ std::string Trainer::find_culprit(std::span<const Batch> micro_batches) {
   // The forward pass is run again by all ranks of a mesh or by none: its ports exchange.
   if (world_.all_reduce_value(std::int64_t{culprit.empty() ? 0 : 1}, ReduceOp::kMax) == 0) {
     FirstNotFinite trace;
-    for (const Batch& batch : micro_batches) {
-      executor_.observe(batch, trace);
-    }
+    executor_->observe_forward(micro_batches, trace);
     culprit = trace.name();
   }
   // The backward pass runs from the last parameter to the first, and what it meets spoils everything before

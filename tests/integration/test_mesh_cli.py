@@ -30,6 +30,11 @@ class SameRun(ProgramTest):
             ("cp", 2, dict(parallel__cp=2, parallel__context="ring", data__pack="false")),
             ("hsdp", 4, dict(parallel__dp_replicate=2, training__micro_batch=1)),
             ("tp_fsdp", 4, dict(parallel__tp=2, parallel__zero_stage=2, training__recompute="full")),
+            # Rows of 4 in micro-batches of 2; the last step has one row and so one micro-batch.
+            ("pp", 2, dict(parallel__pp=2)),
+            ("pp_zero", 2, dict(parallel__pp=2, parallel__pipeline_schedule="zero_bubble", training__micro_batch=1)),
+            ("pp_fsdp", 4, dict(parallel__pp=2, parallel__pipeline_schedule="gpipe", training__recompute="selective")),
+            ("pp_tp", 4, dict(parallel__pp=2, parallel__tp=2)),
         ]:
             with self.subTest(name):
                 self.train(ranks=ranks, output__dir=name, **PLAIN, **mesh)
@@ -40,16 +45,21 @@ class SameRun(ProgramTest):
         same = dict(mode="synchronous", training__steps=1, optimizer__lr="1e-300", optimizer__weight_decay=0)
         self.train(output__dir="one", **same)
         self.train(ranks=4, output__dir="four", parallel__tp=2, **same)
+        self.train(ranks=2, output__dir="stages", parallel__pp=2, **same)
         ours = tensors_of_pth(self.checkpoint(1, "four") / "consolidated.00.pth")
         theirs = tensors_of_pth(self.checkpoint(1, "one") / "consolidated.00.pth")
         self.assertGreaterEqual(len(ours), 20)
         self.assertEqual(ours, theirs)
+        self.assertEqual(tensors_of_pth(self.checkpoint(1, "stages") / "consolidated.00.pth"), theirs)
         self.succeed("eval", "--checkpoint", self.checkpoint(1, "four"), "--data", "eval.jsonl")
 
     def test_the_plan_names_the_mesh(self):
         result = self.train("--dry-run", ranks=2, mode="synchronous", parallel__tp=2)
         self.assertIn("plan: synchronous on 2 ranks (tp 2)", result.out)
         self.assertIn("[128, 64]", result.out)  # half of the embedding's 256 rows
+        stages = self.train("--dry-run", ranks=2, mode="synchronous", parallel__pp=2)
+        self.assertIn("pipeline: 1f1b, 2 micro-batches; layers of the stages: 1 1", stages.out)
+        self.assertIn("messages between stages", stages.out)
         alone = self.train("--dry-run", mode="synchronous", parallel__tp=2)
         self.assertEqual(alone.out.splitlines()[1:], result.out.splitlines()[1:])
 
@@ -71,7 +81,20 @@ class ImpossibleMeshes(ProgramTest):
         self.refuse_mesh("training.batch_size is 3, which dp_replicate · dp_shard = 2 does not divide; use 4",
                          training__batch_size=3)
         self.refuse_mesh("training.micro_batch is 4, which does not divide the 2 samples", training__micro_batch=4)
-        self.refuse_mesh("parallel.pp is 2, but pipeline stages do not run in this version", parallel__pp=2)
+
+    def test_pipelines(self):
+        self.refuse_mesh("parallel.pp is 3: 3 stages, but the model has only 2 layers; use at most 2 stages", ranks=3,
+                         parallel__pp=3)
+        self.refuse_mesh("parallel.pp is 2 and parallel.stages_per_rank 2: 4 stages, but the model has only 2 layers",
+                         parallel__pp=2, parallel__stages_per_rank=2, parallel__pipeline_schedule="interleaved")
+        self.refuse_mesh("parallel.stages_per_rank is 2, but parallel.pp is 1", parallel__stages_per_rank=2,
+                         parallel__pipeline_schedule="interleaved")
+        self.refuse_mesh("parallel.stages_per_rank: is 2, but the schedule 1f1b has one stage per rank",
+                         parallel__pp=2, parallel__stages_per_rank=2)
+        self.refuse_mesh("parallel.stages_per_rank: is 1, but the schedule interleaved", parallel__pp=2,
+                         parallel__pipeline_schedule="interleaved")
+        self.refuse_mesh("got 1f2b; expected one of gpipe, 1f1b, interleaved, zero_bubble", parallel__pp=2,
+                         parallel__pipeline_schedule="1f2b")
 
     def test_keys_that_contradict_each_other(self):
         self.refuse_mesh("training.epochs: is 1 and training.steps is 4; give one of them", training__epochs=1)

@@ -85,6 +85,8 @@ class SameMesh(Resume):
             ("cp", 2, dict(parallel__cp=2, dtype="float64")),
             ("hsdp", 4, dict(parallel__dp_replicate=2, data__shuffle_buffer=5)),
             ("tp_fsdp", 4, dict(parallel__tp=2, model__preset="tiny-tied")),
+            ("pp", 2, dict(parallel__pp=2)),
+            ("pp_fsdp", 4, dict(parallel__pp=2, model__preset="tiny-tied", parallel__pipeline_schedule="zero_bubble")),
         ]:
             with self.subTest(name):
                 self.check(name, ranks, **mesh)
@@ -126,9 +128,11 @@ class OtherMesh(Resume):
         "tp8": (8, dict(parallel__tp=8)),
         "tp2cp2": (4, dict(parallel__tp=2, parallel__cp=2, parallel__sequence_parallel="false")),
         "tp2fsdp3": (6, dict(parallel__tp=2)),
+        "pp2ddp2": (4, dict(parallel__pp=2, parallel__dp_replicate=2, parallel__dp_shard=1)),
     }
     PAIRS = [("one", "zero3x4"), ("zero3x4", "one"), ("ddp2", "tp8"), ("tp8", "zero1x3"), ("zero1x3", "hsdp4"),
-             ("hsdp4", "tp2cp2"), ("tp2cp2", "ddp2"), ("tp2fsdp3", "zero3x4"), ("zero3x4", "tp2fsdp3")]
+             ("hsdp4", "tp2cp2"), ("tp2cp2", "ddp2"), ("tp2fsdp3", "zero3x4"), ("zero3x4", "tp2fsdp3"),
+             ("pp2ddp2", "tp2cp2"), ("zero3x4", "pp2ddp2")]
 
     def setUp(self):
         super().setUp()

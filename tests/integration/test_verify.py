@@ -51,6 +51,8 @@ class Refused(ProgramTest):
         self.refuse_verify(CONFIG, "compares a mesh of mode: synchronous with one rank, but mode is federated",
                            mode="federated", parallel__tp=1)
         self.refuse_verify(CONFIG, "which does not divide the model's 8 heads", parallel__tp=3, ranks=3)
+        self.refuse_verify(CONFIG, "on ranks that have all layers, but parallel.pp is 2; set it to 1",
+                           parallel__tp=1, parallel__pp=2)
 
     def test_a_model_too_large_for_one_rank(self):
         self.refuse_verify(FAILURE, "caravan verify holds the whole model a second time on rank 0: the ranks on",

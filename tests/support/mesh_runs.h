@@ -22,9 +22,10 @@ struct MeshGradients {
   std::map<std::string, std::vector<double>> values;
 };
 
-/// 2 layers, hidden 64, vocabulary 251 (a prime: cut unevenly), F 158; heads and kv heads as given.
-inline ModelConfig mesh_model(bool is_tied) {
+/// Hidden 64, vocabulary 251 (a prime: cut unevenly), F 158; heads and kv heads as given.
+inline ModelConfig mesh_model(bool is_tied, int n_layers = 2) {
   ModelConfig model = *model_preset(is_tied ? "tiny-tied" : "tiny");
+  model.n_layers = n_layers;
   model.vocab_size = 251;
   model.intermediate_size = 158;
   return model;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/config/pipeline_kind.h"
 #include "caravan/core/dtype.h"
 
 namespace caravan {
@@ -99,6 +100,8 @@ struct ParallelSection {
   std::int64_t cp = 1;
   std::int64_t tp = 1;
   std::int64_t pp = 1;
+  PipelineSchedule pipeline_schedule = PipelineSchedule::k1F1B;
+  std::int64_t stages_per_rank = 1;  // of the schedule interleaved
   bool sequence_parallel = true;
   ContextExchange context = ContextExchange::kGather;
   std::int64_t zero_stage = 3;  // what dp_shard divides: 1 optimizer state, 2 and gradients, 3 and weights
@@ -112,7 +115,8 @@ struct TrainingSection {
   std::optional<std::int64_t> epochs;               // instead of steps
   std::optional<std::int64_t> batch_size;           // samples of a step over all ranks; null: 4, unless ...
   std::optional<std::int64_t> batch_size_per_rank;  // ... is given: times dp_replicate · dp_shard
-  std::optional<std::int64_t> micro_batch;          // samples a rank runs at a time; null: all of its own
+  std::optional<std::int64_t> micro_batch;          // samples a rank runs at a time; null: all of its
+                                                    // own, with pp as many as give pp micro-batches
   std::int64_t eval_every = 0;                      // 0: before the first and after the last step only
   std::optional<double> clip_norm;
   Recompute recompute = Recompute::kNone;

@@ -222,11 +222,13 @@ void visit_fields(Visitor& visit, S& s) {
                       "dp_shard of them).",
               .bounds = from_to(1, kMaxBatch)},
         s.batch_size_per_rank);
-  visit(Field{.key = "micro_batch",
-              .help = "Samples a rank runs at a time; gradients add up over a step's micro-batches. null: "
-                      "all of its samples at once. Used in both modes.",
-              .bounds = from_to(1, kMaxBatch)},
-        s.micro_batch);
+  visit(
+      Field{.key = "micro_batch",
+            .help = "Samples a rank runs at a time; gradients add up over a step's micro-batches. null: "
+                    "all of its samples at once, with parallel.pp the most that give pp micro-batches. Used "
+                    "in both modes.",
+            .bounds = from_to(1, kMaxBatch)},
+      s.micro_batch);
   visit(Field{.key = "eval_every",
               .help = "Steps between evaluations; 0: before the first and after the last step.",
               .bounds = at_least(0)},
@@ -281,9 +283,16 @@ void visit_fields(Visitor& visit, S& s) {
               .bounds = from_to(-1, kMaxRanks)},
         s.tp);
   visit(Field{.key = "pp",
-              .help = "Stages that divide the layers (pipeline parallel).",
+              .help = "Ranks that divide the layers (pipeline parallel).",
               .bounds = from_to(-1, kMaxRanks)},
         s.pp);
+  visit(Field{.key = "pipeline_schedule",
+              .help = "With pp: in which order the ranks run micro-batches through the stages."},
+        s.pipeline_schedule);
+  visit(Field{.key = "stages_per_rank",
+              .help = "Stages of each rank of pp; the schedule interleaved has more than one.",
+              .bounds = from_to(1, 4096)},
+        s.stages_per_rank);
   visit(Field{.key = "sequence_parallel",
               .help = "With tp: the ranks also divide the tokens between the blocks."},
         s.sequence_parallel);

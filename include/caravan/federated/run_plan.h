@@ -28,6 +28,8 @@ struct PlannedTensor {
 struct RunPlan {
   std::int64_t ranks = 1;
   std::string mesh;                   // synchronous: "dp_shard 4"
+  std::string pipeline;               // with pp: schedule, micro-batches, layers of each stage
+  std::int64_t largest_rank = 0;      // of a mesh: whose memory is given
   std::int64_t parameters = 0;        // of the model
   std::int64_t local_parameters = 0;  // held and trained by one rank
   std::vector<PlannedTensor> tensors;

@@ -28,7 +28,8 @@ class Llama {
     DType dtype = DType::kFloat32;
     Gradients gradients = Gradients::kAllocated;
     Values values = Values::kAllocated;
-    std::int64_t positions = 0;  // rows of the rotary tables: the longest row
+    std::int64_t positions = 0;      // rows of the rotary tables: the longest row
+    std::vector<Range> stages = {};  // the layers of each pipeline stage held here; none: the whole model
   };
   /// Throws ConfigError when the configuration is impossible. Memory comes from `backend`.
   Llama(const ModelConfig& config, const Layout& layout, Backend& backend, const Ports& ports);
@@ -46,11 +47,20 @@ class Llama {
   const ParameterSet& parameters() const { return parameters_; }
   std::int64_t rope_bytes() const { return rope_.bytes(); }
 
-  /// Embedding, then attention and MLP of each layer.
+  /// Embedding, then attention and MLP of each layer: those of the stages held here.
   const std::vector<std::unique_ptr<Segment>>& segments() const { return segments_; }
-  const LmHead& head() const { return *head_; }
+  /// The segments [begin, end) of each stage held here.
+  const std::vector<Range>& stages() const { return stages_; }
+  /// True where the last layer is.
+  bool has_head() const { return head_ != nullptr; }
+  const LmHead& head() const {
+    CARAVAN_CHECK(has_head(), "the head is in another stage");
+    return *head_;
+  }
 
  private:
+  void add_layer(int layer);
+
   ModelConfig config_;
   Layout layout_;
   Ports ports_;
@@ -58,6 +68,7 @@ class Llama {
   RopeTable rope_;
   LocalBoundary whole_table_;  // the embedding's, where no rank has only a part of it
   std::vector<std::unique_ptr<Segment>> segments_;
+  std::vector<Range> stages_;
   std::unique_ptr<LmHead> head_;
 };
 

@@ -16,7 +16,8 @@ namespace caravan {
 /// "slot", where heads and MLP rows are cut and everything else is a full copy. kSynchronous: over axis "tp"
 /// heads, MLP rows and the vocabulary are cut; key and value heads over axis "kv", which has fewer members
 /// than "tp" when several ranks share a head. There a gradient is a partial sum over "sp" (norms: the axis
-/// has the members of "tp" when the stream is cut by tokens, else one) and over "kv_copies" (shared heads).
+/// has the members of "tp" when the stream is cut by tokens, else one), over "kv_copies" (shared heads) and,
+/// of a tied table, over "table_copies" (the first and the last stage of a pipeline).
 enum class ShardTable : std::uint8_t { kWhole, kFederated, kSynchronous };
 
 /// One tensor of the model, independent of ranks. Names and shapes are Meta's (docs/tour.md lists them).
@@ -31,6 +32,10 @@ struct ParameterSpec {
 /// All parameters in forward order; a tied model has no "output.weight". Groups: 0 the embedding, 1 + 2i and
 /// 2 + 2i attention and MLP of layer i, 1 + 2L the head.
 std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable table);
+/// Those of some stages of a pipeline, each given by its layers. The embedding belongs to the stage that has
+/// the first layer, the head to that with the last one, a tied table to both.
+std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable table,
+                                           const std::vector<Range>& stages);
 
 /// This rank's part of one parameter. `value` and `grad` may be used while the parameter's group is leased.
 class Parameter {

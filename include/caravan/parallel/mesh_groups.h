@@ -19,7 +19,7 @@ class MeshGroups {
   Communicator& data() const { return *data_; }
   /// dp_shard and cp: the ranks that divide a copy's weights.
   Communicator& fsdp() const { return *fsdp_; }
-  /// Who sums the gradients that are partial within tp.
+  /// Who sums the gradients that are partial within tp, and that of a tied table within pp.
   std::vector<PartialGroup> partial_groups() const;
   /// What all groups of this rank have moved.
   Traffic traffic() const;
@@ -30,6 +30,7 @@ class MeshGroups {
   std::unique_ptr<Communicator> data_;
   std::unique_ptr<Communicator> fsdp_;
   std::unique_ptr<Communicator> kv_copies_;
+  std::unique_ptr<Communicator> table_copies_;
 };
 
 }  // namespace caravan

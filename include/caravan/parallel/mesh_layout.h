@@ -10,6 +10,7 @@
 #include "caravan/config/model_config.h"
 #include "caravan/config/run_config.h"
 #include "caravan/core/shard_spec.h"
+#include "caravan/parallel/pipeline_schedule.h"
 
 namespace caravan {
 
@@ -29,7 +30,8 @@ bool cuts_sequence(const ParallelSection& parallel, const MeshSizes& sizes);
 
 /// Where rank `rank` stands on the five axes and on those derived from them: "kv" and "kv_copies" (tp cut
 /// into groups that share key and value heads), "sp" (tp when cuts_sequence, else one member), "fsdp"
-/// (dp_shard and cp together: the ranks that divide a copy's weights).
+/// (dp_shard and cp together: the ranks that divide a copy's weights), "table_copies" (the first and the last
+/// rank of pp: of a tied model both hold the embedding).
 Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
                              const MeshSizes& sizes, int rank);
 
@@ -49,6 +51,12 @@ struct BatchGeometry {
   std::int64_t local_seq_len(std::int64_t seq_len) const { return padded(seq_len) / context_ranks; }
 };
 BatchGeometry batch_geometry(const RunConfig& config, const MeshSizes& sizes);
+
+/// The pipeline of a full step.
+PipelineShape pipeline_shape(const RunConfig& config, const MeshSizes& sizes);
+/// The layers of each stage that rank `rank` of pp has; none without pp, where the model is not cut. Throws
+/// ConfigError when there are fewer layers than stages.
+std::vector<Range> stages_of_rank(const ModelConfig& model, const PipelineShape& pipeline, std::int64_t rank);
 
 /// "dp_shard 2, tp 4"; "one rank" when every axis has one member.
 std::string describe(const MeshSizes& sizes);

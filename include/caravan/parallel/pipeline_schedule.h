@@ -63,6 +63,9 @@ std::string describe(const PipelineStep& step);
 /// ConfigError, naming the remedy, when the schedule does not exist for the shape.
 PipelinePlan make_pipeline(const PipelineShape& shape);
 
+/// The most slots that `rank` needs for any number of micro-batches up to that of `shape`.
+int most_slots(const PipelineShape& shape, int rank);
+
 /// What is wrong with the lists: every (micro-batch, stage) must go forward once, then backward once, weights
 /// after inputs; have received before and send after; every message has one partner; slots are not shared.
 /// Empty when all is right.

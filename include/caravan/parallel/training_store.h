@@ -36,8 +36,9 @@ class TrainingStore : public ParamStore {
   std::vector<ParameterShard> shards_;
 };
 
-/// True on the rank that counts a tensor's elements where ranks of the tensor axis hold copies.
-bool is_first_tensor_copy(const ShardSpec& spec, const Coordinates& at);
+/// True on the rank that counts a tensor's elements where ranks of the tensor axis, or the two ends of a
+/// pipeline, hold copies.
+bool is_first_copy_in_model(const ShardSpec& spec, const Coordinates& at);
 
 /// Weights, gradients and optimizer state whole on every data rank (DDP). A group's gradients are summed in
 /// one message as soon as its last backward is over, while earlier layers still compute. With one data rank

@@ -1,8 +1,7 @@
-// Runs a model over batches: leases parameters, owns the arenas, walks segments forward and backward.
+// Runs a whole model over batches: leases parameters, owns the arenas, walks segments forward and backward.
 // Contains no arithmetic of its own but the sum of the tokens' losses.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -10,6 +9,8 @@
 #include "caravan/model/llama.h"
 #include "caravan/model/local_ports.h"
 #include "caravan/train/device_batch.h"
+#include "caravan/train/segment_groups.h"
+#include "caravan/train/step_executor.h"
 
 namespace caravan {
 
@@ -19,10 +20,11 @@ enum class Pass : std::uint8_t { kForward, kForwardBackward };
 struct StepNeeds {
   std::int64_t saved_bytes = 0;    // activations kept from forward to backward
   std::int64_t scratch_bytes = 0;  // everything that lives inside one call
+  std::int64_t message_bytes = 0;  // what travels between the stages of a pipeline
   WorkCount work;
 };
 
-class Executor {
+class Executor final : public StepExecutor {
  public:
   struct Limits {
     std::int64_t batch = 0;    // most rows of a batch
@@ -54,22 +56,20 @@ class Executor {
   /// columns of this rank; at most as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end);
 
-  /// Context for optimizers and initialisation on the same stream.
-  Context context(Trace* trace = nullptr);
+  double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
+  double loss_sum(std::span<const Batch> micro_batches) override;
+  void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
+  Context context() override { return context(nullptr); }
   Llama& model() { return model_; }
   std::int64_t saved_high_water() const { return saved_arena_.high_water(); }
   std::int64_t scratch_high_water() const { return scratch_arena_.high_water(); }
   std::int64_t arena_bytes() const { return saved_arena_.capacity() + scratch_arena_.capacity(); }
 
-  /// Runs the forward pass of `batch` again with `trace` listening: to find where a value went wrong.
-  void observe(const Batch& batch, Trace& trace);
-
  private:
+  Context context(Trace* trace);
   void run_on_shapes(Pass pass);
   void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                         MicroBatch micro_batch);
-  void prefetch(const std::vector<int>& groups, LeaseUse use);
-  void commit(const std::vector<int>& groups, std::size_t user, MicroBatch micro_batch);
   Shape stream_shape(const TokenBatch& tokens) const;
   void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
   void loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
@@ -77,7 +77,7 @@ class Executor {
   Llama& model_;
   Backend& backend_;
   ReplicatedStore local_store_;
-  ParamStore& store_;
+  SegmentGroups groups_;
   Limits limits_;
   DeviceBatch device_batch_;
   Arena saved_arena_;
@@ -85,9 +85,6 @@ class Executor {
   Stream stream_;
   StepScalars scalars_;
   std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
-  std::vector<std::vector<int>> groups_;       // one per segment
-  std::vector<int> head_groups_;
-  std::vector<std::size_t> first_user_;  // by group: its first segment, whose backward is the group's last
 };
 
 }  // namespace caravan

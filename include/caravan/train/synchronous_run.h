@@ -23,8 +23,13 @@ struct SynchronousLayout {
   MeshSizes sizes;
   Coordinates at;
   BatchGeometry geometry;
+  PipelineShape pipeline;
   Llama::Layout model;
-  Executor::Limits limits;
+  Executor::Limits limits;  // of one micro-batch
+
+  bool is_pipelined() const { return pipeline.ranks > 1; }
+  /// Micro-batches that are on the device at one time.
+  std::int64_t batches_held() const { return is_pipelined() ? pipeline.micro_batches : 1; }
 };
 
 /// What one rank of a mesh will hold, found by running the model's code on shapes alone.

@@ -31,20 +31,20 @@ struct StepResult {
 class Trainer {
  public:
   struct Options {
-    Executor::Limits limits;
+    Executor::Limits limits;  // of a trainer alone
     AdamwOptions optimizer;
     std::optional<double> clip_norm;
   };
-  /// The ranks that train one model together; everything outlives the trainer.
+  /// The ranks that train one model together; world and store outlive the trainer.
   struct Together {
     Communicator& world;
     TrainingStore& store;
-    StepNeeds needs;          // measured with ports that exchange nothing
-    bool counts_loss = true;  // on one rank of those that compute the same tokens' losses
+    std::unique_ptr<StepExecutor> executor;  // of the model, over the store
+    bool counts_loss = true;                 // on one rank of those that compute the same tokens' losses
   };
   /// Trains on this rank alone. `model` has gradients; it and `backend` outlive the trainer.
   Trainer(Llama& model, Backend& backend, const Options& options);
-  Trainer(Llama& model, Backend& backend, const Options& options, const Together& together);
+  Trainer(Llama& model, Backend& backend, const Options& options, Together together);
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
@@ -60,7 +60,9 @@ class Trainer {
   double gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens);
   double gradients(const Batch& batch) { return gradients({&batch, 1}, batch.valid_tokens); }
 
-  Executor& executor() { return executor_; }
+  StepExecutor& steps_executor() { return *executor_; }
+  /// The executor of a model that is whole on this rank. Throws InternalError where it is cut into stages.
+  Executor& executor();
   TrainingStore& store() { return store_; }
   Adamw& optimizer() { return optimizer_; }
   /// Steps since construction, whatever the optimizer's own count (a fresh optimizer starts again at zero).
@@ -83,7 +85,7 @@ class Trainer {
   Communicator& world_;
   TrainingStore& store_;
   bool counts_loss_;
-  Executor executor_;
+  std::unique_ptr<StepExecutor> executor_;
   Adamw optimizer_;
   std::int64_t steps_ = 0;
 };

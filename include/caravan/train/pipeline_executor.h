@@ -1,0 +1,93 @@
+// Runs the stages of a pipelined model that this rank has: walks the rank's list of a schedule, micro-batches
+// in, messages to and from the neighbours between them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "caravan/parallel/message_ring.h"
+#include "caravan/parallel/pipeline_schedule.h"
+#include "caravan/parallel/pipeline_simulator.h"
+#include "caravan/train/executor.h"
+
+namespace caravan {
+
+/// What is alive of a (micro-batch, stage) has a slot from its forward to the last of its backward: the
+/// stage's input, what its segments saved and, where weight gradients are put off, what those need. Between
+/// stages travels the residual stream with the pending contribution added to it, and its gradient.
+class PipelineExecutor final : public StepExecutor {
+ public:
+  struct Setup {
+    Executor::Limits limits;  // of one micro-batch
+    PipelineShape shape;      // with the most micro-batches of a step
+    Communicator& ranks;      // of the axis pp, at least two
+    ParamStore& store;
+  };
+  /// Allocates everything it will ever need. `model` has this rank's stages; it, `backend` and what `setup`
+  /// refers to outlive the executor.
+  PipelineExecutor(Llama& model, Backend& backend, const Setup& setup, const StepNeeds& needs);
+  /// The needs of a model on a counting backend with counting communicators; the work is that of a step.
+  static StepNeeds measure(Llama& model, CountingBackend& counting, const Setup& setup);
+
+  double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
+  double loss_sum(std::span<const Batch> micro_batches) override;
+  void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
+  Context context() override { return context(nullptr); }
+
+  /// Where the computations of steps are noted from now on, in seconds of a steady clock; null: nowhere.
+  void record(std::vector<PipelineTimeline::Interval>* intervals) { recorded_ = intervals; }
+  std::int64_t arena_bytes() const;
+
+ private:
+  struct Slot {
+    Arena arena;
+    std::vector<std::unique_ptr<Saved>> saved;  // one per segment of the model
+    TensorView input;                           // [T_stream, D] the received stream; none in the first stage
+    TensorView output;                          // [T_stream, D] of the last stage: what the head reads
+    TensorView gradient;                        // [T_stream, D] while a backward runs: dL/d(stream)
+  };
+  /// The micro-batches of a step on the device, or their shapes.
+  using Tokens = std::vector<TokenBatch>;
+
+  Context context(Trace* trace);
+  const std::vector<PipelineStep>& list_of(std::size_t micro_batches);
+  const Tokens& upload(std::span<const Batch> micro_batches);
+  double walk_training(const Tokens& tokens);
+  double walk_forward(const Tokens& tokens, Trace* trace);
+  void message(const PipelineStep& step, const TokenBatch& tokens);
+  double compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+  void arrive();
+
+  void run_segments(Context& ctx, const PipelineStep& step, const TokenBatch& tokens, ResidualStream& stream,
+                    Slot* slot);
+  void forward(const PipelineStep& step, const TokenBatch& tokens);
+  double head_backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+  void backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+  void backward_input(const PipelineStep& step, const TokenBatch& tokens);
+  void backward_weight(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+
+  bool is_last(int stage) const { return stage + 1 == setup_.shape.stages(); }
+  const Range& segments_of(int stage) const;
+  Shape stream_shape(const TokenBatch& tokens) const;
+  Slot& slot_of(const PipelineStep& step) { return slots_.at(static_cast<std::size_t>(step.slot)); }
+
+  Llama& model_;
+  Backend& backend_;
+  Setup setup_;
+  SegmentGroups groups_;
+  std::vector<Slot> slots_;
+  std::vector<std::unique_ptr<Saved>> passing_;  // of inference, one per segment: nothing is kept
+  Arena scratch_arena_;
+  MessageRing activations_;
+  MessageRing gradients_;
+  std::vector<DeviceBatch> device_batches_;
+  Tokens tokens_;
+  std::vector<Pending> arriving_;
+  std::map<std::size_t, std::vector<PipelineStep>> lists_;  // by number of micro-batches
+  Stream stream_;
+  StepScalars scalars_;
+  std::vector<PipelineTimeline::Interval>* recorded_ = nullptr;
+};
+
+}  // namespace caravan

@@ -1,0 +1,32 @@
+// What a trainer needs of whatever runs the model: a whole model on this rank, or the stages of a pipeline.
+#pragma once
+
+#include <span>
+
+#include "caravan/backend/context.h"
+#include "caravan/core/trace.h"
+#include "caravan/data/batch.h"
+
+namespace caravan {
+
+/// Collective over the ranks that the model is divided among: all of them call the same function with their
+/// parts of the same micro-batches.
+class StepExecutor {
+ public:
+  virtual ~StepExecutor() = default;
+
+  /// Adds dL/dθ of one step to every gradient, L = Σ token losses of all ranks / valid_tokens. Returns Σ
+  /// token losses where the head is, else 0.
+  virtual double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) = 0;
+  /// Σ token losses where the head is, else 0.
+  virtual double loss_sum(std::span<const Batch> micro_batches) = 0;
+  /// Runs the forward pass again with `trace` listening: to find where a value went wrong.
+  virtual void observe_forward(std::span<const Batch> micro_batches, Trace& trace) = 0;
+  /// For optimizers and initialisation, on the same stream.
+  virtual Context context() = 0;
+};
+
+/// Σ of float32 or float64 values in host memory, in their order.
+double sum_on_host(const TensorView& losses);
+
+}  // namespace caravan

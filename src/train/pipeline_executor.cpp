@@ -1,0 +1,358 @@
+#include "caravan/train/pipeline_executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "caravan/core/error.h"
+#include "caravan/ops/elementwise.h"
+
+namespace caravan {
+namespace {
+
+constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max() / 4;
+constexpr int kActivationTag = 0;
+constexpr int kGradientTag = 1;
+
+std::int64_t stream_elements(const Llama& model, const Executor::Limits& limits) {
+  return model.ports().boundary.stream_tokens(limits.batch * limits.seq_len) * model.config().hidden_size;
+}
+
+bool is_forward(PipelineOp op) {
+  return op == PipelineOp::kForward || op == PipelineOp::kSendActivation ||
+         op == PipelineOp::kReceiveActivation;
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& setup, const StepNeeds& needs)
+    : model_(model),
+      backend_(backend),
+      setup_(setup),
+      groups_(model, setup.store),
+      scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
+      activations_(backend, model.dtype(), stream_elements(model, setup.limits), setup.ranks, kActivationTag),
+      gradients_(backend, model.dtype(), stream_elements(model, setup.limits), setup.ranks, kGradientTag) {
+  const auto make_saved = [&] {
+    std::vector<std::unique_ptr<Saved>> saved;
+    for (const auto& segment : model.segments()) {
+      saved.push_back(segment->make_saved());
+    }
+    return saved;
+  };
+  const int slots = most_slots(setup.shape, setup.ranks.rank());
+  for (int i = 0; i < slots; ++i) {
+    slots_.push_back({Arena("activations of a micro-batch", backend.allocate(needs.saved_bytes / slots)),
+                      make_saved(),
+                      {},
+                      {},
+                      {}});
+  }
+  passing_ = make_saved();
+  for (std::int64_t i = 0; i < setup.shape.micro_batches; ++i) {
+    device_batches_.emplace_back(backend, setup.limits.batch * setup.limits.seq_len);
+  }
+}
+
+StepNeeds PipelineExecutor::measure(Llama& model, CountingBackend& counting, const Setup& setup) {
+  PipelineExecutor executor(model, counting, setup, StepNeeds{kUnlimited, kUnlimited, 0, {}});
+  for (const DeviceBatch& batch : executor.device_batches_) {
+    executor.tokens_.push_back(batch.shape(setup.limits.batch, setup.limits.seq_len));
+  }
+  executor.walk_training(executor.tokens_);
+  StepNeeds needs{.work = counting.work()};
+  executor.walk_forward(executor.tokens_, nullptr);
+  for (const Slot& slot : executor.slots_) {
+    needs.saved_bytes = std::max(needs.saved_bytes, slot.arena.high_water());
+  }
+  needs.saved_bytes *= static_cast<std::int64_t>(executor.slots_.size());
+  needs.scratch_bytes = executor.scratch_arena_.high_water();
+  needs.message_bytes = executor.activations_.bytes() + executor.gradients_.bytes();
+  return needs;
+}
+
+Context PipelineExecutor::context(Trace* trace) {
+  return {.backend = backend_,
+          .stream = stream_,
+          .scratch = scratch_arena_,
+          .scalars = scalars_,
+          .dtype = model_.dtype(),
+          .trace = trace};
+}
+
+Shape PipelineExecutor::stream_shape(const TokenBatch& tokens) const {
+  return {model_.ports().boundary.stream_tokens(tokens.n_tokens()), model_.config().hidden_size};
+}
+
+const Range& PipelineExecutor::segments_of(int stage) const {
+  return model_.stages().at(static_cast<std::size_t>(setup_.shape.chunk_of(stage)));
+}
+
+/// This rank's list for so many micro-batches: an epoch's last step may have fewer than the others.
+const std::vector<PipelineStep>& PipelineExecutor::list_of(std::size_t micro_batches) {
+  auto found = lists_.find(micro_batches);
+  if (found == lists_.end()) {
+    PipelineShape shape = setup_.shape;
+    shape.micro_batches = static_cast<std::int64_t>(micro_batches);
+    const auto rank = static_cast<std::size_t>(setup_.ranks.rank());
+    found = lists_.emplace(micro_batches, std::move(make_pipeline(shape).ranks.at(rank))).first;
+  }
+  return found->second;
+}
+
+const PipelineExecutor::Tokens& PipelineExecutor::upload(std::span<const Batch> micro_batches) {
+  CARAVAN_CHECK(micro_batches.size() <= device_batches_.size(), "{} micro-batches, room for {}",
+                micro_batches.size(), device_batches_.size());
+  tokens_.clear();
+  for (std::size_t i = 0; i < micro_batches.size(); ++i) {
+    tokens_.push_back(device_batches_[i].upload(micro_batches[i]));
+  }
+  return tokens_;
+}
+
+double PipelineExecutor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+  scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
+  return walk_training(upload(micro_batches));
+}
+
+double PipelineExecutor::loss_sum(std::span<const Batch> micro_batches) {
+  return walk_forward(upload(micro_batches), nullptr);
+}
+
+void PipelineExecutor::observe_forward(std::span<const Batch> micro_batches, Trace& trace) {
+  walk_forward(upload(micro_batches), &trace);
+}
+
+double PipelineExecutor::walk_training(const Tokens& tokens) {
+  double sum = 0.0;
+  for (const PipelineStep& step : list_of(tokens.size())) {
+    const auto number = static_cast<std::size_t>(step.micro_batch);
+    if (is_message(step.op)) {
+      message(step, tokens[number]);
+      continue;
+    }
+    arrive();
+    const double begin = recorded_ != nullptr ? now_seconds() : 0.0;
+    sum += compute(step, tokens[number],
+                   number + 1 == tokens.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
+    if (recorded_ != nullptr) {
+      recorded_->push_back({step, begin, now_seconds()});
+    }
+  }
+  activations_.finish();
+  gradients_.finish();
+  return sum;
+}
+
+void PipelineExecutor::message(const PipelineStep& step, const TokenBatch& tokens) {
+  Slot& slot = slot_of(step);
+  switch (step.op) {
+    case PipelineOp::kSendActivation:
+      return activations_.send(step.peer);
+    case PipelineOp::kSendGradient:
+      return gradients_.send(step.peer);
+    case PipelineOp::kReceiveActivation:
+      slot.input = slot.arena.allocate("stage input", model_.dtype(), stream_shape(tokens));
+      return arriving_.push_back(setup_.ranks.start_receive(slot.input, step.peer, kActivationTag));
+    default:
+      slot.gradient = gradients_.take(stream_shape(tokens));
+      return arriving_.push_back(setup_.ranks.start_receive(slot.gradient, step.peer, kGradientTag));
+  }
+}
+
+/// What the next computation needs is there.
+void PipelineExecutor::arrive() {
+  for (Pending& pending : arriving_) {
+    pending.wait();
+  }
+  arriving_.clear();
+}
+
+double PipelineExecutor::compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {
+  if (step.op == PipelineOp::kForward) {
+    forward(step, tokens);
+    return 0.0;
+  }
+  if (step.op == PipelineOp::kBackwardWeight) {
+    backward_weight(step, tokens, micro_batch);
+    return 0.0;
+  }
+  const double loss = is_last(step.stage) ? head_backward(step, tokens, micro_batch) : 0.0;
+  if (step.op == PipelineOp::kBackward) {
+    backward(step, tokens, micro_batch);
+  } else {
+    backward_input(step, tokens);
+  }
+  return loss;
+}
+
+/// The stage's segments forward; with a slot, what the policy keeps goes there.
+void PipelineExecutor::run_segments(Context& ctx, const PipelineStep& step, const TokenBatch& tokens,
+                                    ResidualStream& stream, Slot* slot) {
+  const Range& range = segments_of(step.stage);
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    const auto number = static_cast<std::size_t>(i);
+    const Lease lease = groups_.lease(number, LeaseUse::kForward);
+    if (i + 1 < range.end) {
+      groups_.prefetch(number + 1, LeaseUse::kForward);
+    }
+    Saved& saved = slot != nullptr ? *slot->saved[number] : *passing_[number];
+    saved.begin(slot != nullptr ? &slot->arena : nullptr,
+                slot != nullptr ? setup_.limits.policy : SavePolicy::inference());
+    const ArenaScope scope(ctx.scratch);
+    model_.segments()[number]->forward(ctx, tokens, stream, saved);
+    if (slot != nullptr) {
+      saved.forget_scratch();
+    } else {
+      saved.finish();
+    }
+  }
+}
+
+void PipelineExecutor::forward(const PipelineStep& step, const TokenBatch& tokens) {
+  Slot& slot = slot_of(step);
+  Context ctx = context();
+  const ArenaScope scope(scratch_arena_);
+  const Shape shape = stream_shape(tokens);
+  ResidualStream stream{.x = slot.input, .delta = ctx.allocate("delta", shape)};
+  run_segments(ctx, step, tokens, stream, &slot);
+  slot.output = is_last(step.stage) ? slot.arena.allocate("head input", model_.dtype(), shape)
+                                    : activations_.take(shape);
+  add(ctx, {.x = stream.x, .z = stream.delta, .y = slot.output});
+}
+
+double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch& tokens,
+                                       MicroBatch micro_batch) {
+  Slot& slot = slot_of(step);
+  Context ctx = context();
+  const ArenaScope scope(scratch_arena_);
+  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  slot.gradient = gradients_.take(stream_shape(tokens));
+  ResidualStream stream{.x = slot.output, .delta = {}};
+  {
+    const Lease lease = groups_.lease(groups_.head(), LeaseUse::kBackward);
+    groups_.prefetch(static_cast<std::size_t>(segments_of(step.stage).end - 1), LeaseUse::kBackward);
+    model_.head().loss_and_backward(ctx, tokens, stream, losses, slot.gradient);
+  }
+  groups_.commit(groups_.head(), micro_batch);
+  return backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
+}
+
+void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {
+  Slot& slot = slot_of(step);
+  Context ctx = context();
+  const Range& range = segments_of(step.stage);
+  for (std::int64_t i = range.end; i-- > range.begin;) {
+    const auto number = static_cast<std::size_t>(i);
+    {
+      const Lease lease = groups_.lease(number, LeaseUse::kBackward);
+      if (i > range.begin) {
+        groups_.prefetch(number - 1, LeaseUse::kBackward);
+      }
+      model_.segments()[number]->backward(ctx, tokens, slot.gradient, *slot.saved[number]);
+      slot.saved[number]->finish();
+    }
+    groups_.commit(number, micro_batch);
+  }
+  slot.arena.release(0);
+}
+
+/// The stage's input gradient alone. What the weight gradients will need is put into the slot: everything a
+/// segment computes on the way, and the gradient of its output as it was before the segment's own part was
+/// added to it.
+void PipelineExecutor::backward_input(const PipelineStep& step, const TokenBatch& tokens) {
+  Slot& slot = slot_of(step);
+  Context ctx = context();
+  Context kept{.backend = backend_,
+               .stream = stream_,
+               .scratch = slot.arena,
+               .scalars = scalars_,
+               .dtype = model_.dtype(),
+               .trace = nullptr};
+  const Range& range = segments_of(step.stage);
+  for (std::int64_t i = range.end; i-- > range.begin;) {
+    const auto number = static_cast<std::size_t>(i);
+    const Lease lease = groups_.lease(number, LeaseUse::kBackward);
+    if (i > range.begin) {
+      groups_.prefetch(number - 1, LeaseUse::kBackward);
+    }
+    const Segment& segment = *model_.segments()[number];
+    const TensorView before = kept.allocate("output gradient", slot.gradient.shape());
+    copy(ctx, {.from = slot.gradient, .to = before});
+    segment.backward_input(kept, tokens, before, *slot.saved[number]);
+    const ArenaScope scope(scratch_arena_);
+    segment.finish_input(ctx, tokens, slot.gradient, *slot.saved[number]);
+  }
+}
+
+void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatch& tokens,
+                                       MicroBatch micro_batch) {
+  Slot& slot = slot_of(step);
+  Context ctx = context();
+  const Range& range = segments_of(step.stage);
+  for (std::int64_t i = range.end; i-- > range.begin;) {
+    const auto number = static_cast<std::size_t>(i);
+    {
+      const Lease lease = groups_.lease(number, LeaseUse::kBackward);
+      const ArenaScope scope(scratch_arena_);
+      model_.segments()[number]->backward_weight(ctx, tokens, *slot.saved[number]);
+    }
+    groups_.commit(number, micro_batch);
+  }
+  for (std::int64_t i = range.end; i-- > range.begin;) {
+    slot.saved[static_cast<std::size_t>(i)]->finish();
+  }
+  slot.arena.release(0);
+}
+
+/// The forward part of the list: nothing is kept, so a rank has one stream, which every stage of every
+/// micro-batch passes through.
+double PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace) {
+  Context ctx = context(trace);
+  const ArenaScope all(scratch_arena_);
+  const Shape most = stream_shape(tokens.front());
+  const TensorView room = ctx.allocate("stream", most);
+  const TensorView delta = ctx.allocate("delta", most);
+  double sum = 0.0;
+  for (const PipelineStep& step : list_of(tokens.size())) {
+    if (!is_forward(step.op)) {
+      continue;
+    }
+    const TokenBatch& batch = tokens[static_cast<std::size_t>(step.micro_batch)];
+    const Shape shape = stream_shape(batch);
+    ResidualStream stream{.x = room.rows(0, shape[0]), .delta = delta.rows(0, shape[0])};
+    if (step.op == PipelineOp::kSendActivation) {
+      activations_.send(step.peer);
+    } else if (step.op == PipelineOp::kReceiveActivation) {
+      arriving_.push_back(setup_.ranks.start_receive(stream.x, step.peer, kActivationTag));
+    } else {
+      arrive();
+      run_segments(ctx, step, batch, stream, nullptr);
+      if (is_last(step.stage)) {
+        const ArenaScope scope(scratch_arena_);
+        const TensorView losses = ctx.allocate("losses", {batch.n_tokens()});
+        const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);
+        model_.head().loss(ctx, batch, stream, losses);
+        sum += backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
+      } else {
+        add(ctx, {.x = stream.x, .z = stream.delta, .y = activations_.take(shape)});
+      }
+    }
+  }
+  activations_.finish();
+  return sum;
+}
+
+std::int64_t PipelineExecutor::arena_bytes() const {
+  std::int64_t total = scratch_arena_.capacity();
+  for (const Slot& slot : slots_) {
+    total += slot.arena.capacity();
+  }
+  return total;
+}
+
+}  // namespace caravan
