@@ -35,8 +35,11 @@ OpenedModel open(const ModelOptions& options) {
 }
 
 Communicator& model_ranks() {
+  if (MpiSession::exists()) {
+    return MpiSession::current().world();
+  }
   static SelfCommunicator self;
-  return MpiSession::exists() ? MpiSession::current().world() : self;
+  return self;
 }
 
 }  // namespace caravan::app

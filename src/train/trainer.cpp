@@ -74,7 +74,7 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       executor_(std::make_unique<Executor>(model, backend, options.limits)),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
 
-Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together together)
+Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
     : options_(options),
       world_(together.world),
       store_(together.store),

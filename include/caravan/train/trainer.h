@@ -44,7 +44,7 @@ class Trainer {
   };
   /// Trains on this rank alone. `model` has gradients; it and `backend` outlive the trainer.
   Trainer(Llama& model, Backend& backend, const Options& options);
-  Trainer(Llama& model, Backend& backend, const Options& options, Together together);
+  Trainer(Llama& model, Backend& backend, const Options& options, Together&& together);
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
