@@ -137,7 +137,7 @@ std::string markdown(const BenchResults& results) {
   text +=
       fmt::format("## The same work on more ranks\n\n{}\n## The same work per rank (weak scaling)\n\n{}\n{}",
                   fixed_table(results), growing_table(results), model_text(results));
-  text += "\nPP is not in the table: pipeline stages do not run in this version.\n";
+  text += "\nPP is not in the table: the work is a single block, which has no border for a stage.\n";
   if (results.size.kind == WorkloadKind::kLinear) {
     text += "Neither is CP: without attention, dividing tokens is DDP.\n";
   }

@@ -12,18 +12,25 @@ bool is_partial_over(const ParameterShard& shard, const std::string& axis) {
   return shard.parameter->is_trainable() && std::find(axes.begin(), axes.end(), axis) != axes.end();
 }
 
-/// The gradient that is partial over `axis`, when there is just one.
-const TensorView* only_partial(const std::vector<ParameterShard>& shards, const std::string& axis) {
-  const TensorView* only = nullptr;
-  for (const ParameterShard& shard : shards) {
-    if (is_partial_over(shard, axis)) {
-      if (only != nullptr) {
-        return nullptr;
-      }
-      only = &shard.grad;
-    }
+/// Sums several small gradients over `ranks` in one message.
+void reduce_packed(Context& ctx, const std::vector<const ParameterShard*>& partial, Communicator& ranks) {
+  std::int64_t count = 0;
+  for (const ParameterShard* shard : partial) {
+    count += shard->grad.numel();
   }
-  return only;
+  const ArenaScope scope(ctx.scratch);
+  const TensorView packed = ctx.allocate("partial gradients", {count});
+  const auto visit = [&](const auto& move) {
+    std::int64_t offset = 0;
+    for (const ParameterShard* shard : partial) {
+      const std::int64_t end = offset + shard->grad.numel();
+      move(packed.rows(offset, end).reshape(shard->grad.shape()), shard->grad);
+      offset = end;
+    }
+  };
+  visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = grad, .to = part}); });
+  ranks.all_reduce(packed);
+  visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = part, .to = grad}); });
 }
 
 /// From the first to the last gradient of a group, padding between tensors included: they lie side by side.
@@ -42,32 +49,20 @@ TensorView flat_gradients(const std::vector<const Parameter*>& group) {
 
 void TrainingStore::reduce_partial_gradients(Context& ctx, const std::vector<PartialGroup>& groups) {
   for (const PartialGroup& group : groups) {
-    std::int64_t count = 0;
+    std::vector<const ParameterShard*> partial;
     for (const ParameterShard& shard : shards_) {
-      count += is_partial_over(shard, group.axis) ? shard.grad.numel() : 0;
-    }
-    if (group.ranks->size() == 1 || count == 0) {
-      continue;
-    }
-    if (const TensorView* only = only_partial(shards_, group.axis)) {  // a vocabulary's table may be large
-      group.ranks->all_reduce(*only);
-      continue;
-    }
-    const ArenaScope scope(ctx.scratch);
-    const TensorView packed = ctx.allocate("partial gradients", {count});
-    const auto visit = [&](const auto& move) {
-      std::int64_t offset = 0;
-      for (const ParameterShard& shard : shards_) {
-        if (is_partial_over(shard, group.axis)) {
-          const std::int64_t end = offset + shard.grad.numel();
-          move(packed.rows(offset, end).reshape(shard.grad.shape()), shard.grad);
-          offset = end;
-        }
+      if (is_partial_over(shard, group.axis)) {
+        partial.push_back(&shard);
       }
-    };
-    visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = grad, .to = part}); });
-    group.ranks->all_reduce(packed);
-    visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = part, .to = grad}); });
+    }
+    if (group.ranks->size() == 1 || partial.empty()) {
+      continue;
+    }
+    if (partial.size() == 1) {  // in place: a vocabulary's table is larger than scratch memory may be
+      group.ranks->all_reduce(partial.front()->grad);
+    } else {
+      reduce_packed(ctx, partial, *group.ranks);
+    }
   }
 }
 

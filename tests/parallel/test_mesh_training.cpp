@@ -262,3 +262,29 @@ TEST_CASE("random weights are the same bits in every layout", "[parallel][layout
     CHECK((world.rank() != 0 || weights == reference));
   }
 }
+
+TEST_CASE("the schedule of a pipeline changes no bit of a gradient", "[parallel][layout]") {
+  Communicator& world = MpiSession::current().world();
+  if (world.size() == 1) {
+    return;
+  }
+  const bool is_tied = GENERATE(false, true);
+  const std::int64_t pp = world.size() >= 4 ? 4 : 2;
+  const auto gradients_of = [&](PipelineSchedule schedule, std::int64_t stages_per_rank) {
+    const Layout layout{.name = "",
+                        .parallel = {.dp_replicate = world.size() / pp,
+                                     .dp_shard = 1,
+                                     .pp = pp,
+                                     .pipeline_schedule = schedule,
+                                     .stages_per_rank = stages_per_rank},
+                        .is_tied = is_tied,
+                        .n_layers = 9};
+    MeshRun run(world, config_of(layout, DType::kFloat32), model_of(layout));
+    return run.gradients(batch_of(layout, 0)).values;
+  };
+  const auto expected = gradients_of(PipelineSchedule::kGpipe, 1);
+  CHECK((world.rank() != 0 || expected.size() > 80));
+  CHECK(gradients_of(PipelineSchedule::k1F1B, 1) == expected);
+  CHECK(gradients_of(PipelineSchedule::kInterleaved, 2) == expected);
+  CHECK(gradients_of(PipelineSchedule::kZeroBubble, 1) == expected);
+}
