@@ -250,6 +250,27 @@ void remove_run_checkpoint(const std::string& checkpoint_folder) {
   remove_at_once(round_state_folder(checkpoint_folder));
 }
 
+void remove_renamed_checkpoints(const std::string& checkpoint_folder) {
+  const fs::path kept(checkpoint_folder);
+  const std::string name = kept.filename().string();
+  const std::size_t world_size = name.rfind("_ws") + std::strlen("_ws");
+  const std::string begin = name.substr(0, world_size);
+  const std::string end = name.substr(name.rfind("_round"));
+  for (const fs::path& entry : entries_of(kept.parent_path())) {
+    const std::string other = entry.filename().string();
+    if (other == name || !is_plain_folder(entry) || other.size() <= begin.size() + end.size() ||
+        !other.starts_with(begin) || !other.ends_with(end)) {
+      continue;
+    }
+    const std::string between = other.substr(begin.size(), other.size() - begin.size() - end.size());
+    // "<ranks>_lr<rate>": another name may begin like this one.
+    if (std::count(between.begin(), between.end(), '_') == 1 &&
+        ::fnmatch("[0-9]*_lr[0-9]*", between.c_str(), 0) == 0) {
+      remove_run_checkpoint(entry.string());
+    }
+  }
+}
+
 std::uint64_t earlier_results_bytes(const std::string& folder) {
   if (!fs::is_directory(folder)) {
     return 0;

@@ -63,6 +63,7 @@ void save_whole_model(SynchronousRun& run, const RunInputs& inputs, const RunRec
   }
   save_model(folder, inputs.model.config, gather.sources(), inputs.tokenizer_file,
              recorder->record(step, {}));
+  remove_renamed_checkpoints(folder);
   log::info("checkpoint: {}", folder);
 }
 

@@ -161,6 +161,14 @@ class OtherMesh(Resume):
                     self.close(found[name], columns[name], name)
                 self.close(self.weights_as_numbers(folder), weights, "weights")
 
+    def test_one_model_is_left_when_other_ranks_write_it_again(self):
+        self.train(output__dir="whole")
+        (self.folder / "whole" / "checkpoints" / "run_more_ws1_lr0.001_round6").mkdir()  # somebody else's
+        ranks, mesh = self.MESHES["ddp2"]
+        self.train(ranks=ranks, output__dir="whole", resume="latest", **mesh)
+        models = sorted(path.name for path in (self.folder / "whole" / "checkpoints").glob("*_round*"))
+        self.assertEqual(models, ["run_more_ws1_lr0.001_round6", "run_ws2_lr0.001_round6"])
+
     def test_every_rank_writes_its_part_and_every_element_once(self):
         for name in ("ddp2", "hsdp4", "tp8"):
             ranks, mesh = self.MESHES[name]

@@ -49,6 +49,11 @@ std::string round_state_folder(const std::string& checkpoint_folder);
 /// folder, which the next prepare_run_folder removes; it never leaves half a checkpoint. Throws IoError.
 void remove_run_checkpoint(const std::string& checkpoint_folder);
 
+/// Removes the run's other models of the same step: a run that went on with another number of ranks or
+/// another learning rate writes its model under another name. Called when `checkpoint_folder` is complete.
+/// Throws IoError.
+void remove_renamed_checkpoints(const std::string& checkpoint_folder);
+
 /// Bytes of the files that prepare_run_folder with kOverwrite removes.
 std::uint64_t earlier_results_bytes(const std::string& folder);
 

@@ -210,3 +210,23 @@ TEST_CASE("a checkpoint goes with its state, and what a kill leaves of the remov
   CHECK(fs::exists(round2 + "/params.json"));
   CHECK(fs::exists(round2 + ".state/adamw_slot0.safetensors"));
 }
+
+TEST_CASE("a model written again under another name replaces the one of the same step", "[io][run_folder]") {
+  const TemporaryFolder folder;
+  const auto made = [&](const std::string& name) {
+    write_text(folder / ("checkpoints/" + name + "/params.json"), "x");
+    return folder / ("checkpoints/" + name);
+  };
+  const std::string kept = made("x_ws8_lr0.1_round6");
+  const std::string other_ranks = made("x_ws2_lr0.1_round6");
+  const std::string other_rate = made("x_ws8_lr1e-05_round6");
+  const std::string other_step = made("x_ws2_lr0.1_round16");
+  const std::string other_run = made("x_wsx_ws2_lr0.1_round6");
+  const std::string state = made("step_00000006");
+  remove_renamed_checkpoints(kept);
+  CHECK_FALSE(fs::exists(other_ranks));
+  CHECK_FALSE(fs::exists(other_rate));
+  for (const std::string& path : {kept, other_step, other_run, state}) {
+    CHECK(fs::exists(path));
+  }
+}
