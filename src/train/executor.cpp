@@ -71,14 +71,10 @@ Context Executor::context(Trace* trace) {
           .trace = trace};
 }
 
-Shape Executor::stream_shape(const TokenBatch& tokens) const {
-  return {model_.ports().boundary.stream_tokens(tokens.n_tokens()), model_.config().hidden_size};
-}
-
 void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                                 MicroBatch micro_batch) {
-  ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", stream_shape(tokens))};
-  const TensorView g = ctx.allocate("stream gradient", stream_shape(tokens));
+  ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", model_.stream_shape(tokens.n_tokens()))};
+  const TensorView g = ctx.allocate("stream gradient", model_.stream_shape(tokens.n_tokens()));
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const Lease lease = groups_.lease(i, LeaseUse::kForward);
@@ -120,8 +116,8 @@ void Executor::forward(Context& ctx, const TokenBatch& tokens, ResidualStream& s
 }
 
 void Executor::loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses) {
-  ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),
-                        .delta = ctx.allocate("delta", stream_shape(tokens))};
+  ResidualStream stream{.x = ctx.allocate("stream", model_.stream_shape(tokens.n_tokens())),
+                        .delta = ctx.allocate("delta", model_.stream_shape(tokens.n_tokens()))};
   forward(ctx, tokens, stream);
   const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);
   model_.head().loss(ctx, tokens, stream, losses);
@@ -153,8 +149,8 @@ std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std
   const std::int64_t vocab = model_.head().columns();
   std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
   const ArenaScope scope(scratch_arena_);
-  ResidualStream stream{.x = ctx.allocate("stream", stream_shape(tokens)),
-                        .delta = ctx.allocate("delta", stream_shape(tokens))};
+  ResidualStream stream{.x = ctx.allocate("stream", model_.stream_shape(tokens.n_tokens())),
+                        .delta = ctx.allocate("delta", model_.stream_shape(tokens.n_tokens()))};
   forward(ctx, tokens, stream);
   const TensorView logits = ctx.allocate("logits", {end - begin, vocab});
   const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);

@@ -15,7 +15,7 @@ constexpr int kActivationTag = 0;
 constexpr int kGradientTag = 1;
 
 std::int64_t stream_elements(const Llama& model, const Executor::Limits& limits) {
-  return model.ports().boundary.stream_tokens(limits.batch * limits.seq_len) * model.config().hidden_size;
+  return model.stream_shape(limits.batch * limits.seq_len).numel();
 }
 
 bool is_forward(PipelineOp op) {
@@ -75,17 +75,13 @@ StepNeeds PipelineExecutor::measure(Llama& model, CountingBackend& counting, con
   return needs;
 }
 
-Context PipelineExecutor::context(Trace* trace) {
+Context PipelineExecutor::context(Arena& scratch, Trace* trace) {
   return {.backend = backend_,
           .stream = stream_,
-          .scratch = scratch_arena_,
+          .scratch = scratch,
           .scalars = scalars_,
           .dtype = model_.dtype(),
           .trace = trace};
-}
-
-Shape PipelineExecutor::stream_shape(const TokenBatch& tokens) const {
-  return {model_.ports().boundary.stream_tokens(tokens.n_tokens()), model_.config().hidden_size};
 }
 
 const Range& PipelineExecutor::segments_of(int stage) const {
@@ -156,10 +152,10 @@ void PipelineExecutor::message(const PipelineStep& step, const TokenBatch& token
     case PipelineOp::kSendGradient:
       return gradients_.send(step.peer);
     case PipelineOp::kReceiveActivation:
-      slot.input = slot.arena.allocate("stage input", model_.dtype(), stream_shape(tokens));
+      slot.input = slot.arena.allocate("stage input", model_.dtype(), model_.stream_shape(tokens.n_tokens()));
       return arriving_.push_back(setup_.ranks.start_receive(slot.input, step.peer, kActivationTag));
     default:
-      slot.gradient = gradients_.take(stream_shape(tokens));
+      slot.gradient = gradients_.take(model_.stream_shape(tokens.n_tokens()));
       return arriving_.push_back(setup_.ranks.start_receive(slot.gradient, step.peer, kGradientTag));
   }
 }
@@ -217,7 +213,7 @@ void PipelineExecutor::forward(const PipelineStep& step, const TokenBatch& token
   Slot& slot = slot_of(step);
   Context ctx = context();
   const ArenaScope scope(scratch_arena_);
-  const Shape shape = stream_shape(tokens);
+  const Shape shape = model_.stream_shape(tokens.n_tokens());
   ResidualStream stream{.x = slot.input, .delta = ctx.allocate("delta", shape)};
   run_segments(ctx, step, tokens, stream, &slot);
   slot.output = is_last(step.stage) ? slot.arena.allocate("head input", model_.dtype(), shape)
@@ -231,7 +227,7 @@ double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatc
   Context ctx = context();
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
-  slot.gradient = gradients_.take(stream_shape(tokens));
+  slot.gradient = gradients_.take(model_.stream_shape(tokens.n_tokens()));
   ResidualStream stream{.x = slot.output, .delta = {}};
   {
     const Lease lease = groups_.lease(groups_.head(), LeaseUse::kBackward);
@@ -267,12 +263,7 @@ void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& toke
 void PipelineExecutor::backward_input(const PipelineStep& step, const TokenBatch& tokens) {
   Slot& slot = slot_of(step);
   Context ctx = context();
-  Context kept{.backend = backend_,
-               .stream = stream_,
-               .scratch = slot.arena,
-               .scalars = scalars_,
-               .dtype = model_.dtype(),
-               .trace = nullptr};
+  Context kept = context(slot.arena, nullptr);
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);
@@ -312,9 +303,9 @@ void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatc
 /// The forward part of the list: nothing is kept, so a rank has one stream, which every stage of every
 /// micro-batch passes through.
 double PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace) {
-  Context ctx = context(trace);
+  Context ctx = context(scratch_arena_, trace);
   const ArenaScope all(scratch_arena_);
-  const Shape most = stream_shape(tokens.front());
+  const Shape most = model_.stream_shape(tokens.front().n_tokens());
   const TensorView room = ctx.allocate("stream", most);
   const TensorView delta = ctx.allocate("delta", most);
   double sum = 0.0;
@@ -323,7 +314,7 @@ double PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace) {
       continue;
     }
     const TokenBatch& batch = tokens[static_cast<std::size_t>(step.micro_batch)];
-    const Shape shape = stream_shape(batch);
+    const Shape shape = model_.stream_shape(batch.n_tokens());
     ResidualStream stream{.x = room.rows(0, shape[0]), .delta = delta.rows(0, shape[0])};
     if (step.op == PipelineOp::kSendActivation) {
       activations_.send(step.peer);

@@ -31,23 +31,12 @@ std::vector<CoveringLayout> layouts_here() {
 }
 
 RunConfig config_of(const CoveringLayout& layout, DType dtype) {
-  RunConfig config;
-  config.mode = TrainMode::kSynchronous;
-  config.dtype = dtype;
-  config.data.max_seq_len = kLongest + 1;
-  config.training.batch_size = kRows;
-  config.training.clip_norm = 0.9;
+  RunConfig config = mesh_config(layout.parallel, dtype, kRows, kLongest);
   config.training.recompute = layout.recompute;
-  config.parallel = layout.parallel;
   if (layout.accumulates) {
     config.training.micro_batch = 1;
   }
   return config;
-}
-
-/// float64 leaves no noise for a fault to hide in; float32's is that of sums in another order.
-double tolerance(DType dtype) {
-  return dtype == DType::kFloat64 ? 1e-10 : 1e-5;
 }
 
 void check_all(const std::vector<Difference>& differences, double limit) {
@@ -83,14 +72,14 @@ TEST_CASE("every layout has the weights, outputs, gradients and twenty losses of
     }
     const Verification& result = verifier.result();
     check_all(result.weights, 0.0);
-    check_all(result.outputs, tolerance(dtype));
-    check_all(result.gradients, tolerance(dtype));
+    check_all(result.outputs, mesh_tolerance(dtype));
+    check_all(result.gradients, mesh_tolerance(dtype));
     for (const StepComparison& step : result.steps) {
       CAPTURE(step.step, step.loss, step.one_rank_loss);
-      CHECK(std::abs(step.loss - step.one_rank_loss) <= tolerance(dtype) * step.one_rank_loss);
+      CHECK(std::abs(step.loss - step.one_rank_loss) <= mesh_tolerance(dtype) * step.one_rank_loss);
       // A norm is a sum over all gradients; twenty updates apart, its rounding is some steps' together.
       CHECK(std::abs(step.grad_norm - step.one_rank_grad_norm) <=
-            10 * tolerance(dtype) * step.one_rank_grad_norm);
+            10 * mesh_tolerance(dtype) * step.one_rank_grad_norm);
     }
     const bool is_root = world.rank() == Verifier::kRoot;
     CHECK(result.steps.size() == (is_root ? kSteps : 0));

@@ -53,6 +53,25 @@ inline Batch mesh_batch(std::int64_t number, std::int64_t rows, std::int64_t lon
   return make_batch(made, 0);
 }
 
+/// A step of `rows` rows of at most `longest` target tokens, clipped.
+inline RunConfig mesh_config(const ParallelSection& parallel, DType dtype, std::int64_t rows,
+                             std::int64_t longest) {
+  RunConfig config;
+  config.mode = TrainMode::kSynchronous;
+  config.dtype = dtype;
+  config.data.max_seq_len = longest + 1;
+  config.training.batch_size = rows;
+  config.training.clip_norm = 0.9;
+  config.parallel = parallel;
+  return config;
+}
+
+/// How far a mesh may be from one rank, relative. float64 leaves no noise for a fault to hide in; float32's
+/// is that of sums in another order.
+inline double mesh_tolerance(DType dtype) {
+  return dtype == DType::kFloat64 ? 1e-10 : 1e-5;
+}
+
 /// One model on a mesh over `world`, weights from a fixed seed.
 class MeshRun {
  public:

@@ -46,6 +46,10 @@ class Llama {
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
   std::int64_t rope_bytes() const { return rope_.bytes(); }
+  /// Of the residual stream here when the ranks together have `tokens`: [T_stream, D].
+  Shape stream_shape(std::int64_t tokens) const {
+    return {ports_.boundary.stream_tokens(tokens), config_.hidden_size};
+  }
 
   /// Embedding, then attention and MLP of each layer: those of the stages held here.
   const std::vector<std::unique_ptr<Segment>>& segments() const { return segments_; }

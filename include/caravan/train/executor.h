@@ -70,7 +70,6 @@ class Executor final : public StepExecutor {
   void run_on_shapes(Pass pass);
   void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                         MicroBatch micro_batch);
-  Shape stream_shape(const TokenBatch& tokens) const;
   void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
   void loss(Context& ctx, const TokenBatch& tokens, const TensorView& losses);
 

@@ -33,7 +33,7 @@ class PipelineExecutor final : public StepExecutor {
   double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
-  Context context() override { return context(nullptr); }
+  Context context() override { return context(scratch_arena_, nullptr); }
 
   /// Where the computations of steps are noted from now on, in seconds of a steady clock; null: nowhere.
   void record(std::vector<PipelineTimeline::Interval>* intervals) { recorded_ = intervals; }
@@ -50,7 +50,7 @@ class PipelineExecutor final : public StepExecutor {
   /// The micro-batches of a step on the device, or their shapes.
   using Tokens = std::vector<TokenBatch>;
 
-  Context context(Trace* trace);
+  Context context(Arena& scratch, Trace* trace);
   const std::vector<PipelineStep>& list_of(std::size_t micro_batches);
   const Tokens& upload(std::span<const Batch> micro_batches);
   double walk_training(const Tokens& tokens);
@@ -69,7 +69,6 @@ class PipelineExecutor final : public StepExecutor {
 
   bool is_last(int stage) const { return stage + 1 == setup_.shape.stages(); }
   const Range& segments_of(int stage) const;
-  Shape stream_shape(const TokenBatch& tokens) const;
   Slot& slot_of(const PipelineStep& step) { return slots_.at(static_cast<std::size_t>(step.slot)); }
 
   Llama& model_;
