@@ -278,6 +278,7 @@ json generate(Backend& backend, KvCache cache) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): a benchmark ends with the exception's message.
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
   set_cpu_threads(threads);

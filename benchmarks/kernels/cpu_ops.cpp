@@ -126,7 +126,7 @@ void Bench::attention(std::int64_t seq_len, std::int64_t head_dim, std::int64_t 
   const TensorView dk = tensor({seq_len, kv_heads * head_dim});
   const TensorView dv = tensor({seq_len, kv_heads * head_dim});
   // Visible pairs only: what a block computes beyond them is not work done.
-  const double pairs = static_cast<double>(heads * seq_len * (seq_len + 1) / 2);
+  const double pairs = static_cast<double>(heads * seq_len * (seq_len + 1)) / 2.0;
   const double pair_flops = 2.0 * static_cast<double>(head_dim);
   const std::string what = fmt::format("S={} E={} H={} G={}", seq_len, head_dim, heads, kv_heads);
   print_flops("attention forward " + what, 2.0 * pairs * pair_flops, best_seconds([&] {
