@@ -3,6 +3,7 @@
 # something is missing, so a second run costs nothing and works offline.
 #   scripts/install_deps.sh            what building, running and testing on CPUs needs
 #   scripts/install_deps.sh --dev      also clang-format, clang-tidy, cppcheck, gcovr, clang for fuzzing
+#   scripts/install_deps.sh --slurm    also a Slurm to test the batch scripts with
 set -euo pipefail
 
 packages=(
@@ -16,7 +17,14 @@ packages=(
 )
 dev_packages=(clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev cppcheck gcovr)
 
-[ "${1:-}" = "--dev" ] && packages+=("${dev_packages[@]}")
+slurm_packages=(slurm-wlm slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins libpmix2)
+
+case "${1:-}" in
+  "") ;;
+  --dev) packages+=("${dev_packages[@]}") ;;
+  --slurm) packages+=("${slurm_packages[@]}") ;;
+  *) echo "install_deps: $1 is not an option; there are --dev and --slurm" >&2; exit 2 ;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do

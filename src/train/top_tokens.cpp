@@ -30,10 +30,8 @@ std::vector<std::int64_t> largest(const T* logits, std::int64_t count, std::int6
 }  // namespace
 
 TopTokens::TopTokens(const TensorView& expected, const Batch& batch) : expected_(expected), batch_(batch) {
-  bytes_.resize(static_cast<std::size_t>(expected.bytes()));
+  bytes_.assign(static_cast<std::size_t>(expected.bytes()), std::byte{0xff});  // all bits set: no number
   found_ = TensorView(bytes_.data(), expected.dtype(), expected.shape());
-  // All bits set is no number.
-  std::memset(bytes_.data(), 0xff, bytes_.size());
 }
 
 void TopTokens::place(const MatrixPart& part) {
