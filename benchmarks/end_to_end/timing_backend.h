@@ -130,6 +130,9 @@ class TimingBackend final : public Backend {
   void zero(const ZeroArgs& a, Stream& s) override {
     timed(OpKind::kZero, a.x.bytes(), [&] { inner_.zero(a, s); });
   }
+  void dropout(const DropoutArgs& a, Stream& s) override {
+    timed(OpKind::kRest, 2 * a.y.bytes(), [&] { inner_.dropout(a, s); });
+  }
   void copy(const CopyArgs& a, Stream& s) override {
     timed(OpKind::kRest, 0, [&] { inner_.copy(a, s); });
   }

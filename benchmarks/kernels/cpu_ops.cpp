@@ -169,6 +169,8 @@ void Bench::memory_bound() {
     backend_.rope({x, index, table, table, 64, RopeDirection::kForward}, stream_);
     backend_.rope({x, index, table, table, 64, RopeDirection::kBackward}, stream_);
   });
+  StepScalars mask;
+  bytes("dropout 512x2048", 2 * one, [&] { backend_.dropout({x, y, index, index, 0, 0.1, &mask}, stream_); });
   const TensorView logits = tensor({64, 128256});
   const TensorView statistic = tensor({64});
   const TensorView targets(positions.data(), DType::kInt32, {64});

@@ -77,6 +77,9 @@ class CpuBackend final : public Backend {
     with_real(args.x.dtype(), [&]<class T>() { cpu::scale<T>(ops<T>(), args); });
   }
   void zero(const ZeroArgs& args, Stream&) override { cpu::zero(args); }
+  void dropout(const DropoutArgs& args, Stream&) override {
+    with_real(args.y.dtype(), [&]<class T>() { cpu::dropout<T>(ops<T>(), args); });
+  }
   void copy(const CopyArgs& args, Stream&) override { cpu::copy(args); }
   void adamw(const AdamwArgs& args, Stream&) override {
     with_real(args.param.dtype(), [&]<class T>() { cpu::adamw<T>(ops<T>(), args); });

@@ -6,6 +6,7 @@
 
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/parallel_for.h"
+#include "kernels/reference/dropout.h"
 #include "kernels/reference/embedding.h"
 #include "kernels/reference/rope.h"
 
@@ -216,6 +217,24 @@ void scale(const simd::SimdOps<T>& ops, const ScaleArgs& args) {
 }
 
 template <class T>
+void dropout(const simd::SimdOps<T>& ops, const DropoutArgs& args) {
+  const std::int64_t width = args.x.dim(1);
+  const auto key = reference::philox_key(args.scalars->dropout_key);
+  parallel_for(args.rows.numel(), grain_rows(width), [&](std::int64_t begin, std::int64_t end) {
+    ops.dropout({.x = args.x.data<T>() + begin * width,
+                 .y = args.y.data<T>() + begin * width,
+                 .row_numbers = args.rows.data<std::int32_t>() + begin,
+                 .places = args.places.data<std::int32_t>() + begin,
+                 .site = args.site,
+                 .key = {key[0], key[1]},
+                 .threshold = reference::dropout_threshold(args.rate),
+                 .factor = static_cast<T>(1.0 / (1.0 - args.rate)),
+                 .rows = end - begin,
+                 .width = width});
+  });
+}
+
+template <class T>
 void adamw(const simd::SimdOps<T>& ops, const AdamwArgs& args) {
   const StepScalars& scalars = *args.scalars;
   for_elements(args.param.numel(), [&](std::int64_t at, std::int64_t count) {
@@ -281,6 +300,7 @@ void random_normal(const RandomNormalArgs& args) {
   template void cross_entropy_backward(const simd::SimdOps<T>&, const CrossEntropyBackwardArgs&);   \
   template void add(const simd::SimdOps<T>&, const AddArgs&);                                       \
   template void scale(const simd::SimdOps<T>&, const ScaleArgs&);                                   \
+  template void dropout(const simd::SimdOps<T>&, const DropoutArgs&);                               \
   template void adamw(const simd::SimdOps<T>&, const AdamwArgs&);                                   \
   template void sum_squares(const simd::SimdOps<T>&, const SumSquaresArgs&, CpuScratch&);           \
   template void random_normal<T>(const RandomNormalArgs&)

@@ -32,6 +32,8 @@ void add(const simd::SimdOps<T>& ops, const AddArgs& args);
 template <class T>
 void scale(const simd::SimdOps<T>& ops, const ScaleArgs& args);
 template <class T>
+void dropout(const simd::SimdOps<T>& ops, const DropoutArgs& args);
+template <class T>
 void adamw(const simd::SimdOps<T>& ops, const AdamwArgs& args);
 /// Parts of fixed size are summed on their own, then in order.
 template <class T>

@@ -56,6 +56,21 @@ struct SwigluBackwardElements {
   std::int64_t count;
 };
 
+/// backend/op_args.h says which elements a mask drops.
+template <class T>
+struct DropoutRows {
+  const T* x;
+  T* y;                             // may be x
+  const std::int32_t* row_numbers;  // of the tokens, in the step's batch
+  const std::int32_t* places;
+  std::uint32_t site;
+  std::uint32_t key[2];
+  std::uint32_t threshold;  // words below it are dropped
+  T factor;
+  std::int64_t rows;
+  std::int64_t width;
+};
+
 template <class T>
 struct AdamwElements {
   T* param;
@@ -160,6 +175,7 @@ struct SimdOps {
   void (*softmax_gradient)(T* logits, std::int64_t width, T lse, T factor);
   void (*add)(const T* x, const T* z, T* y, std::int64_t count);
   void (*scale)(T* x, T factor, std::int64_t count);
+  void (*dropout)(const DropoutRows<T>&);
   void (*adamw)(const AdamwElements<T>&);
   double (*sum_squares)(const T* x, std::int64_t count);
   void (*row_dots)(const RowDots<T>&);

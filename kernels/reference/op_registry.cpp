@@ -450,6 +450,7 @@ std::vector<OpCase> op_cases() {
   add_elementwise(cases, 3, 5);
   add_elementwise(cases, 0, 4);
   add_elementwise(cases, 129, 257);
+  add_dropout(cases);
   cases.push_back(strided_copy_case(3, 5));
   cases.push_back(strided_copy_case(67, 129));
   add_cases_without_derivative(cases);

@@ -143,6 +143,52 @@ std::vector<AttentionCase> attention_cases() {
   };
 }
 
+// ---- dropout
+
+namespace {
+
+/// Tokens of several rows in no order, as a rank of a context split has them.
+OpCase dropout_case(std::int64_t tokens, std::int64_t width, double rate) {
+  const auto scalars = std::make_shared<StepScalars>();
+  scalars->dropout_key = 0x9E3779B97F4A7C15U;
+  OpCase op{.op = "dropout", .label = fmt::format("T={} D={} rate={}", tokens, width, rate)};
+  op.size = tokens * width > 200 ? CaseSize::kLarge : CaseSize::kSmall;
+  op.inputs = {{"x", {tokens, width}}};
+  op.constants = {repeated_ids(tokens, 5), repeated_ids(tokens, 8191)};
+  op.outputs = {{"y", {tokens, width}}};
+  const auto args = [scalars, rate](const OpViews& v, const TensorView& x, const TensorView& y) {
+    return DropoutArgs{.x = x,
+                       .y = y,
+                       .rows = v.constants[0],
+                       .places = v.constants[1],
+                       .site = 3,
+                       .rate = rate,
+                       .scalars = scalars.get()};
+  };
+  op.forward = [args](Backend& backend, const OpViews& v) {
+    Stream stream;
+    backend.copy({v.inputs[0], v.outputs[0]}, stream);
+    backend.dropout(args(v, v.outputs[0], v.outputs[0]), stream);
+  };
+  op.backward = [args](Backend& backend, const OpViews& v) {
+    Stream stream;
+    backend.dropout(args(v, v.doutputs[0], v.dinputs[0]), stream);
+  };
+  return op;
+}
+
+}  // namespace
+
+void add_dropout(std::vector<OpCase>& cases) {
+  cases.push_back(dropout_case(3, 7, 0.0));
+  cases.push_back(dropout_case(4, 13, 0.3));
+  cases.push_back(dropout_case(2, 70, 0.5));
+  cases.push_back(dropout_case(0, 3, 0.5));
+  cases.push_back(dropout_case(3, 5, 0.95));
+  cases.push_back(dropout_case(67, 515, 0.1));
+  cases.push_back(dropout_case(5, 128, 0.9));
+}
+
 // ---- ops without derivative
 
 namespace {

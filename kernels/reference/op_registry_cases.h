@@ -1,4 +1,4 @@
-// Parts of the op registry with their own files: attention masks, and ops that have no derivative.
+// Parts of the op registry with their own files: attention masks, dropout, and ops that have no derivative.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,9 @@ struct AttentionCase {
 /// Head ratios 1 to 4, packed documents, rows that see nothing, a cache with unused keys, gaps between
 /// queries, queries in no order; small ones, and large ones that cross blocks.
 std::vector<AttentionCase> attention_cases();
+
+/// Rates from 0 to nearly 1, widths that end inside a block of random words, in place and not.
+void add_dropout(std::vector<OpCase>& cases);
 
 /// AdamW, sums of squares, conversions, random values.
 void add_cases_without_derivative(std::vector<OpCase>& cases);

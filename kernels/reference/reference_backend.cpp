@@ -2,6 +2,7 @@
 
 #include "kernels/reference/activation.h"
 #include "kernels/reference/attention.h"
+#include "kernels/reference/dropout.h"
 #include "kernels/reference/elementwise.h"
 #include "kernels/reference/embedding.h"
 #include "kernels/reference/loss.h"
@@ -77,6 +78,9 @@ void ReferenceBackend::scale(const ScaleArgs& args, Stream&) {
 }
 void ReferenceBackend::zero(const ZeroArgs& args, Stream&) {
   reference::zero(args);
+}
+void ReferenceBackend::dropout(const DropoutArgs& args, Stream&) {
+  with_scalar(args.y.dtype(), [&]<class T>() { reference::dropout<T>(args); });
 }
 void ReferenceBackend::copy(const CopyArgs& args, Stream&) {
   reference::copy(args);

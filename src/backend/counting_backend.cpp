@@ -84,6 +84,9 @@ void CountingBackend::scale(const ScaleArgs& args, Stream&) {
 void CountingBackend::zero(const ZeroArgs& args, Stream&) {
   count_bytes({&args.x});
 }
+void CountingBackend::dropout(const DropoutArgs& args, Stream&) {
+  count_bytes({&args.x, &args.y});
+}
 void CountingBackend::copy(const CopyArgs& args, Stream&) {
   count_bytes({&args.from, &args.to});
 }

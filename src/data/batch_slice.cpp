@@ -45,6 +45,7 @@ Batch take_rows(const Batch& batch, std::int64_t begin, std::int64_t rows, std::
   Batch part;
   part.batch = rows;
   part.seq_len = seq_len;
+  part.first_row = batch.first_row + begin;
   for (std::int64_t row = begin; row < begin + rows; ++row) {
     const std::int64_t real = row < batch.batch ? batch.seq_len : 0;
     append_tokens(part, batch, real > 0 ? row * batch.seq_len : 0, real);
@@ -64,6 +65,7 @@ Batch take_tokens(const Batch& batch, std::int64_t part, std::int64_t parts) {
   Batch result;
   result.batch = batch.batch;
   result.seq_len = 2 * piece;
+  result.first_row = batch.first_row;
   for (std::int64_t row = 0; row < batch.batch; ++row) {
     append_tokens(result, batch, row * batch.seq_len + part * piece, piece);
     append_tokens(result, batch, row * batch.seq_len + (2 * parts - 1 - part) * piece, piece);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "caravan/ops/dropout.h"
 #include "caravan/ops/elementwise.h"
 
 namespace caravan {
@@ -22,13 +23,15 @@ Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
   return {.batch = local_geometry(config).micro_batch,
           .seq_len = config.data.max_seq_len - 1,
           .pass = Pass::kForwardBackward,
-          .policy = save_policy(config.training.recompute)};
+          .policy = save_policy(config.training.recompute),
+          .dropout = config.training.dropout};
 }
 
 Executor::Limits FederatedRun::eval_limits(const RunConfig& config) {
   Executor::Limits limits = train_limits(config);
   limits.batch = config.federated.batch_size;
   limits.pass = Pass::kForward;
+  limits.dropout = 0.0;
   return limits;
 }
 
@@ -135,12 +138,16 @@ void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
     trainer_->optimizer().reset(trainer_->executor().context());
   }
   const BatchGeometry geometry = local_geometry(setup_.config);
+  const auto seed = static_cast<std::uint64_t>(setup_.config.seed);
   Batch batch;
   for (std::int64_t e = 0; e < options.local_epochs; ++e) {
     const std::int64_t epoch = (round - 1) * options.local_epochs + e;
     setup_.train.start_epoch(epoch);
     for (std::int64_t i = 0; setup_.train.next(batch); ++i) {
       const double lr = schedule_.lr(epoch, i);
+      // By what the step is in the whole run, so that a resumed run draws the masks of an uninterrupted one.
+      trainer_->executor().context().scalars.dropout_key =
+          dropout_key(seed, setup_.world.rank(), schedule_.number(epoch, i));
       const StepResult result = trainer_->step(micro_batches(batch, geometry, {}, 0), batch.valid_tokens, lr);
       if (result.updated) {
         on_step({.round = round, .epoch = epoch, .step = trainer_->steps(), .lr = lr, .result = result});

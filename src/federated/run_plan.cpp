@@ -31,7 +31,8 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
       {"activations", needs.saved_bytes},
       {"scratch", needs.scratch_bytes},
       {"rotary tables and batch",
-       part.rope_bytes() + DeviceBatch(counting, limits.batch * limits.seq_len).bytes()},
+       part.rope_bytes() +
+           DeviceBatch(counting, limits.batch * limits.seq_len, limits.row_numbers()).bytes()},
   };
   return memory;
 }
@@ -48,8 +49,10 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
       {"activations", needs.step.saved_bytes},
       {"scratch", needs.step.scratch_bytes},
       {"rotary tables and batch",
-       needs.rope_bytes + layout.batches_held() *
-                              DeviceBatch(counting, layout.limits.batch * layout.limits.seq_len).bytes()},
+       needs.rope_bytes + layout.batches_held() * DeviceBatch(counting,
+                                                              layout.limits.batch * layout.limits.seq_len,
+                                                              layout.limits.row_numbers())
+                                                      .bytes()},
   };
   if (layout.is_pipelined()) {
     memory.categories.emplace_back("messages between stages", needs.step.message_bytes);
@@ -274,6 +277,9 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
   text += fmt::format("  parameters: {} in the model, {} per rank\n", plan.parameters, plan.local_parameters);
   text += fmt::format("  learning rate: {}\n", describe_schedule(config.optimizer));
   text += fmt::format("  recomputed in backward: {}\n", enum_name(config.training.recompute));
+  if (config.training.dropout > 0.0) {
+    text += fmt::format("  dropout: {} of what each attention and MLP adds\n", config.training.dropout);
+  }
   if (plan.ranks > 1) {
     text += fmt::format("  parameter{:31}{:<18}per rank\n", "", "global");
     for (const PlannedTensor& tensor : plan.tensors) {

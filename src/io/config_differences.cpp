@@ -19,7 +19,8 @@ constexpr std::array<std::string_view, 10> kMayChange = {"resume",
                                                          "training.micro_batch",
                                                          "checkpoint",
                                                          "output"};
-constexpr std::array<std::string_view, 2> kChangesResults = {"optimizer", "training.clip_norm"};
+constexpr std::array<std::string_view, 3> kChangesResults = {"optimizer", "training.clip_norm",
+                                                             "training.dropout"};
 constexpr std::string_view kKind = "optimizer.name";
 
 /// True for the keys themselves and for what lies below them.

@@ -23,6 +23,7 @@ struct AttentionSegment::Slots final : Saved {
 
 AttentionSegment::AttentionSegment(const Parts& parts)
     : entry_(parts.norm, parts.eps, parts.boundary),
+      dropout_(parts.layer, ResidualDropout::Site::kAttention, parts.boundary),
       wq_(parts.wq),
       wk_(parts.wk),
       wv_(parts.wv),
@@ -87,6 +88,7 @@ void AttentionSegment::forward(Context& ctx, const TokenBatch& batch, ResidualSt
   const TensorView partial = entry_.boundary().partial_buffer(ctx, stream.delta);
   wo_.forward(ctx, s.o.view, partial);
   entry_.boundary().leave(ctx, partial, stream.delta).wait();
+  dropout_.forward(ctx, batch, stream.delta);
   stream.has_delta = true;
   ctx.observe(wo_.segment_name(), stream.delta);
 }
@@ -96,7 +98,7 @@ void AttentionSegment::backward_input(Context& ctx, const TokenBatch& batch, con
   auto& s = static_cast<Slots&>(saved);
   materialise(ctx, batch, s);
   const auto allocate = [&](const Shape& shape) { return ctx.allocate("attention gradient", shape); };
-  s.dy_full = entry_.boundary().leave_backward(ctx, g, allocate);
+  s.dy_full = entry_.boundary().leave_backward(ctx, dropout_.backward(ctx, batch, g), allocate);
   s.dq = allocate(s.q.view.shape());
   s.dk = allocate(s.k.view.shape());
   s.dv = allocate(s.v.view.shape());

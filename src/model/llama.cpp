@@ -73,6 +73,7 @@ void Llama::add_layer(int layer) {
       .w2 = tensor("feed_forward.w2"),
       .boundary = ports_.boundary,
       .eps = config_.rms_norm_eps,
+      .layer = layer,
   }));
 }
 

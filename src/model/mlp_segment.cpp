@@ -39,25 +39,25 @@ void MlpSegment::materialise(Context& ctx, Slots& s) const {
   }
 }
 
-void MlpSegment::forward(Context& ctx, const TokenBatch& /*batch*/, ResidualStream& stream,
-                         Saved& saved) const {
+void MlpSegment::forward(Context& ctx, const TokenBatch& batch, ResidualStream& stream, Saved& saved) const {
   auto& s = static_cast<Slots&>(saved);
   entry_.take(ctx, stream, s, s.entry);
   materialise(ctx, s);
   const TensorView partial = entry_.boundary().partial_buffer(ctx, stream.delta);
   w2_.forward(ctx, s.h.view, partial);
   entry_.boundary().leave(ctx, partial, stream.delta).wait();
+  dropout_.forward(ctx, batch, stream.delta);
   stream.has_delta = true;
   ctx.observe(w2_.segment_name(), stream.delta);
 }
 
-void MlpSegment::backward_input(Context& ctx, const TokenBatch& /*batch*/, const TensorView& g,
+void MlpSegment::backward_input(Context& ctx, const TokenBatch& batch, const TensorView& g,
                                 Saved& saved) const {
   auto& s = static_cast<Slots&>(saved);
   materialise(ctx, s);
   const auto allocate = [&](const Shape& shape) { return ctx.allocate("mlp gradient", shape); };
   const Shape shape = s.h.view.shape();
-  s.dy_full = entry_.boundary().leave_backward(ctx, g, allocate);
+  s.dy_full = entry_.boundary().leave_backward(ctx, dropout_.backward(ctx, batch, g), allocate);
   s.dgate = allocate(shape);
   s.dup = allocate(shape);
   s.dnormed = allocate(s.entry.normed.view.shape());

@@ -20,8 +20,10 @@ void fill(const TensorView& view, const std::vector<T>& values) {
 
 }  // namespace
 
-DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens)
-    : tokens_(tokens), memory_(backend.allocate(kArrays * tokens * kItem)) {}
+DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers)
+    : tokens_(tokens),
+      row_numbers_(row_numbers),
+      memory_(backend.allocate((kArrays + (row_numbers == RowNumbers::kKept ? 1 : 0)) * tokens * kItem)) {}
 
 TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
   const std::int64_t tokens = batch * seq_len;
@@ -36,7 +38,8 @@ TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
           .target_weights = array(2, DType::kFloat32),
           .index = array(3, DType::kInt32),
           .document_start = array(4, DType::kInt32),
-          .positions = array(5, DType::kInt32)};
+          .positions = array(5, DType::kInt32),
+          .rows = row_numbers_ == RowNumbers::kKept ? array(6, DType::kInt32) : TensorView()};
 }
 
 TokenBatch DeviceBatch::upload(const Batch& batch) {
@@ -49,6 +52,12 @@ TokenBatch DeviceBatch::upload(const Batch& batch) {
   auto* positions = tokens.positions.data<std::int32_t>();
   for (std::size_t t = 0; t < batch.index.size(); ++t) {
     positions[t] = batch.index[t] - batch.document_start[t];
+  }
+  if (tokens.rows.defined()) {
+    auto* rows = tokens.rows.data<std::int32_t>();
+    for (std::int64_t t = 0; t < tokens.n_tokens(); ++t) {
+      rows[t] = static_cast<std::int32_t>(batch.first_row + t / batch.seq_len);
+    }
   }
   return tokens;
 }

@@ -21,7 +21,7 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
       local_store_(model.parameters()),
       groups_(model, store != nullptr ? *store : local_store_),
       limits_(limits),
-      device_batch_(backend, limits.batch * limits.seq_len),
+      device_batch_(backend, limits.batch * limits.seq_len, limits.row_numbers()),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)) {
   for (const auto& segment : model.segments()) {
@@ -73,6 +73,7 @@ Context Executor::context(Trace* trace) {
 
 void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                                 MicroBatch micro_batch) {
+  ctx.dropout = limits_.dropout;
   ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", model_.stream_shape(tokens.n_tokens()))};
   const TensorView g = ctx.allocate("stream gradient", model_.stream_shape(tokens.n_tokens()));
   const auto& segments = model_.segments();

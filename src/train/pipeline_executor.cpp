@@ -54,7 +54,8 @@ PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& 
   }
   passing_ = make_saved();
   for (std::int64_t i = 0; i < setup.shape.micro_batches; ++i) {
-    device_batches_.emplace_back(backend, setup.limits.batch * setup.limits.seq_len);
+    device_batches_.emplace_back(backend, setup.limits.batch * setup.limits.seq_len,
+                                 setup.limits.row_numbers());
   }
 }
 
@@ -82,6 +83,12 @@ Context PipelineExecutor::context(Arena& scratch, Trace* trace) {
           .scalars = scalars_,
           .dtype = model_.dtype(),
           .trace = trace};
+}
+
+Context PipelineExecutor::training_context(Arena& scratch) {
+  Context ctx = context(scratch, nullptr);
+  ctx.dropout = setup_.limits.dropout;
+  return ctx;
 }
 
 const Range& PipelineExecutor::segments_of(int stage) const {
@@ -211,7 +218,7 @@ void PipelineExecutor::run_segments(Context& ctx, const PipelineStep& step, cons
 
 void PipelineExecutor::forward(const PipelineStep& step, const TokenBatch& tokens) {
   Slot& slot = slot_of(step);
-  Context ctx = context();
+  Context ctx = training_context(scratch_arena_);
   const ArenaScope scope(scratch_arena_);
   const Shape shape = model_.stream_shape(tokens.n_tokens());
   ResidualStream stream{.x = slot.input, .delta = ctx.allocate("delta", shape)};
@@ -224,7 +231,7 @@ void PipelineExecutor::forward(const PipelineStep& step, const TokenBatch& token
 double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch& tokens,
                                        MicroBatch micro_batch) {
   Slot& slot = slot_of(step);
-  Context ctx = context();
+  Context ctx = training_context(scratch_arena_);
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
   slot.gradient = gradients_.take(model_.stream_shape(tokens.n_tokens()));
@@ -240,7 +247,7 @@ double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatc
 
 void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {
   Slot& slot = slot_of(step);
-  Context ctx = context();
+  Context ctx = training_context(scratch_arena_);
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);
@@ -262,8 +269,8 @@ void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& toke
 /// added to it.
 void PipelineExecutor::backward_input(const PipelineStep& step, const TokenBatch& tokens) {
   Slot& slot = slot_of(step);
-  Context ctx = context();
-  Context kept = context(slot.arena, nullptr);
+  Context ctx = training_context(scratch_arena_);
+  Context kept = training_context(slot.arena);
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);
@@ -283,7 +290,7 @@ void PipelineExecutor::backward_input(const PipelineStep& step, const TokenBatch
 void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatch& tokens,
                                        MicroBatch micro_batch) {
   Slot& slot = slot_of(step);
-  Context ctx = context();
+  Context ctx = training_context(scratch_arena_);
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);

@@ -4,6 +4,7 @@
 
 #include "caravan/comm/counting_communicator.h"
 #include "caravan/core/error.h"
+#include "caravan/ops/dropout.h"
 #include "caravan/train/pipeline_executor.h"
 
 namespace caravan {
@@ -64,7 +65,8 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
       limits{.batch = geometry.micro_batch,
              .seq_len = geometry.local_seq_len(config.data.max_seq_len - 1),
              .pass = Pass::kForwardBackward,
-             .policy = save_policy(config.training.recompute)} {}
+             .policy = save_policy(config.training.recompute),
+             .dropout = config.training.dropout} {}
 
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
                                      const SynchronousLayout& layout) {
@@ -104,6 +106,7 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
 SynchronousRun::SynchronousRun(const Setup& setup)
     : world_(setup.world),
       pad_id_(setup.pad_id),
+      seed_(static_cast<std::uint64_t>(setup.config.seed)),
       layout_(setup.config, setup.model, resolve_mesh(setup.config.parallel, setup.world.size()),
               setup.world.rank()),
       place_(batch_place(layout_.at)),
@@ -141,11 +144,18 @@ void SynchronousRun::load(
   store_->publish_values(ctx);
 }
 
+/// The masks of the step that comes next.
+void SynchronousRun::choose_masks() {
+  trainer_->steps_executor().context().scalars.dropout_key = dropout_key(seed_, 0, trainer_->steps() + 1);
+}
+
 StepResult SynchronousRun::step(const Batch& batch, double lr) {
+  choose_masks();
   return trainer_->step(parts_of(batch), batch.valid_tokens, lr);
 }
 
 double SynchronousRun::gradients(const Batch& batch) {
+  choose_masks();
   return trainer_->gradients(parts_of(batch), batch.valid_tokens);
 }
 

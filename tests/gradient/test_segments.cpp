@@ -42,6 +42,7 @@ struct Tokens {
   std::vector<std::int32_t> index = {0, 1, 2, 3, 4, 0, 1, 2, 3, 4};
   std::vector<std::int32_t> start = {0, 0, 0, 0, 0, 0, 0, 0, 3, 3};
   std::vector<std::int32_t> positions = {0, 1, 2, 3, 4, 0, 1, 2, 0, 1};
+  std::vector<std::int32_t> rows = {6, 6, 6, 6, 6, 7, 7, 7, 7, 7};
 
   TokenBatch view() {
     const Shape t = {10};
@@ -52,13 +53,14 @@ struct Tokens {
             .target_weights = {weights.data(), DType::kFloat32, t},
             .index = {index.data(), DType::kInt32, t},
             .document_start = {start.data(), DType::kInt32, t},
-            .positions = {positions.data(), DType::kInt32, t}};
+            .positions = {positions.data(), DType::kInt32, t},
+            .rows = {rows.data(), DType::kInt32, t}};
   }
 };
 
 /// A model in one dtype with everything needed to run it.
 struct Bench {
-  explicit Bench(DType dtype, bool tied, double output_factor)
+  explicit Bench(DType dtype, bool tied, double output_factor, double dropout = 0.0)
       : boundary(output_factor),
         model(small_config(tied), {.dtype = dtype, .positions = 8}, backend,
               {.boundary = boundary, .attention = attention, .vocab = vocab}),
@@ -67,9 +69,11 @@ struct Bench {
         scratch("scratch", allocate_host(1 << 20)),
         ctx{backend, stream, scratch, scalars, dtype} {
     scalars.inv_valid_tokens = 1.0 / 9.0;
-    int salt = 0;
+    scalars.dropout_key = 0x0123456789ABCDEFU;
+    ctx.dropout = dropout;
+    std::uint64_t salt = 100;
     for (Parameter& parameter : model.parameters().all()) {
-      fill(parameter.stored_value(), static_cast<std::uint64_t>(100 + salt++), 0.5);
+      fill(parameter.stored_value(), salt++, 0.5);
     }
   }
 
@@ -218,14 +222,15 @@ Complex model_loss(Bench& bench) {
 
 TEST_CASE("every segment's backward equals the complex-step derivative", "[gradient][segment]") {
   const double output_factor = GENERATE(1.0, 3.0);
+  const double dropout = GENERATE(0.0, 0.4);
   const bool tied = false;
-  Bench real(DType::kFloat64, tied, output_factor);
+  Bench real(DType::kFloat64, tied, output_factor, dropout);
   for (std::size_t s = 0; s < real.model.segments().size(); ++s) {
     const Segment& segment = *real.model.segments()[s];
-    CAPTURE(s, output_factor);
+    CAPTURE(s, output_factor, dropout);
     const std::vector<double> g = segment_backward(real, segment, SavePolicy::none());
     if (s > 0) {  // the embedding does not read the stream
-      Bench complex(DType::kComplex128, tied, output_factor);
+      Bench complex(DType::kComplex128, tied, output_factor, dropout);
       std::vector<double> values = g;
       check_close(segment_objective_imaginary(complex, *complex.model.segments()[s], {}, true),
                   along_direction(TensorView(values.data(), DType::kFloat64, {10 * 12})));
@@ -236,7 +241,7 @@ TEST_CASE("every segment's backward equals the complex-step derivative", "[gradi
         continue;
       }
       CAPTURE(parameter.name());
-      Bench complex(DType::kComplex128, tied, output_factor);
+      Bench complex(DType::kComplex128, tied, output_factor, dropout);
       const TensorView perturbed = complex.model.parameters().at(parameter.name()).stored_value();
       check_close(segment_objective_imaginary(complex, *complex.model.segments()[s], perturbed, false),
                   along_direction(parameter.stored_grad()));
@@ -248,7 +253,7 @@ TEST_CASE("every segment's backward equals the complex-step derivative", "[gradi
 
 TEST_CASE("dropping saved tensors and computing them again changes no bit of a gradient",
           "[gradient][saved]") {
-  Bench bench(DType::kFloat64, false, 1.0);
+  Bench bench(DType::kFloat64, false, 1.0, GENERATE(0.0, 0.4));
   for (const auto& segment : bench.model.segments()) {
     std::vector<std::vector<double>> results;
     for (const SavePolicy policy : {SavePolicy::none(), SavePolicy::selective(), SavePolicy::full()}) {
@@ -267,7 +272,8 @@ TEST_CASE("dropping saved tensors and computing them again changes no bit of a g
 TEST_CASE("every parameter's gradient of the whole model equals the complex-step derivative",
           "[gradient][model]") {
   const bool tied = GENERATE(false, true);
-  Bench real(DType::kFloat64, tied, 1.0);
+  const double dropout = GENERATE(0.0, 0.4);
+  Bench real(DType::kFloat64, tied, 1.0, dropout);
   Tokens tokens;
   const TokenBatch batch = tokens.view();
   {
@@ -297,8 +303,8 @@ TEST_CASE("every parameter's gradient of the whole model equals the complex-step
     CHECK(losses.data<double>()[3] == 0.0);  // its target does not count
   }
   for (Parameter& parameter : real.model.parameters().all()) {
-    CAPTURE(parameter.name(), tied);
-    Bench complex(DType::kComplex128, tied, 1.0);
+    CAPTURE(parameter.name(), tied, dropout);
+    Bench complex(DType::kComplex128, tied, 1.0, dropout);
     perturb(complex.model.parameters().at(parameter.name()).stored_value());
     check_close(model_loss(complex).imag() / kStep, along_direction(parameter.stored_grad()));
   }

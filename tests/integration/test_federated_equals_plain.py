@@ -20,9 +20,10 @@ class FederatedEqualsPlain(ProgramTest):
                 tensors_of_safetensors(self.folder / f"{folder}.hf" / "model.safetensors"))
 
     def test_one_round_of_one_rank_is_plain_training(self):
-        for preset, dtype, shuffle, epochs in (("tiny", "float32", "false", 1), ("tiny-tied", "float64", "true", 2)):
+        for preset, dtype, shuffle, epochs, dropout in (("tiny", "float32", "false", 1, 0),
+                                                        ("tiny-tied", "float64", "true", 2, 0.1)):
             with self.subTest(preset):
-                same = dict(model__preset=preset, dtype=dtype, data__shuffle=shuffle)
+                same = dict(model__preset=preset, dtype=dtype, data__shuffle=shuffle, training__dropout=dropout)
                 rounds, plain = f"{preset}-rounds", f"{preset}-plain"
                 self.train(federated__rounds=1, federated__local_epochs=epochs, output__dir=rounds, **same)
                 self.train(mode="synchronous", training__steps=epochs * BATCHES, output__dir=plain, **same)

@@ -3,6 +3,9 @@
 // and that recomputing changes no bit.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <iterator>
+#include <set>
+#include <sstream>
 
 #include "caravan/federated/local_schedule.h"
 #include "caravan/optim/schedule.h"
@@ -80,6 +83,7 @@ TEST_CASE("a run resumed in the middle of its schedule gives the bits of the uni
   const SharedFolder folder(world);
   RunConfig config = scheduled_config(folder, world);
   config.data.pack = GENERATE(false, true);
+  config.training.dropout = GENERATE(0.0, 0.2);
   const RunResult whole = run_federated_config(config, world);
   const std::string weights = world.rank() == 0 ? weights_of(config, world, 3) : "";
   world.barrier();
@@ -99,6 +103,33 @@ TEST_CASE("a run resumed in the middle of its schedule gives the bits of the uni
       CHECK(resumed.steps[i].loss == whole.steps[i].loss);
     }
     CHECK(weights_of(config, world, 3) == weights);
+  }
+}
+
+TEST_CASE("with dropout every rank draws masks of its own in every step of all rounds",
+          "[federated][dropout]") {
+  Communicator& world = MpiSession::current().world();
+  const SharedFolder folder(world);
+  RunConfig config = scheduled_config(folder, world);
+  config.training.dropout = 0.2;
+  ReadyRun ready(config, world);
+  std::string keys;
+  std::int64_t steps = 0;
+  for (const std::int64_t round : {1, 2}) {
+    ready.run.train_round(round, [&](const FederatedRun::StepInfo&) {
+      const std::uint64_t key = ready.run.trainer().executor().context().scalars.dropout_key;
+      keys += fmt::format("{} ", key);
+      ++steps;
+    });
+  }
+  std::set<std::string> different;
+  for (const std::string& of_rank : world.gather_bytes(keys, 0)) {
+    std::istringstream words(of_rank);
+    different.insert(std::istream_iterator<std::string>(words), {});
+  }
+  const std::int64_t all_steps = world.all_reduce_value(steps);
+  if (world.rank() == 0) {
+    CHECK(std::ssize(different) == all_steps);
   }
 }
 

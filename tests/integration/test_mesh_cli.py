@@ -40,6 +40,21 @@ class SameRun(ProgramTest):
                 self.train(ranks=ranks, output__dir=name, **PLAIN, **mesh)
                 self.close(self.history(name), one)
 
+    def test_with_dropout_too(self):
+        for dropout in (0, 0.2):
+            self.train(output__dir=f"one-{dropout}", training__dropout=dropout, **PLAIN)
+        one = self.history("one-0.2")
+        without = self.history("one-0")
+        self.assertEqual(one[0], without[0])  # before the first step: evaluation has none
+        self.assertNotEqual(one[1], without[1])
+        for name, ranks, mesh in [
+            ("tp_fsdp", 4, dict(parallel__tp=2, training__micro_batch=1)),
+            ("pp_cp", 4, dict(parallel__pp=2, parallel__cp=2, parallel__pipeline_schedule="zero_bubble")),
+        ]:
+            with self.subTest(name):
+                self.train(ranks=ranks, output__dir=name, training__dropout=0.2, **PLAIN, **mesh)
+                self.close(self.history(name), one)
+
     def test_the_saved_model_is_the_whole_one(self):
         # One step from the same weights differs in the last bits only, so files are compared after none.
         same = dict(mode="synchronous", training__steps=1, optimizer__lr="1e-300", optimizer__weight_decay=0)

@@ -86,6 +86,8 @@ class SameMesh(Resume):
             ("hsdp", 4, dict(parallel__dp_replicate=2, data__shuffle_buffer=5)),
             ("tp_fsdp", 4, dict(parallel__tp=2, model__preset="tiny-tied")),
             ("pp", 2, dict(parallel__pp=2)),
+            ("dropout", 1, dict(training__dropout=0.2, training__micro_batch=1)),
+            ("dropout_tp", 2, dict(training__dropout=0.2, parallel__tp=2, training__recompute="full")),
             ("pp_fsdp", 4, dict(parallel__pp=2, model__preset="tiny-tied", parallel__pipeline_schedule="zero_bubble")),
         ]:
             with self.subTest(name):

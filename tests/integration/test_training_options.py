@@ -1,4 +1,4 @@
-# training.recompute and optimizer.schedule through the program: plan, both modes, refusals.
+# training.recompute, training.dropout and optimizer.schedule through the program: plan, both modes, refusals.
 # TIMEOUT 180
 import pathlib
 import re
@@ -47,6 +47,36 @@ class RecomputeKey(TrainingOptions):
                 activations[recompute] = float(value) * {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
             self.assertLess(activations["selective"], 0.8 * activations["none"], mode)
             self.assertLess(activations["full"], 0.5 * activations["selective"], mode)
+
+
+class DropoutKey(TrainingOptions):
+    def test_the_plan_shows_it_where_there_is_some(self):
+        for mode in MODES:
+            plan = self.train("--dry-run", mode=mode, training__dropout=0.1).out
+            self.assertIn("dropout: 0.1 of what each attention and MLP adds\n", plan)
+            without = self.train("--dry-run", mode=mode, training__dropout=0).out
+            self.assertNotIn("dropout", without)
+            self.assertEqual(without, self.train("--dry-run", mode=mode).out)
+
+    def test_what_no_run_can_have(self):
+        for value, words in [("1", "training.dropout: is 1; it must be at least 0 and less than 1"),
+                             ("-0.1", "training.dropout: is -0.1; it must be at least 0 and less than 1"),
+                             (".nan", "training.dropout: got .nan; expected a number at least 0 and less than 1"),
+                             ("most", "training.dropout: got most; expected a number")]:
+            for mode in MODES:
+                with self.subTest(f"{value}, {mode}"):
+                    self.refuse(CONFIG, words, mode=mode, training__dropout=value)
+
+    def test_zero_changes_no_bit_and_more_does(self):
+        for mode in MODES:
+            found = {}
+            for name, values in [("absent", {}), ("zero", dict(training__dropout=0.0)),
+                                 ("some", dict(training__dropout=0.1))]:
+                folder = f"{mode}-{name}"
+                self.train(mode=mode, federated__rounds=1, output__dir=folder, **values)
+                found[name] = self.weights(folder, 1 if mode == "federated" else 4)
+            self.assertEqual(found["zero"], found["absent"], mode)
+            self.assertNotEqual(found["some"], found["absent"], mode)
 
 
 class ScheduleKeys(TrainingOptions):

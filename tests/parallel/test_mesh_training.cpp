@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::int64_t kRows = 8;
 constexpr std::int64_t kLongest = 21;
-constexpr int kSteps = 20;
+constexpr std::size_t kSteps = 20;
 
 struct Layout {
   std::string name;
@@ -23,6 +23,7 @@ struct Layout {
   bool is_packed = false;
   Recompute recompute = Recompute::kNone;
   int n_layers = 2;
+  double dropout = 0.0;
 };
 
 /// Pipelines on `ranks` ranks: what pp leaves of them is dp_shard's, with stage 3 unless said otherwise.
@@ -145,10 +146,62 @@ std::vector<Layout> layouts(int ranks) {
   return all;
 }
 
+/// With dropout: every way in which a token of a step may come to a rank.
+std::vector<Layout> dropout_layouts(int ranks) {
+  constexpr double kRate = 0.1;
+  if (ranks == 1) {
+    return {{.name = "accumulation, packed, full",
+             .parallel = {},
+             .is_packed = true,
+             .recompute = Recompute::kFull,
+             .dropout = kRate}};
+  }
+  std::vector<Layout> all = {{.name = "tp, sp, tied, packed, selective",
+                              .parallel = {.dp_shard = 1, .tp = ranks},
+                              .micro_batch = 4,
+                              .is_tied = true,
+                              .is_packed = true,
+                              .recompute = Recompute::kSelective,
+                              .dropout = kRate},
+                             {.name = "cp ring, packed, full",
+                              .parallel = {.dp_shard = 1, .cp = ranks, .context = ContextExchange::kRing},
+                              .micro_batch = 2,
+                              .is_packed = true,
+                              .recompute = Recompute::kFull,
+                              .dropout = kRate}};
+  if (ranks == 2) {
+    all.push_back({.name = "zero 3, accumulation", .parallel = {}, .dropout = kRate});
+    all.push_back({.name = "pp 1f1b", .parallel = {.pp = 2}, .micro_batch = 2, .dropout = kRate});
+    return all;
+  }
+  all.push_back({.name = "pp zero bubble x tp, sp, full",
+                 .parallel = {.tp = 2, .pp = 2, .pipeline_schedule = PipelineSchedule::kZeroBubble},
+                 .recompute = Recompute::kFull,
+                 .dropout = kRate});
+  all.push_back(
+      {.name = "tp x cp x ddp",
+       .parallel = {.dp_replicate = ranks / 4, .dp_shard = 1, .cp = 2, .tp = 2, .sequence_parallel = false},
+       .micro_batch = 2,
+       .dropout = kRate});
+  if (ranks == 8) {
+    all.push_back({.name = "pp interleaved x tp, sp x cp, tied",
+                   .parallel = {.cp = 2,
+                                .tp = 2,
+                                .pp = 2,
+                                .pipeline_schedule = PipelineSchedule::kInterleaved,
+                                .stages_per_rank = 2},
+                   .is_tied = true,
+                   .n_layers = 4,
+                   .dropout = kRate});
+  }
+  return all;
+}
+
 RunConfig config_of(const Layout& layout, DType dtype) {
   RunConfig config = mesh_config(layout.parallel, dtype, kRows, kLongest);
   config.training.micro_batch = layout.micro_batch;
   config.training.recompute = layout.recompute;
+  config.training.dropout = layout.dropout;
   return config;
 }
 
@@ -191,10 +244,11 @@ Reference one_rank_reference(Communicator& world, const Layout& layout, DType dt
     SelfCommunicator self;
     MeshRun run(self, one_rank(layout, dtype), model_of(layout));
     reference.gradients = run.gradients(batch_of(layout, 0));
-    for (int step = 0; step < kSteps; ++step) {
-      const StepResult result = run->step(batch_of(layout, step), learning_rate(layout));
-      reference.curve[static_cast<std::size_t>(2 * step)] = result.loss;
-      reference.curve[static_cast<std::size_t>(2 * step + 1)] = result.grad_norm;
+    for (std::size_t step = 0; step < kSteps; ++step) {
+      const StepResult result =
+          run->step(batch_of(layout, static_cast<std::int64_t>(step)), learning_rate(layout));
+      reference.curve[2 * step] = result.loss;
+      reference.curve[2 * step + 1] = result.grad_norm;
     }
     reference.curve[2 * kSteps] = run->loss_sum(batch_of(layout, 1000));
     reference.curve[2 * kSteps + 1] = reference.gradients.loss;
@@ -209,6 +263,28 @@ void check_close(double value, double expected, double relative) {
   CHECK(std::abs(value - expected) <= relative * std::abs(expected));
 }
 
+void check_equals_one_rank(Communicator& world, const Layout& layout, DType dtype) {
+  CAPTURE(layout.name, dtype_name(dtype));
+  const Reference reference = one_rank_reference(world, layout, dtype);
+  MeshRun run(world, config_of(layout, dtype), model_of(layout));
+  const MeshGradients gradients = run.gradients(batch_of(layout, 0));
+  check_close(gradients.loss, reference.curve[2 * kSteps + 1], mesh_tolerance(dtype));
+  for (const auto& [name, values] : reference.gradients.values) {
+    CAPTURE(name);
+    CHECK(relative_difference(gradients.values.at(name), values) <= mesh_tolerance(dtype));
+  }
+  for (std::size_t step = 0; step < kSteps; ++step) {
+    CAPTURE(step);
+    const Batch batch = batch_of(layout, static_cast<std::int64_t>(step));
+    const StepResult result = run->step(batch, learning_rate(layout));
+    check_close(result.loss, reference.curve[2 * step], mesh_tolerance(dtype));
+    // A norm is a sum over all gradients; twenty updates apart, its rounding is some steps' together.
+    check_close(result.grad_norm, reference.curve[2 * step + 1], 10 * mesh_tolerance(dtype));
+    CHECK(result.tokens == batch.valid_tokens);
+  }
+  check_close(run->loss_sum(batch_of(layout, 1000)), reference.curve[2 * kSteps], mesh_tolerance(dtype));
+}
+
 }  // namespace
 
 TEST_CASE("every gradient, twenty steps and the held-out loss equal those of one rank",
@@ -216,26 +292,15 @@ TEST_CASE("every gradient, twenty steps and the held-out loss equal those of one
   Communicator& world = MpiSession::current().world();
   const DType dtype = GENERATE(DType::kFloat64, DType::kFloat32);
   for (const Layout& layout : layouts(world.size())) {
-    CAPTURE(layout.name, dtype_name(dtype));
-    const Reference reference = one_rank_reference(world, layout, dtype);
-    MeshRun run(world, config_of(layout, dtype), model_of(layout));
-    const MeshGradients gradients = run.gradients(batch_of(layout, 0));
-    check_close(gradients.loss, reference.curve[2 * kSteps + 1], mesh_tolerance(dtype));
-    for (const auto& [name, values] : reference.gradients.values) {
-      CAPTURE(name);
-      CHECK(relative_difference(gradients.values.at(name), values) <= mesh_tolerance(dtype));
-    }
-    for (int step = 0; step < kSteps; ++step) {
-      CAPTURE(step);
-      const Batch batch = batch_of(layout, step);
-      const StepResult result = run->step(batch, learning_rate(layout));
-      check_close(result.loss, reference.curve[static_cast<std::size_t>(2 * step)], mesh_tolerance(dtype));
-      // A norm is a sum over all gradients; twenty updates apart, its rounding is some steps' together.
-      check_close(result.grad_norm, reference.curve[static_cast<std::size_t>(2 * step + 1)],
-                  10 * mesh_tolerance(dtype));
-      CHECK(result.tokens == batch.valid_tokens);
-    }
-    check_close(run->loss_sum(batch_of(layout, 1000)), reference.curve[2 * kSteps], mesh_tolerance(dtype));
+    check_equals_one_rank(world, layout, dtype);
+  }
+}
+
+TEST_CASE("with dropout, too, every layout is one rank", "[parallel][layout][dropout]") {
+  Communicator& world = MpiSession::current().world();
+  const DType dtype = GENERATE(DType::kFloat64, DType::kFloat32);
+  for (const Layout& layout : dropout_layouts(world.size())) {
+    check_equals_one_rank(world, layout, dtype);
   }
 }
 

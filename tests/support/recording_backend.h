@@ -17,6 +17,8 @@ class RecordingBackend final : public Backend {
       : inner_(inner), before_each_(std::move(before_each)) {}
 
   const std::set<std::string>& called() const { return called_; }
+  /// Called before each dropout, for what masks a run draws.
+  std::function<void(const DropoutArgs&, Stream&)> on_dropout;
 
   std::string_view name() const override { return "recording"; }
   Device device() const override { return inner_.device(); }
@@ -75,6 +77,12 @@ class RecordingBackend final : public Backend {
   void add(const AddArgs& args, Stream& stream) override { pass("add", &Backend::add, args, stream); }
   void scale(const ScaleArgs& args, Stream& stream) override { pass("scale", &Backend::scale, args, stream); }
   void zero(const ZeroArgs& args, Stream& stream) override { pass("zero", &Backend::zero, args, stream); }
+  void dropout(const DropoutArgs& args, Stream& stream) override {
+    if (on_dropout) {
+      on_dropout(args, stream);
+    }
+    pass("dropout", &Backend::dropout, args, stream);
+  }
   void copy(const CopyArgs& args, Stream& stream) override { pass("copy", &Backend::copy, args, stream); }
   void adamw(const AdamwArgs& args, Stream& stream) override { pass("adamw", &Backend::adamw, args, stream); }
   void sum_squares(const SumSquaresArgs& args, Stream& stream) override {

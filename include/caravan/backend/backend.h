@@ -51,6 +51,7 @@ class Backend {
   virtual void add(const AddArgs& args, Stream& stream) = 0;
   virtual void scale(const ScaleArgs& args, Stream& stream) = 0;
   virtual void zero(const ZeroArgs& args, Stream& stream) = 0;
+  virtual void dropout(const DropoutArgs& args, Stream& stream) = 0;
   virtual void copy(const CopyArgs& args, Stream& stream) = 0;
   virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
   virtual void sum_squares(const SumSquaresArgs& args, Stream& stream) = 0;

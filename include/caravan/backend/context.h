@@ -16,6 +16,7 @@ struct Context {
   StepScalars& scalars;
   DType dtype = DType::kFloat32;  // of activations
   Trace* trace = nullptr;         // usually null
+  double dropout = 0.0;           // rate of residual dropout; 0, and so none, except in training passes
 
   TensorView allocate(const char* what, const Shape& shape) const {
     return scratch.allocate(what, dtype, shape);

@@ -46,6 +46,7 @@ class CountingBackend final : public Backend {
   void add(const AddArgs& args, Stream& stream) override;
   void scale(const ScaleArgs& args, Stream& stream) override;
   void zero(const ZeroArgs& args, Stream& stream) override;
+  void dropout(const DropoutArgs& args, Stream& stream) override;
   void copy(const CopyArgs& args, Stream& stream) override;
   void adamw(const AdamwArgs& args, Stream& stream) override;
   void sum_squares(const SumSquaresArgs& args, Stream& stream) override;

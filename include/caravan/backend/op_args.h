@@ -207,6 +207,20 @@ struct ScaleArgs {
 struct ZeroArgs {
   TensorView x;
 };
+/// y = x · m / (1 − rate): inverted dropout (Srivastava et al. 2014, section 10). m[t, d] is 0 where word d
+/// mod 4 of philox4x32({d / 4, places[t], rows[t], site}, {low and high half of scalars.dropout_key}) is
+/// below rate · 2³², else 1: it depends on what token this is in the step, not on where it is computed. A
+/// dropped element is exactly 0 whatever x is. Linear in x with a symmetric matrix: the backward pass is the
+/// same op on the gradient.
+struct DropoutArgs {
+  TensorView x;            // [T, D]
+  TensorView y;            // [T, D] may be the same memory as x
+  TensorView rows;         // [T] int32, the token's row in the batch of the whole step
+  TensorView places;       // [T] int32, its place in that row
+  std::uint32_t site = 0;  // which of the model's dropouts this is
+  double rate = 0.0;       // in [0, 1)
+  const StepScalars* scalars = nullptr;
+};
 /// Copies elements of equal shape, converting dtypes (float32, float64, bfloat16); rows may be strided in
 /// both.
 struct CopyArgs {

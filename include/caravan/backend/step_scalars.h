@@ -13,6 +13,7 @@ struct StepScalars {
   double clip_factor = 1.0;            // multiplies every gradient in the update
   double inv_valid_tokens = 1.0;       // divisor of the loss: 1 / (valid target tokens of the whole step)
   std::int64_t step = 0;               // 1 for the first update
+  std::uint64_t dropout_key = 0;       // of this step's masks: dropout_key() in ops/dropout.h
 };
 
 }  // namespace caravan

@@ -120,6 +120,7 @@ struct TrainingSection {
   std::int64_t eval_every = 0;                      // 0: before the first and after the last step only
   std::optional<double> clip_norm;
   Recompute recompute = Recompute::kNone;
+  double dropout = 0.0;  // of what each attention and MLP adds to the stream; 0: none
 
   friend bool operator==(const TrainingSection&, const TrainingSection&) = default;
 };

@@ -243,6 +243,13 @@ void visit_fields(Visitor& visit, S& s) {
                     "selective (norms, SwiGLU); full (all but each segment's input). Same results, bit for "
                     "bit."},
       s.recompute);
+  visit(Field{.key = "dropout",
+              .help =
+                  "Part of every attention and MLP output that is dropped in training before it joins the "
+                  "residual stream, the rest divided by 1 - dropout; 0: none. The same masks on every mesh; "
+                  "in both modes.",
+              .bounds = from_below(0, 1)},
+        s.dropout);
 }
 
 template <class Visitor, MaybeConst<CheckpointSection> S>
@@ -353,7 +360,8 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "optimizer", .help = "How a step changes the weights."}, s.optimizer);
   visit(Field{.key = "federated", .help = "Rounds; used in mode federated."}, s.federated);
   visit(Field{.key = "training",
-              .help = "Steps of mode synchronous; clip_norm, micro_batch and recompute hold in both modes."},
+              .help = "Steps of mode synchronous; clip_norm, micro_batch, recompute and dropout hold in both "
+                      "modes."},
         s.training);
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);

@@ -18,6 +18,7 @@ struct Batch {
   std::vector<std::int32_t> index;           // [T] place of the token in its row
   std::vector<std::int32_t> document_start;  // [T] place in the row where the token's document begins
   std::int64_t valid_tokens = 0;             // sum of target_weights > 0
+  std::int64_t first_row = 0;                // of this part in the step's whole batch
 
   std::int64_t n_tokens() const { return batch * seq_len; }
 };

@@ -21,6 +21,12 @@ class LocalSchedule {
   /// targets or without.
   double lr(std::int64_t epoch, std::int64_t batch) const;
 
+  /// The same batch's number in the run, from 1, another one for every batch: with packing, where epochs
+  /// differ in length, some are left out.
+  std::int64_t number(std::int64_t epoch, std::int64_t batch) const {
+    return epoch * batches_per_epoch_ + batch + 1;
+  }
+
   /// Most local steps a rank with `samples` samples can make in the run: exact without packing.
   static std::int64_t most_steps(const RunConfig& config, std::int64_t samples);
 

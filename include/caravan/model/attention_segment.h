@@ -4,6 +4,7 @@
 
 #include "caravan/model/linear.h"
 #include "caravan/model/norm_entry.h"
+#include "caravan/model/residual_dropout.h"
 #include "caravan/model/rope_table.h"
 
 namespace caravan {
@@ -40,6 +41,7 @@ class AttentionSegment final : public Segment {
   AttentionCall call(const TokenBatch& batch) const;
 
   NormEntry entry_;
+  ResidualDropout dropout_;
   Linear wq_, wk_, wv_, wo_;
   const RopeTable* rope_;
   const AttentionCore* core_;

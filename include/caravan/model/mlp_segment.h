@@ -3,6 +3,7 @@
 
 #include "caravan/model/linear.h"
 #include "caravan/model/norm_entry.h"
+#include "caravan/model/residual_dropout.h"
 
 namespace caravan {
 
@@ -15,9 +16,14 @@ class MlpSegment final : public Segment {
     Parameter& w2;    // [D, F] down
     const Boundary& boundary;
     double eps = 0.0;
+    int layer = 0;
   };
   explicit MlpSegment(const Parts& parts)
-      : entry_(parts.norm, parts.eps, parts.boundary), w1_(parts.w1), w3_(parts.w3), w2_(parts.w2) {}
+      : entry_(parts.norm, parts.eps, parts.boundary),
+        dropout_(parts.layer, ResidualDropout::Site::kMlp, parts.boundary),
+        w1_(parts.w1),
+        w3_(parts.w3),
+        w2_(parts.w2) {}
 
   std::unique_ptr<Saved> make_saved() const override;
   std::vector<int> groups() const override { return {w1_.weight().spec().group}; }
@@ -32,6 +38,7 @@ class MlpSegment final : public Segment {
   void materialise(Context& ctx, Slots& s) const;
 
   NormEntry entry_;
+  ResidualDropout dropout_;
   Linear w1_, w3_, w2_;
 };
 

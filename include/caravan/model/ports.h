@@ -22,6 +22,8 @@ class Boundary {
   virtual ~Boundary() = default;
   /// Tokens of the residual stream on this rank when the region has `tokens`.
   virtual std::int64_t stream_tokens(std::int64_t tokens) const { return tokens; }
+  /// The first of the region's tokens that the stream here has; the others follow it.
+  virtual std::int64_t stream_begin(std::int64_t /*tokens*/) const { return 0; }
   /// Stream to full. May return `x_stream` itself (alias); else memory from `allocate`.
   virtual TensorView enter(Context& ctx, const TensorView& x_stream, const Allocate& allocate) const = 0;
   /// Where a partial sum that will be reduced into `stream` is written; may be `stream` itself.

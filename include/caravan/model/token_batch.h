@@ -14,6 +14,7 @@ struct TokenBatch {
   TensorView index;           // [T] int32, the token's global place in its row
   TensorView document_start;  // [T] int32, the place in the row where its document begins
   TensorView positions;       // [T] int32, index − document_start: the rotary position
+  TensorView rows = {};       // [T] int32, the token's row in the step's whole batch; undefined: no dropout
 
   std::int64_t n_tokens() const { return batch * seq_len; }
 };

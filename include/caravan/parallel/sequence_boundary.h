@@ -16,6 +16,7 @@ class SequenceBoundary final : public Boundary {
   explicit SequenceBoundary(Communicator& tp) : tp_(tp) {}
   /// InternalError unless `tokens` is divisible by the group's size.
   std::int64_t stream_tokens(std::int64_t tokens) const override;
+  std::int64_t stream_begin(std::int64_t tokens) const override { return stream_tokens(tokens) * tp_.rank(); }
   TensorView enter(Context& ctx, const TensorView& x_stream, const Allocate& allocate) const override;
   TensorView partial_buffer(Context& ctx, const TensorView& stream) const override;
   Pending enter_backward(Context& ctx, const TensorView& dx_partial,

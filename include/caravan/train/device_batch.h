@@ -7,10 +7,13 @@
 
 namespace caravan {
 
+/// Whether tokens know their rows in the step's batch, which only dropout asks for.
+enum class RowNumbers : std::uint8_t { kNone, kKept };
+
 /// Memory for one batch of at most `tokens` tokens.
 class DeviceBatch {
  public:
-  DeviceBatch(Backend& backend, std::int64_t tokens);
+  DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers = RowNumbers::kNone);
   /// Copies `batch` in; the views are valid until the next call.
   TokenBatch upload(const Batch& batch);
   /// Views of a batch of this shape without contents: for planning and generation.
@@ -19,7 +22,8 @@ class DeviceBatch {
 
  private:
   std::int64_t tokens_;
-  Buffer memory_;  // six arrays of 4-byte elements
+  RowNumbers row_numbers_;
+  Buffer memory_;  // six arrays of 4-byte elements, seven with row numbers
 };
 
 }  // namespace caravan

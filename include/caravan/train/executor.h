@@ -31,6 +31,9 @@ class Executor final : public StepExecutor {
     std::int64_t seq_len = 0;  // most tokens of a row
     Pass pass = Pass::kForwardBackward;
     SavePolicy policy = SavePolicy::none();
+    double dropout = 0.0;  // of training passes; evaluation has none
+
+    RowNumbers row_numbers() const { return dropout > 0.0 ? RowNumbers::kKept : RowNumbers::kNone; }
   };
   /// Allocates everything it will ever need. `model` and `backend` outlive it.
   Executor(Llama& model, Backend& backend, const Limits& limits);

@@ -51,6 +51,7 @@ class PipelineExecutor final : public StepExecutor {
   using Tokens = std::vector<TokenBatch>;
 
   Context context(Arena& scratch, Trace* trace);
+  Context training_context(Arena& scratch);
   const std::vector<PipelineStep>& list_of(std::size_t micro_batches);
   const Tokens& upload(std::span<const Batch> micro_batches);
   double walk_training(const Tokens& tokens);

@@ -80,9 +80,11 @@ class SynchronousRun {
   std::vector<Batch> parts_of(const Batch& batch) const {
     return micro_batches(batch, layout_.geometry, place_, pad_id_);
   }
+  void choose_masks();
 
   Communicator& world_;
   std::int32_t pad_id_;
+  std::uint64_t seed_;
   SynchronousLayout layout_;
   BatchPlace place_;
   MeshGroups groups_;

@@ -24,6 +24,8 @@ void add(const T* x, const T* z, T* y, std::int64_t count);
 template <class T>
 void scale(T* x, T factor, std::int64_t count);
 template <class T>
+void dropout(const DropoutRows<T>& args);
+template <class T>
 void adamw(const AdamwElements<T>& args);
 template <class T>
 double sum_squares(const T* x, std::int64_t count);

@@ -17,6 +17,7 @@ constexpr SimdOps<T> ops() {
           .softmax_gradient = softmax_gradient<T>,
           .add = add<T>,
           .scale = scale<T>,
+          .dropout = dropout<T>,
           .adamw = adamw<T>,
           .sum_squares = sum_squares<T>,
           .row_dots = row_dots<T>,

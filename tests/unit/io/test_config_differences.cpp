@@ -91,11 +91,13 @@ TEST_CASE("model, data, seed, dtype, batch and kind of optimizer may not change 
 
 TEST_CASE("the optimizer's values may change and are said", "[io][config_differences]") {
   const std::string stored = to_yaml(sample());
-  const RunConfig now = parse_run_config(stored, "now", {"optimizer.lr=0.5", "training.clip_norm=1.0"});
+  const RunConfig now =
+      parse_run_config(stored, "now", {"optimizer.lr=0.5", "training.clip_norm=1.0", "training.dropout=0.1"});
   const auto changed = check_resumable(stored, "there", now);
-  REQUIRE(changed.size() == 2);
+  REQUIRE(changed.size() == 3);
   CHECK(changed[0].str() == "optimizer.lr was 1.0e-05 and is 0.5 now");
   CHECK(changed[1].str() == "training.clip_norm was null and is 1.0 now");
+  CHECK(changed[2].str() == "training.dropout was 0.0 and is 0.1 now");
 }
 
 TEST_CASE("a stored configuration that cannot be read names the checkpoint", "[io][config_differences]") {

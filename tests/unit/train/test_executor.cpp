@@ -26,11 +26,14 @@ Batch pattern_batch(std::int64_t rows, std::int64_t seq_len) {
 }
 
 struct Trained {
-  explicit Trained(DType dtype, SavePolicy policy = SavePolicy::none(), const char* preset = "tiny")
+  explicit Trained(DType dtype, SavePolicy policy = SavePolicy::none(), const char* preset = "tiny",
+                   double dropout = 0.0)
       : backend(make_cpu_backend()),
         model(*model_preset(preset), {.dtype = dtype, .positions = 16}, *backend,
               {boundary, attention, vocab}),
-        trainer(model, *backend, {{.batch = 4, .seq_len = 12, .policy = policy}, {.weight_decay = 0.0}, {}}) {
+        trainer(
+            model, *backend,
+            {{.batch = 4, .seq_len = 12, .policy = policy, .dropout = dropout}, {.weight_decay = 0.0}, {}}) {
     initialise(trainer.executor().context(), whole_shards(model.parameters()), 3);
   }
   std::unique_ptr<Backend> backend;
@@ -66,9 +69,10 @@ TEST_CASE("a tiny model learns one batch by heart", "[train][executor]") {
 
 TEST_CASE("save policies give the same bits", "[train][executor]") {
   const Batch batch = pattern_batch(4, 12);
-  Trained none(DType::kFloat64, SavePolicy::none());
-  Trained selective(DType::kFloat64, SavePolicy::selective());
-  Trained full(DType::kFloat64, SavePolicy::full());
+  const double dropout = GENERATE(0.0, 0.25);
+  Trained none(DType::kFloat64, SavePolicy::none(), "tiny", dropout);
+  Trained selective(DType::kFloat64, SavePolicy::selective(), "tiny", dropout);
+  Trained full(DType::kFloat64, SavePolicy::full(), "tiny", dropout);
   const std::vector<double> expected = gradients(none, batch);
   CHECK(gradients(selective, batch) == expected);
   CHECK(gradients(full, batch) == expected);
@@ -76,8 +80,25 @@ TEST_CASE("save policies give the same bits", "[train][executor]") {
   CHECK(selective.trainer.executor().saved_high_water() < none.trainer.executor().saved_high_water());
 }
 
+TEST_CASE("dropout is in training alone, and takes nothing where it is off", "[train][executor][dropout]") {
+  const Batch batch = pattern_batch(4, 12);
+  Trained without(DType::kFloat64);
+  Trained with(DType::kFloat64, SavePolicy::none(), "tiny", 0.25);
+  CHECK(with.trainer.executor().loss(batch) == without.trainer.executor().loss(batch));
+  CHECK(with.trainer.executor().logits(batch, 3, 9) == without.trainer.executor().logits(batch, 3, 9));
+  StepScalars& scalars = with.trainer.executor().context().scalars;
+  scalars.dropout_key = 1;
+  const std::vector<double> first = gradients(with, batch);
+  CHECK(first != gradients(without, batch));
+  scalars.dropout_key = 2;
+  CHECK(gradients(with, batch) != first);
+  scalars.dropout_key = 1;
+  CHECK(gradients(with, batch) == first);
+  CHECK(with.trainer.executor().saved_high_water() == without.trainer.executor().saved_high_water());
+}
+
 TEST_CASE("measured and counted memory are the same, for every batch that fits", "[train][executor]") {
-  Trained trained(DType::kFloat32);
+  Trained trained(DType::kFloat32, SavePolicy::none(), "tiny", GENERATE(0.0, 0.25));
   Executor& executor = trained.trainer.executor();
   trained.trainer.step(pattern_batch(4, 12), 1e-3);
   executor.loss(pattern_batch(4, 12));
