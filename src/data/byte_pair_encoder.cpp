@@ -155,8 +155,8 @@ void BytePairEncoder::append(std::string_view piece, std::vector<std::int32_t>& 
 
 void BytePairEncoder::append_by_scan(std::string_view piece, std::vector<std::int32_t>& ids) const {
   struct Part {
-    std::size_t begin;
-    std::int32_t id;
+    std::size_t begin = 0;
+    std::int32_t id = 0;
     Merge with_next;
   };
   std::array<Part, kScanLimit + 1> parts;  // the last one marks the end

@@ -98,6 +98,13 @@ IndexedFile index_file(const std::string& path, const DatasetOptions& options,
   return file;
 }
 
+/// `known` becomes `value` unless it is lower already.
+void lower_to(std::atomic<std::size_t>& known, std::size_t value) {
+  std::size_t seen = known.load();
+  while (value < seen && !known.compare_exchange_weak(seen, value)) {
+  }
+}
+
 // The error thrown is the one of the first bad file in order, whichever thread met one first.
 std::vector<IndexedFile> index_files(const std::vector<std::string>& paths, const DatasetOptions& options) {
   std::vector<IndexedFile> files(paths.size());
@@ -113,9 +120,7 @@ std::vector<IndexedFile> index_files(const std::vector<std::string>& paths, cons
         files[i] = index_file(paths[i], options, is_pointless);
       } catch (...) {
         problems[i] = std::current_exception();
-        std::size_t known = first_bad.load();
-        while (i < known && !first_bad.compare_exchange_weak(known, i)) {
-        }
+        lower_to(first_bad, i);
       }
     }
   });

@@ -32,7 +32,7 @@ std::int64_t shuffle_slots(const Dataset& dataset, std::int64_t max_seq_len, std
   return std::min(wanted, std::max<std::int64_t>(1, kShuffleBudgetBytes / each));
 }
 
-DocumentStream::DocumentStream(Dataset dataset, const TextEncoder* encoder,
+DocumentStream::DocumentStream(const Dataset& dataset, const TextEncoder* encoder,
                                const DocumentStreamOptions& options, std::int64_t first)
     : reader_(dataset), encoder_(encoder), options_(options), vocab_size_(dataset.options().vocab_size) {
   const std::int64_t count = options_.part.samples();

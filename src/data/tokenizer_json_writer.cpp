@@ -57,8 +57,8 @@ Json model(const TrainedBpe& trained) {
   // An ordered_json object looks through all its keys at every insertion; its vector does not.
   auto& entries = vocab.get_ref<Json::object_t&>();
   entries.reserve(names.size());
-  for (std::size_t id = 0; id < names.size(); ++id) {
-    entries.Container::emplace_back(names[id], id);
+  for (const std::string& name : names) {
+    entries.Container::emplace_back(name, entries.size());
   }
   Json merges = Json::array();
   for (const auto& [left, right] : trained.merges) {

@@ -101,6 +101,13 @@ void SliceExchange::average(std::size_t index, Aggregation& aggregation) {
   }
 }
 
+void SliceExchange::distribute_whole(const TensorView& full, const TensorView& value) {
+  if (is_aggregator()) {
+    copy(ctx_, {.from = full, .to = value});
+  }
+  world_.broadcast(value, kAggregator);
+}
+
 void SliceExchange::distribute(const std::vector<std::int64_t>& slots, Scope scope) {
   for (std::size_t index = 0; index < slice_.all().size(); ++index) {
     const Parameter& slice = slice_.all()[index];
@@ -108,10 +115,7 @@ void SliceExchange::distribute(const std::vector<std::int64_t>& slots, Scope sco
     const TensorView full = is_aggregator() ? full_->all()[index].stored_value() : TensorView();
     if (!is_split(slice)) {
       if (scope == Scope::kEverything) {
-        if (is_aggregator()) {
-          copy(ctx_, {.from = full, .to = value});
-        }
-        world_.broadcast(value, kAggregator);
+        distribute_whole(full, value);
       }
       continue;
     }

@@ -266,17 +266,20 @@ CheckpointManifest merge_tables(std::string id, TrainingState state,
   CheckpointManifest manifest{std::move(id), std::move(state), {}};
   CheckpointTables& all = manifest.tables;
   std::unordered_map<std::string, std::int64_t> index_of;
+  const auto place_of = [&](const GlobalTensor& tensor) {
+    const auto [at, is_new] = index_of.emplace(tensor.name, static_cast<std::int64_t>(all.tensors.size()));
+    if (is_new) {
+      all.tensors.push_back(tensor);
+    }
+    const GlobalTensor& known = all.tensors[static_cast<std::size_t>(at->second)];
+    CARAVAN_CHECK(known == tensor, "ranks write tensor {} as {} {} and as {} {}", tensor.name,
+                  dtype_name(known.dtype), known.shape.str(), dtype_name(tensor.dtype), tensor.shape.str());
+    return at->second;
+  };
   for (const CheckpointTables& report : reports) {
     std::vector<std::int64_t> index;  // in all.tensors, of each of the report's
     for (const GlobalTensor& tensor : report.tensors) {
-      const auto [at, is_new] = index_of.emplace(tensor.name, static_cast<std::int64_t>(all.tensors.size()));
-      if (is_new) {
-        all.tensors.push_back(tensor);
-      }
-      const GlobalTensor& known = all.tensors[static_cast<std::size_t>(at->second)];
-      CARAVAN_CHECK(known == tensor, "ranks write tensor {} as {} {} and as {} {}", tensor.name,
-                    dtype_name(known.dtype), known.shape.str(), dtype_name(tensor.dtype), tensor.shape.str());
-      index.push_back(at->second);
+      index.push_back(place_of(tensor));
     }
     const auto first_file = static_cast<std::int64_t>(all.files.size());
     all.files.insert(all.files.end(), report.files.begin(), report.files.end());

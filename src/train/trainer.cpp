@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cmath>
-#include <ranges>
 
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
@@ -146,9 +145,10 @@ std::string Trainer::find_culprit(std::span<const Batch> micro_batches) {
   }
   // The backward pass runs from the last parameter to the first, and what it meets spoils everything before
   // it.
-  for (const ParameterShard& shard : std::views::reverse(store_.shards())) {
-    if (culprit.empty() && !is_finite(shard.grad)) {
-      culprit = "the gradient of " + shard.parameter->name();
+  const auto& shards = store_.shards();
+  for (auto shard = shards.rbegin(); culprit.empty() && shard != shards.rend(); ++shard) {
+    if (!is_finite(shard->grad)) {
+      culprit = "the gradient of " + shard->parameter->name();
     }
   }
   return culprit;

@@ -131,7 +131,7 @@ std::vector<ShardSource> sample_sources(const SampleWrite& what, std::int64_t ra
 }
 
 std::string write_sample(const std::string& parent, const SampleWrite& what) {
-  const std::string path = parent + "/" + step_folder_name(what.step);
+  std::string path = parent + "/" + step_folder_name(what.step);
   OutputFolder folder(path, IfExists::kReplace);
   std::vector<CheckpointTables> reports;
   for (std::int64_t rank = 0; rank < what.ranks; ++rank) {

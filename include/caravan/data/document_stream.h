@@ -38,7 +38,7 @@ class DocumentStream {
   /// Begins at document `first` of the epoch's order, 0 <= first <= part.samples(); what lies before it is
   /// not encoded, and not read where the files can be entered by a seek. `encoder` may be null when no sample
   /// is text; it is not owned.
-  DocumentStream(Dataset dataset, const TextEncoder* encoder, const DocumentStreamOptions& options,
+  DocumentStream(const Dataset& dataset, const TextEncoder* encoder, const DocumentStreamOptions& options,
                  std::int64_t first);
 
   /// False after the last document of the part. Throws IoError for changed files and ConfigError when the

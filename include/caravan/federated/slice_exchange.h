@@ -32,6 +32,7 @@ class SliceExchange {
  private:
   void gather(std::size_t index, const std::vector<std::int64_t>& slots, Aggregation& aggregation);
   void average(std::size_t index, Aggregation& aggregation);
+  void distribute_whole(const TensorView& full, const TensorView& value);
   std::vector<TensorView> staged_parts(const Parameter& slice, const std::vector<std::int64_t>& slots,
                                        Buffer& staging) const;
   std::vector<TensorView> parts_of(const TensorView& whole, const Parameter& slice,

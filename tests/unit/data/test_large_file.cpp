@@ -82,7 +82,7 @@ TEST_CASE("a 5 GB file is read shuffled in less than 300 MB", "[data][loader][la
 
   const ByteEncoder encoder;
   struct Case {
-    std::int64_t max_seq_len;
+    std::int64_t max_seq_len = 0;
     SamplePart part;
   };
   const std::int64_t long_documents = documents / 40;

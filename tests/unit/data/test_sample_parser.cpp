@@ -25,7 +25,7 @@ std::vector<std::int32_t> ids_of(std::string_view line,
 }
 std::string problem(std::string_view line, std::optional<std::int64_t> vocab_size = std::nullopt) {
   Sample sample;
-  const auto checked = message_of<IoError>([&] { parse_json_line(line, vocab_size, nullptr); });
+  auto checked = message_of<IoError>([&] { parse_json_line(line, vocab_size, nullptr); });
   const auto read = message_of<IoError>([&] { parse_json_line(line, vocab_size, &sample); });
   REQUIRE(checked == read);
   return checked;

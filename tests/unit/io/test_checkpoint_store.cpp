@@ -1,10 +1,10 @@
 // TIMEOUT 600
 #include "caravan/io/checkpoint_store.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <atomic>
 #include <catch2/catch.hpp>

@@ -1,5 +1,6 @@
 #include "caravan/io/sharded_checkpoint_reader.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <filesystem>
@@ -156,7 +157,8 @@ TEST_CASE("a strided destination keeps what lies between", "[io][sharded]") {
   const std::vector<std::byte> content = test::sample_content(tensor, 100);
   for (std::size_t row = 0; row < 13; ++row) {
     CHECK(memory[row * 8] == -1.0F);
-    CHECK(std::memcmp(&memory[row * 8 + 1], content.data() + row * 24, 24) == 0);
+    const std::byte* read = reinterpret_cast<const std::byte*>(&memory[row * 8 + 1]);
+    CHECK(std::equal(read, read + 24, content.data() + row * 24));
     CHECK(memory[row * 8 + 7] == -1.0F);
   }
 }

@@ -12,7 +12,6 @@
 #include "support/temporary_folder.h"
 
 using namespace caravan;
-using caravan::test::SampleWrite;
 using caravan::test::TemporaryFolder;
 namespace fs = std::filesystem;
 

@@ -152,9 +152,10 @@ TEST_CASE("rows that lie close together are read with one call and end where the
   read_region(tensor, {{0, 6000}, {100, 200}}, view.slice(1, 20, 120));
   bool is_same = true;
   for (std::int64_t i = 0; i < 6000 * 130; ++i) {
+    const std::int64_t row = i / 130;
     const std::int64_t column = i % 130;
     const bool is_read = column >= 20 && column < 120;
-    const float wanted = is_read ? static_cast<float>(i / 130 * 300 + column + 80) : -1.0F;
+    const float wanted = is_read ? static_cast<float>(row * 300 + column + 80) : -1.0F;
     is_same = is_same && wide[static_cast<std::size_t>(i)] == wanted;
   }
   CHECK(is_same);

@@ -1,8 +1,8 @@
 // RANKS 1 2 4
 #include "caravan/train/checkpointing.h"
 
-#include <signal.h>
 #include <sys/resource.h>
+#include <csignal>
 
 #include <catch2/catch.hpp>
 #include <chrono>
