@@ -21,6 +21,13 @@ MeshGroups::MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordi
   const std::int64_t stage = at.index("pp");
   const bool is_end = stage == 0 || stage + 1 == at.count("pp");
   table_copies_ = axis(MeshAxis::kPp).split(is_end ? 0 : 1, static_cast<int>(stage));
+  for (const MeshAxis each :
+       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
+    all_.push_back(&axis(each));
+  }
+  for (const auto* group : {&data_, &fsdp_, &kv_copies_, &table_copies_}) {
+    all_.push_back(group->get());
+  }
 }
 
 std::vector<PartialGroup> MeshGroups::partial_groups() const {
@@ -31,13 +38,15 @@ std::vector<PartialGroup> MeshGroups::partial_groups() const {
   return groups;
 }
 
+void MeshGroups::advance() {
+  for (Communicator* group : all_) {
+    group->progress();
+  }
+}
+
 Traffic MeshGroups::traffic() const {
   Traffic sum;
-  for (const MeshAxis each :
-       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
-    sum += axis(each).traffic();
-  }
-  for (const Communicator* group : {data_.get(), fsdp_.get(), kv_copies_.get()}) {
+  for (const Communicator* group : all_) {
     sum += group->traffic();
   }
   return sum;

@@ -231,17 +231,19 @@ void ShardedStore::finish_reduction() {
   const Unit& reduced = unit(reducing_);
   const bool is_last = reducing_micro_batch_ == MicroBatch::kLast;
   reducing_ = -1;
-  TensorView sum = flat(reduced_, reduced.pack_items);
+  const TensorView sum = flat(reduced_, reduced.pack_items);
+  const bool has_copies = ranks_.replicate.size() > 1;
   if (grads_) {
     add(context(), {.x = reduced.grad_pack, .z = sum, .y = reduced.grad_pack});
-    sum = reduced.grad_pack;
+    if (is_last && has_copies) {
+      replicated_.push_back(ranks_.replicate.start_all_reduce(reduced.grad_pack));
+    }
+    return;
   }
-  if (is_last && ranks_.replicate.size() > 1) {
-    ranks_.replicate.all_reduce(sum);
+  if (has_copies) {
+    ranks_.replicate.all_reduce(sum);  // at once: the next reduction needs the memory
   }
-  if (!grads_) {
-    unpack(reduced, true, ranks_.fsdp.rank(), sum);
-  }
+  unpack(reduced, true, ranks_.fsdp.rank(), sum);
 }
 
 void ShardedStore::zero_gradients(Context& ctx) {
@@ -258,6 +260,10 @@ void ShardedStore::zero_gradients(Context& ctx) {
 
 void ShardedStore::finish_gradients(Context& ctx) {
   finish_reduction();
+  for (Pending& pending : replicated_) {
+    pending.wait();
+  }
+  replicated_.clear();
   reduce_partial_gradients(ctx, ranks_.partial);
 }
 

@@ -81,7 +81,8 @@ Context PipelineExecutor::context(Arena& scratch, Trace* trace) {
           .scratch = scratch,
           .scalars = scalars_,
           .dtype = model_.dtype(),
-          .trace = trace};
+          .trace = trace,
+          .background = setup_.background};
 }
 
 const Range& PipelineExecutor::segments_of(int stage) const {

@@ -9,6 +9,9 @@
 namespace caravan {
 namespace {
 
+constexpr double kMebibyte = 1 << 20;
+constexpr double kMostBucketBytes = 1e18;  // more than any memory, less than an int64 can say
+
 /// Copies of the weights are divided; context ranks divide them too, as they hold the same.
 bool is_sharded(const MeshSizes& sizes) {
   return sizes.dp_shard > 1;
@@ -34,7 +37,9 @@ std::unique_ptr<TrainingStore> make_store(ParameterSet& parameters, const RunCon
                                           const SynchronousLayout& layout, const StoreRanks& ranks,
                                           Backend& backend) {
   if (!is_sharded(layout.sizes)) {
-    return std::make_unique<DataParallelStore>(parameters, ranks.data, layout.at, ranks.partial);
+    const double bytes = std::min(config.parallel.ddp_bucket_mib * kMebibyte, kMostBucketBytes);
+    return std::make_unique<DataParallelStore>(parameters, ranks.data, layout.at, ranks.partial,
+                                               static_cast<std::int64_t>(bytes));
   }
   return std::make_unique<ShardedStore>(
       parameters,
@@ -119,10 +124,12 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(
         *model_, setup.backend,
-        PipelineExecutor::Setup{layout_.limits, layout_.pipeline, groups_.axis(MeshAxis::kPp), *store_},
+        PipelineExecutor::Setup{layout_.limits, layout_.pipeline, groups_.axis(MeshAxis::kPp), *store_,
+                                &groups_},
         needs);
   } else {
-    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs, store_.get());
+    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs,
+                                          Executor::Surroundings{store_.get(), &groups_});
   }
   trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
                                        Trainer::Options{.limits = layout_.limits,

@@ -106,6 +106,7 @@ struct ParallelSection {
   ContextExchange context = ContextExchange::kGather;
   std::int64_t zero_stage = 3;  // what dp_shard divides: 1 optimizer state, 2 and gradients, 3 and weights
   bool reshard_after_forward = true;
+  double ddp_bucket_mib = 25.0;  // gradients that are summed in one message where copies are whole
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };

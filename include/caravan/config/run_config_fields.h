@@ -307,6 +307,11 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "With zero_stage 3: give gathered weights up after the forward pass and gather them "
                       "again for the backward pass."},
         s.reshard_after_forward);
+  visit(Field{.key = "ddp_bucket_mib",
+              .help = "Where copies of the weights are whole (dp_shard 1): MiB of gradients that are summed in "
+                      "one message, while earlier layers still compute.",
+              .bounds = greater_than(0)},
+        s.ddp_bucket_mib);
 }
 
 template <class Visitor, MaybeConst<OutputSection> S>

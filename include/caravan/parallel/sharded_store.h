@@ -96,6 +96,7 @@ class ShardedStore final : public TrainingStore {
   int reducing_ = -1;
   MicroBatch reducing_micro_batch_ = MicroBatch::kLast;
   Pending reduction_;
+  std::vector<Pending> replicated_;  // sums over copies (HSDP) of gradient packs, until the end of the step
   Stream stream_{StreamId::kParamComm, nullptr};
   Arena no_scratch_;
   StepScalars scalars_;
