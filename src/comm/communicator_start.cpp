@@ -29,6 +29,12 @@ void Communicator::reduce_scatter(const TensorView& values, const TensorView& mi
   start_reduce_scatter(values, mine).wait();
 }
 
+std::int64_t Communicator::reserve_reduce_scatter(std::int64_t part_bytes) {
+  CARAVAN_CHECK(part_bytes >= 0, "reserve_reduce_scatter of {} bytes", part_bytes);
+  do_reserve_reduce_scatter(part_bytes);
+  return (size() - 1) * part_bytes;
+}
+
 Pending Communicator::start_all_reduce(const TensorView& values, ReduceOp op) {
   check_reducible("start_all_reduce", values);
   const std::int64_t moved = size() > 1 ? values.bytes() : 0;

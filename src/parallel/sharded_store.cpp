@@ -57,6 +57,7 @@ void ShardedStore::lay_out() {
   gather_staging_ = backend_.allocate(members * largest * item);
   reduce_staging_ = backend_.allocate(members * largest * item);
   reduced_ = backend_.allocate(largest * item);
+  arriving_bytes_ = ranks_.fsdp.reserve_reduce_scatter(largest * item);
   if (options_.zero_stage >= 2) {
     grad_shards_ = backend_.allocate(total * item);
   }
@@ -287,9 +288,23 @@ void ShardedStore::publish_values(Context& /*ctx*/) {
   }
 }
 
+ShardedStore::Slots ShardedStore::slots() const {
+  return {values_ ? values_->slot_bytes() : std::vector<std::int64_t>(),
+          grads_ ? grads_->slot_bytes() : std::vector<std::int64_t>()};
+}
+
+void ShardedStore::reserve(const Slots& slots) {
+  if (values_) {
+    values_->reserve(slots.values);
+  }
+  if (grads_) {
+    grads_->reserve(slots.gradients);
+  }
+}
+
 std::int64_t ShardedStore::bytes() const {
   return value_shards_.bytes() + grad_shards_.bytes() + gather_staging_.bytes() + reduce_staging_.bytes() +
-         reduced_.bytes() + (values_ ? values_->bytes() : 0) + (grads_ ? grads_->bytes() : 0);
+         reduced_.bytes() + arriving_bytes_ + (values_ ? values_->bytes() : 0) + (grads_ ? grads_->bytes() : 0);
 }
 
 }  // namespace caravan

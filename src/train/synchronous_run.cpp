@@ -102,6 +102,7 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
   }
   if (const auto* sharded = dynamic_cast<const ShardedStore*>(store.get())) {
     needs.store_bytes = sharded->bytes();
+    needs.slots = sharded->slots();
   }
   return needs;
 }
@@ -119,7 +120,11 @@ SynchronousRun::SynchronousRun(const Setup& setup)
           model_->parameters(), setup.config, layout_,
           {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate), groups_.partial_groups()},
           setup.backend)) {
-  const StepNeeds needs = measure_synchronous(setup.config, setup.model, layout_).step;
+  const SynchronousNeeds measured = measure_synchronous(setup.config, setup.model, layout_);
+  const StepNeeds& needs = measured.step;
+  if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
+    sharded->reserve(measured.slots);
+  }
   std::unique_ptr<StepExecutor> executor;
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(

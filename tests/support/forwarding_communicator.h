@@ -51,6 +51,9 @@ class ForwardingCommunicator : public Communicator {
     return inner_.start_receive(values, peer, tag);
   }
   void do_progress() override { inner_.progress(); }
+  void do_reserve_reduce_scatter(std::int64_t part_bytes) override {
+    inner_.reserve_reduce_scatter(part_bytes);
+  }
 
  private:
   std::unique_ptr<Communicator> owned_;

@@ -57,6 +57,9 @@ class Communicator {
   /// are added in rank order, so the bits depend on nothing else. dtypes as all_reduce; `values` stays as it
   /// is. `mine` may be this rank's part of `values`; other overlap is an InternalError. Collective.
   void reduce_scatter(const TensorView& values, const TensorView& mine);
+  /// Takes the memory now that one reduce_scatter into `part_bytes` at a time needs for what arrives: else the
+  /// first one takes it. Returns its bytes.
+  std::int64_t reserve_reduce_scatter(std::int64_t part_bytes);
 
   /// The same, started: complete after wait(). Their arithmetic may be done in wait(). Collective (the
   /// start).
@@ -117,6 +120,7 @@ class Communicator {
   virtual Pending do_start_send(const TensorView& values, int peer, int tag) = 0;
   virtual Pending do_start_receive(const TensorView& values, int peer, int tag) = 0;
   virtual void do_progress() {}
+  virtual void do_reserve_reduce_scatter(std::int64_t /*part_bytes*/) {}
   /// True where views without memory (DeviceKind::kNone) are as good as any.
   virtual bool accepts_shapes() const { return false; }
 

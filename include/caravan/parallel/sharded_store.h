@@ -29,6 +29,10 @@ class ShardedStore final : public TrainingStore {
     Communicator& replicate;  // who hold the same rows (HSDP)
     std::vector<PartialGroup> partial;
   };
+  /// Sizes of the memory that units are leased from.
+  struct Slots {
+    std::vector<std::int64_t> values, gradients;
+  };
   /// `parameters` were made with leased gradients from stage 2 on, leased values in stage 3. Everything
   /// outlives the store. Collective.
   ShardedStore(ParameterSet& parameters, const Options& options, const Ranks& ranks, const Coordinates& at,
@@ -48,6 +52,10 @@ class ShardedStore final : public TrainingStore {
   void zero_gradients(Context& ctx) override;
   void finish_gradients(Context& ctx) override;
   void publish_values(Context& ctx) override;
+
+  /// What a step on shapes alone has made of them; a store that is given it makes none in a step.
+  Slots slots() const;
+  void reserve(const Slots& slots);
 
   /// Most units whose weights were whole here at one time, the one being gathered included.
   int most_gathered_units() const { return values_ ? values_->most_in_use() : 0; }
@@ -89,6 +97,7 @@ class ShardedStore final : public TrainingStore {
   std::vector<Unit> units_;
   Buffer value_shards_, grad_shards_;
   Buffer gather_staging_, reduce_staging_, reduced_;
+  std::int64_t arriving_bytes_ = 0;  // the communicator's, for a reduction
   std::unique_ptr<LeasedMemory> values_, grads_;
   // At most one gather and one reduction are under way.
   int gathering_ = -1;

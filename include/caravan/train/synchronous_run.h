@@ -39,6 +39,7 @@ struct SynchronousNeeds {
   std::int64_t gradient_bytes = 0;  // gradients that stay in place
   std::int64_t shard_elements = 0;  // this rank updates so many
   std::int64_t store_bytes = 0;     // shards, gathered units and staging of a sharded store
+  ShardedStore::Slots slots;        // of those, what units are leased from
   std::int64_t rope_bytes = 0;
 };
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model,
