@@ -157,6 +157,16 @@ void check_pipeline(const ParallelSection& parallel, std::vector<ConfigProblem>&
   }
 }
 
+void check_offload(const ParallelSection& parallel, std::vector<ConfigProblem>& problems) {
+  if (parallel.cpu_offload == CpuOffload::kParametersAndOptimizer && parallel.zero_stage < 3) {
+    problems.push_back(
+        {"parallel.cpu_offload",
+         fmt::format("is parameters_and_optimizer, but with parallel.zero_stage {} whole weights stay on the "
+                     "device; set parallel.zero_stage to 3, or parallel.cpu_offload to optimizer",
+                     parallel.zero_stage)});
+  }
+}
+
 /// A value that the chosen schedule never looks at is a mistake about the schedule.
 void check_schedule_keys(const ScheduleSection& schedule, std::vector<ConfigProblem>& problems) {
   if (schedule.decay_steps && schedule.name != LrSchedule::kWsd) {
@@ -226,6 +236,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_step_size(config, problems);
   check_training(config, problems);
   check_pipeline(config.parallel, problems);
+  check_offload(config.parallel, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {

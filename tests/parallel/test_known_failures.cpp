@@ -232,7 +232,7 @@ TEST_CASE("Megatron #637, #525: a rank's memory is the plan's, the optimizer's t
     CHECK(executor.arena_bytes() == plan.step.saved_bytes + plan.step.scratch_bytes);
     CHECK(run->trainer().optimizer().state().numel() == 2 * plan.shard_elements);
     const auto* sharded = dynamic_cast<const ShardedStore*>(&run->store());
-    const auto check_store = [&] { CHECK((sharded == nullptr ? 0 : sharded->bytes()) == plan.store_bytes); };
+    const auto check_store = [&] { CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes); };
     check_store();
     run->step(batch, 1e-3);
     run->loss_sum(batch);
@@ -301,6 +301,24 @@ TEST_CASE("Megatron #1509, PR #3920: going on reads the state into place, withou
     CHECK(taken < state_bytes / 4);
   }
   CHECK(run->trainer().optimizer().steps() == 1);
+}
+
+TEST_CASE("PR #2247: the norm of offloaded gradients is a number, and clips", "[parallel][known]") {
+  const Batch batch = mesh_batch(0, kRows, kLongest, false);
+  const double expected = norm_of(alone(batch, false));
+  for (const CpuOffload offload : {CpuOffload::kOptimizer, CpuOffload::kParametersAndOptimizer}) {
+    RunConfig config = config_of({.cpu_offload = offload});
+    config.training.clip_norm = expected / 8;
+    MeshRun run(world(), config, mesh_model(false));
+    for (int step = 0; step < 3; ++step) {
+      const double norm = run->step(batch, 1e-3).grad_norm;
+      CHECK(std::isfinite(norm));
+      CHECK(norm > expected / 8);  // so it was clipped
+      if (step == 0) {
+        check_close(norm, expected);
+      }
+    }
+  }
 }
 
 TEST_CASE("#3476: a save in the background that fails is reported, and loses nothing", "[parallel][known]") {

@@ -28,6 +28,11 @@ class RecordingBackend final : public Backend {
     return inner_.allocate(bytes);
   }
 
+  Buffer allocate_pinned(std::int64_t bytes) override {
+    ++allocations_;
+    return inner_.allocate_pinned(bytes);
+  }
+
   void matmul_nt(const MatmulNtArgs& args, Stream& stream) override {
     pass("matmul_nt", &Backend::matmul_nt, args, stream);
   }

@@ -93,6 +93,9 @@ struct FederatedSection {
 /// How the keys and values of other ranks' tokens reach a rank's queries when rows are cut over "cp".
 enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
 
+/// What of the weights and their update is kept in host memory, and updated there.
+enum class CpuOffload : std::uint8_t { kNone, kOptimizer, kParametersAndOptimizer };
+
 /// The mesh of synchronous training: members per axis, their product is the number of ranks.
 struct ParallelSection {
   std::int64_t dp_replicate = 1;
@@ -106,6 +109,7 @@ struct ParallelSection {
   ContextExchange context = ContextExchange::kGather;
   std::int64_t zero_stage = 3;  // what dp_shard divides: 1 optimizer state, 2 and gradients, 3 and weights
   bool reshard_after_forward = true;
+  CpuOffload cpu_offload = CpuOffload::kNone;
   double ddp_bucket_mib = 25.0;  // gradients that are summed in one message where copies are whole
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;

@@ -38,6 +38,13 @@ struct EnumNames<ContextExchange> {
                                         std::pair{std::string_view("ring"), ContextExchange::kRing}};
 };
 template <>
+struct EnumNames<CpuOffload> {
+  static constexpr std::array kNames = {
+      std::pair{std::string_view("none"), CpuOffload::kNone},
+      std::pair{std::string_view("optimizer"), CpuOffload::kOptimizer},
+      std::pair{std::string_view("parameters_and_optimizer"), CpuOffload::kParametersAndOptimizer}};
+};
+template <>
 struct EnumNames<LrSchedule> {
   static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
                                         std::pair{std::string_view("linear"), LrSchedule::kLinear},
@@ -307,8 +314,12 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "With zero_stage 3: give gathered weights up after the forward pass and gather them "
                       "again for the backward pass."},
         s.reshard_after_forward);
+  visit(Field{.key = "cpu_offload",
+              .help = "What is kept in host memory instead of the device's, and updated there: optimizer (its "
+                      "state, and the gradients that it reads), or also the parameters (zero_stage 3)."},
+        s.cpu_offload);
   visit(Field{.key = "ddp_bucket_mib",
-              .help = "Where copies of the weights are whole (dp_shard 1): MiB of gradients that are summed in "
+              .help = "Where copies of the weights are whole (dp_shard 1, no offload): MiB of gradients that are summed in "
                       "one message, while earlier layers still compute.",
               .bounds = greater_than(0)},
         s.ddp_bucket_mib);

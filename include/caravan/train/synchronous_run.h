@@ -39,6 +39,7 @@ struct SynchronousNeeds {
   std::int64_t gradient_bytes = 0;  // gradients that stay in place
   std::int64_t shard_elements = 0;  // this rank updates so many
   std::int64_t store_bytes = 0;     // shards, gathered units and staging of a sharded store
+  std::int64_t host_store_bytes = 0;  // of them, what is offloaded to host memory
   ShardedStore::Slots slots;        // of those, what units are leased from
   std::int64_t rope_bytes = 0;
 };
@@ -53,6 +54,7 @@ class SynchronousRun {
     Communicator& world;
     Backend& backend;
     std::int32_t pad_id = 0;
+    Backend* host = nullptr;  // computes in host memory (cpu_offload); null: `backend` does
   };
   /// Allocates this rank's part. Throws ConfigError when mesh and model do not go together. Collective.
   explicit SynchronousRun(const Setup& setup);
