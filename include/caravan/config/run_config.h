@@ -137,6 +137,12 @@ struct CheckpointSection {
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };
 
+struct CommSection {
+  std::optional<double> timeout_seconds;  // null: comm_timeout_seconds() says
+
+  friend bool operator==(const CommSection&, const CommSection&) = default;
+};
+
 struct OutputSection {
   std::string dir = "runs/default";
   std::optional<std::string> name;
@@ -158,6 +164,7 @@ struct RunConfig {
   TrainingSection training;
   CheckpointSection checkpoint;
   ParallelSection parallel;
+  CommSection comm;
   OutputSection output;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
@@ -165,6 +172,10 @@ struct RunConfig {
 
 /// What config.resume says. Any text but never and latest is a folder.
 Resume resume_choice(const RunConfig& config);
+
+/// How long a rank may wait for others in one operation; absent: for ever, as federated ranks do, whose epochs
+/// may take days.
+std::optional<double> comm_timeout_seconds(const RunConfig& config);
 
 /// One problem with a configuration value: the dotted key (a section's where several keys are at fault
 /// together) and what to say after "key: ", with the value and what is right.

@@ -325,6 +325,16 @@ void visit_fields(Visitor& visit, S& s) {
         s.ddp_bucket_mib);
 }
 
+template <class Visitor, MaybeConst<CommSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "timeout_seconds",
+              .help = "How long a rank may wait for others in one operation before it says what it waits for and "
+                      "ends the job; null: 1800 in mode synchronous, for ever in mode federated, where a rank "
+                      "waits for the others' epochs.",
+              .bounds = greater_than(0)},
+        s.timeout_seconds);
+}
+
 template <class Visitor, MaybeConst<OutputSection> S>
 void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "dir",
@@ -374,6 +384,7 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);
   visit(Field{.key = "parallel", .help = "The mesh of ranks; used in mode synchronous."}, s.parallel);
+  visit(Field{.key = "comm", .help = "How ranks wait for each other."}, s.comm);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 

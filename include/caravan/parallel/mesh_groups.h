@@ -22,6 +22,10 @@ class MeshGroups final : public Background {
   Communicator& fsdp() const { return *fsdp_; }
   /// Who sums the gradients that are partial within tp, and that of a tied table within pp.
   std::vector<PartialGroup> partial_groups() const;
+  /// That the groups of every axis have the ranks they must have, in order, and that numbers reach all of
+  /// them: before a wrong launcher or library makes a model of it. CommError names the group. Collective over
+  /// `world`.
+  void check(Communicator& world) const;
   /// Lets what was started on any group move.
   void advance() override;
   /// What all groups of this rank have moved.

@@ -76,6 +76,8 @@ class SynchronousRun {
   Llama& model() { return *model_; }
   TrainingStore& store() { return *store_; }
   Communicator& world() { return world_; }
+  /// Tests the mesh's groups (MeshGroups::check). Collective.
+  void check_groups() { groups_.check(world_); }
   /// Everything this rank has moved over `world` and the groups made of it.
   Traffic traffic() const;
 
