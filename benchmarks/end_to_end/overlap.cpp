@@ -1,10 +1,11 @@
-// How much of a step's communication is hidden behind its computation, for DDP and FSDP. The same step runs in
-// four ways that take turns: with nothing exchanged, with every exchange finished where it is started, and
+// How much of a step's communication is hidden behind its computation, for DDP and FSDP. The same step runs
+// in four ways that take turns: with nothing exchanged, with every exchange finished where it is started, and
 // started beside the computation with the library called only where somebody waits, or between ops as well.
 //
 //   mpirun -n 2 benchmark_overlap [rounds] [hidden] [layers] [tokens per row] [bucket MiB ...]
 //
-// One thread a rank. Hidden share of a way = (finished at once − way) / (finished at once − nothing exchanged).
+// One thread a rank. Hidden share of a way = (finished at once − way) / (finished at once − nothing
+// exchanged).
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -136,7 +137,8 @@ class Division {
 
  private:
   static RunConfig config_of(const ParallelSection& parallel, const Sizes& sizes, const Communicator& world) {
-    RunConfig config = test::mesh_config(parallel, DType::kFloat32, kRowsPerRank * world.size(), sizes.seq_len);
+    RunConfig config =
+        test::mesh_config(parallel, DType::kFloat32, kRowsPerRank * world.size(), sizes.seq_len);
     config.training.micro_batch = kRowsPerRank;
     return config;
   }
@@ -193,7 +195,8 @@ void run(int argc, char** argv) {
   for (const double bucket : buckets) {
     divisions.push_back(std::make_unique<Division>(
         fmt::format("DDP, buckets of {} MiB", bucket),
-        ParallelSection{.dp_replicate = world.size(), .dp_shard = 1, .ddp_bucket_mib = bucket}, sizes, world));
+        ParallelSection{.dp_replicate = world.size(), .dp_shard = 1, .ddp_bucket_mib = bucket}, sizes,
+        world));
   }
   for (const std::int64_t stage : {2, 3}) {
     divisions.push_back(std::make_unique<Division>(fmt::format("FSDP, stage {}", stage),
@@ -214,9 +217,10 @@ void run(int argc, char** argv) {
   if (world.rank() != 0) {
     return;
   }
-  fmt::print("{} ranks, one thread each, {} parameters, {} rows of {} tokens a rank, {} rounds, float32; {}\n\n",
-             world.size(), parameter_count(model_of(sizes)), kRowsPerRank, sizes.seq_len, rounds,
-             build_info().commit);
+  fmt::print(
+      "{} ranks, one thread each, {} parameters, {} rows of {} tokens a rank, {} rounds, float32; {}\n\n",
+      world.size(), parameter_count(model_of(sizes)), kRowsPerRank, sizes.seq_len, rounds,
+      build_info().commit);
   fmt::print("| division | exchange | step ms | quartiles | waiting ms | in progress calls ms | hidden |\n");
   fmt::print("|---|---|---|---|---|---|---|\n");
   for (std::size_t d = 0; d < divisions.size(); ++d) {

@@ -36,8 +36,9 @@ void CommWatch::watch() {
       continue;
     }
     lock.unlock();
-    on_timeout_(fmt::format("has waited {:.1f} s for other ranks in {}; its last operations:\n{}", blocked->seconds,
-                            describe(blocked->operation), log.describe_last(kLastOperations)));
+    on_timeout_(fmt::format("has waited {:.1f} s for other ranks in {}; its last operations:\n{}",
+                            blocked->seconds, describe(blocked->operation),
+                            log.describe_last(kLastOperations)));
     return;
   }
 }

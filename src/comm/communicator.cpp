@@ -83,12 +83,8 @@ void Communicator::check_parts(const char* function, std::span<const TensorView>
 }
 
 CommOperation Communicator::operation(std::string_view what, std::int64_t bytes, CallSite site) {
-  CommOperation operation{.what = what,
-                          .rank = rank(),
-                          .size = size(),
-                          .number = ++operations_,
-                          .bytes = bytes,
-                          .site = site};
+  CommOperation operation{
+      .what = what, .rank = rank(), .size = size(), .number = ++operations_, .bytes = bytes, .site = site};
   name_.copy(operation.group.data(), operation.group.size() - 1);
   return operation;
 }

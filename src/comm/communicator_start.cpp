@@ -59,8 +59,7 @@ Pending Communicator::start_all_gather(const TensorView& mine, const TensorView&
   return pending;
 }
 
-Pending Communicator::start_reduce_scatter(const TensorView& values, const TensorView& mine,
-                                           CallSite site) {
+Pending Communicator::start_reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site) {
   check_reducible("reduce_scatter", values);
   check_equal_parts("reduce_scatter", values, mine);
   const std::int64_t moved = mine.bytes() * (size() - 1);

@@ -26,8 +26,8 @@ std::string_view short_path(std::string_view path) {
 
 std::string describe(const CommOperation& operation) {
   return fmt::format("{} number {} of group {} (rank {} of {} there), {} bytes, from {}:{}", operation.what,
-                     operation.number, operation.group.data(), operation.rank, operation.size, operation.bytes,
-                     short_path(operation.site.file), operation.site.line);
+                     operation.number, operation.group.data(), operation.rank, operation.size,
+                     operation.bytes, short_path(operation.site.file), operation.site.line);
 }
 
 OperationLog& OperationLog::of_this_rank() {

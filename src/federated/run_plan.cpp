@@ -128,7 +128,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
     RankMemory memory = mesh_memory(layout, needed);
     if (config.checkpoint.is_async) {
       memory.host.emplace_back("checkpoint to be written",
-                                     3 * needed.shard_elements * item_bytes(config.dtype));
+                               3 * needed.shard_elements * item_bytes(config.dtype));
     }
     if (stage == 0) {
       plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);

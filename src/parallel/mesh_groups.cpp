@@ -70,7 +70,8 @@ void MeshGroups::check(Communicator& world) const {
       bool is_member = true;
       for (const MeshAxis axis : kAxes) {
         const bool may_differ = std::find(axes.begin(), axes.end(), axis) != axes.end();
-        is_member = is_member && (may_differ || mesh_.sizes().coordinate(axis, rank) == mesh_.coordinate(axis));
+        is_member =
+            is_member && (may_differ || mesh_.sizes().coordinate(axis, rank) == mesh_.coordinate(axis));
       }
       if (is_member) {
         expected.push_back(rank);

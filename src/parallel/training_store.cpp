@@ -90,7 +90,8 @@ DataParallelStore::DataParallelStore(ParameterSet& parameters, Communicator& dat
   }
 }
 
-/// Parameters lie in memory in the order of their groups, and backward commits from the last one to the first.
+/// Parameters lie in memory in the order of their groups, and backward commits from the last one to the
+/// first.
 void DataParallelStore::fill_buckets(std::int64_t bucket_bytes) {
   const Parameter* last = nullptr;  // of the bucket
   int group = -1;

@@ -64,10 +64,12 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
       model{.table = ShardTable::kSynchronous,
             .at = at,
             .dtype = config.dtype,
-            .gradients = divides_copies(config.parallel, mesh_sizes) ? ShardedStore::gradients(config.parallel.zero_stage)
-                                                : Gradients::kAllocated,
-            .values = divides_copies(config.parallel, mesh_sizes) ? ShardedStore::values(config.parallel.zero_stage)
-                                             : Values::kAllocated,
+            .gradients = divides_copies(config.parallel, mesh_sizes)
+                             ? ShardedStore::gradients(config.parallel.zero_stage)
+                             : Gradients::kAllocated,
+            .values = divides_copies(config.parallel, mesh_sizes)
+                          ? ShardedStore::values(config.parallel.zero_stage)
+                          : Values::kAllocated,
             .positions = config.data.max_seq_len,
             .stages = stages_of_rank(model_config, pipeline, at.index("pp"))},
       limits{.batch = geometry.micro_batch,
@@ -93,7 +95,8 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
   const MeshPorts ports(config.parallel, model_config, tp, cp);
   CountingBackend counting;
   Llama model(model_config, layout.model, counting, ports.ports());
-  const auto store = make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, {counting, counting});
+  const auto store =
+      make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, {counting, counting});
   SynchronousNeeds needs;
   needs.step = layout.is_pipelined()
                    ? PipelineExecutor::measure(model, counting, {layout.limits, layout.pipeline, pp, *store})

@@ -107,7 +107,8 @@ Trainer::Totals Trainer::run(std::span<const Batch> micro_batches, std::int64_t 
   store_.zero_gradients(ctx);
   const double loss = executor_->add_gradients(micro_batches, valid_tokens);
   store_.finish_gradients(ctx);
-  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0, sum_squares_of_gradients(update_context(), store_.shards())};
+  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0,
+                                  sum_squares_of_gradients(update_context(), store_.shards())};
   world_.all_reduce(TensorView(totals.data(), DType::kFloat64, {2}));
   return {totals[0], totals[1]};
 }

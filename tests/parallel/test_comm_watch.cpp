@@ -23,7 +23,8 @@ Communicator& world() {
 /// The self-test's words about groups made over `ranks`; empty when it finds nothing.
 std::string self_test(Communicator& ranks, const ParallelSection& parallel) {
   const MeshSizes sizes = resolve_mesh(parallel, ranks.size());
-  const MeshGroups groups(ranks, sizes, mesh_coordinates(parallel, *model_preset("tiny"), sizes, ranks.rank()));
+  const MeshGroups groups(ranks, sizes,
+                          mesh_coordinates(parallel, *model_preset("tiny"), sizes, ranks.rank()));
   try {
     groups.check(ranks);
   } catch (const CommError& problem) {
@@ -47,9 +48,10 @@ TEST_CASE("the self-test names a group whose ranks stand in another order, or do
           "[parallel][comm]") {
   const ParallelSection parallel{.dp_shard = 1, .tp = -1};
   FaultyCommunicator reversed(world(), {.kind = PlantedFault::Kind::kReversedRanks, .split = 0});
-  CHECK_THAT(self_test(reversed, parallel),
-             Catch::StartsWith(fmt::format("mesh self-test: group tp of rank {} has the ranks", world().rank())) &&
-                 Catch::Contains("it must have 0, 1"));
+  CHECK_THAT(
+      self_test(reversed, parallel),
+      Catch::StartsWith(fmt::format("mesh self-test: group tp of rank {} has the ranks", world().rank())) &&
+          Catch::Contains("it must have 0, 1"));
   FaultyCommunicator silent(world(), {.kind = PlantedFault::Kind::kMissingAllReduce, .split = 0});
   CHECK_THAT(self_test(silent, parallel), Catch::Contains("group tp") && Catch::Contains("adds the numbers"));
 }

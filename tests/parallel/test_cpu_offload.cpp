@@ -61,12 +61,11 @@ bool is_divided(const Layout& layout) {
   return resolve_mesh(layout.parallel, world().size()).dp_shard > 1;
 }
 
-/// Where copies are whole without offload, their gradients add up in place over micro-batches, but in stages 2
-/// and 3 of an offloaded store beside it, and several ranks' are summed in another way: other roundings.
+/// Where copies are whole without offload, their gradients add up in place over micro-batches, but in stages
+/// 2 and 3 of an offloaded store beside it, and several ranks' are summed in another way: other roundings.
 bool has_same_sums(const Layout& layout) {
   const bool is_alone = world().size() == 1;
-  return is_divided(layout) ||
-         (is_alone && (layout.parallel.zero_stage == 1 || layout.micro_batch == kRows));
+  return is_divided(layout) || (is_alone && (layout.parallel.zero_stage == 1 || layout.micro_batch == kRows));
 }
 
 RunConfig config_of(const Layout& layout, CpuOffload offload, DType dtype = DType::kFloat64) {
@@ -121,8 +120,8 @@ Course resumed_course(const Layout& layout, CpuOffload before, CpuOffload after,
     state.step = 2;
     state.optimizer_step = 2;
     Checkpointing checkpoints(folder, {}, world());
-    checkpoints.save(state, checkpoint_sources(run->store(), run->trainer().optimizer(), model,
-                                               run->layout().at));
+    checkpoints.save(state,
+                     checkpoint_sources(run->store(), run->trainer().optimizer(), model, run->layout().at));
     path = checkpoints.last_saved();
   }
   MeshRun run(world(), config_of(layout, after), model);
@@ -215,8 +214,7 @@ TEST_CASE("the plan moves what is offloaded from the device to the host, and a r
       run->step(mesh_batch(0, kRows, kLongest, false), kLearningRate);
       const auto* store = dynamic_cast<const ShardedStore*>(&run->store());
       REQUIRE(store != nullptr);
-      const SynchronousNeeds needs =
-          measure_synchronous(config_of(layout, offload), model, run->layout());
+      const SynchronousNeeds needs = measure_synchronous(config_of(layout, offload), model, run->layout());
       CHECK(store->device_bytes() == needs.store_bytes);
       CHECK(store->host_bytes() == needs.host_store_bytes);
     }

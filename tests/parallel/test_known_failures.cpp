@@ -232,7 +232,9 @@ TEST_CASE("Megatron #637, #525: a rank's memory is the plan's, the optimizer's t
     CHECK(executor.arena_bytes() == plan.step.saved_bytes + plan.step.scratch_bytes);
     CHECK(run->trainer().optimizer().state().numel() == 2 * plan.shard_elements);
     const auto* sharded = dynamic_cast<const ShardedStore*>(&run->store());
-    const auto check_store = [&] { CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes); };
+    const auto check_store = [&] {
+      CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes);
+    };
     check_store();
     run->step(batch, 1e-3);
     run->loss_sum(batch);
@@ -254,7 +256,8 @@ TEST_CASE("Megatron #637: no step takes memory from the device, the first one ne
     const auto cpu = make_cpu_backend();
     RecordingBackend backend(*cpu);
     SynchronousRun run({config, model, world(), backend});
-    run.load([](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 5); });
+    run.load(
+        [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 5); });
     const int before = backend.allocations();
     CHECK(before > 0);
     run.loss_sum(batch);  // the evaluation before the first step
@@ -281,8 +284,8 @@ TEST_CASE("Megatron #1509, PR #3920: going on reads the state into place, withou
     state.step = 1;
     state.optimizer_step = 1;
     Checkpointing checkpoints(folder / "c", {}, world());
-    checkpoints.save(state, checkpoint_sources(run->store(), run->trainer().optimizer(), model,
-                                               run->layout().at));
+    checkpoints.save(state,
+                     checkpoint_sources(run->store(), run->trainer().optimizer(), model, run->layout().at));
     path = checkpoints.last_saved();
   }
   MeshRun run(world(), config, model);
@@ -321,6 +324,9 @@ TEST_CASE("PR #2247: the norm of offloaded gradients is a number, and clips", "[
   }
 }
 
+// Hangs, #810, #1207, Megatron #881, #735, #1142: tests/parallel/test_comm_watch.cpp has a rank that misses a
+// collective, tests/integration/test_hanging_rank.sh and test_stopped_rank.py the job's end.
+
 TEST_CASE("#3476: a save in the background that fails is reported, and loses nothing", "[parallel][known]") {
   // The folder goes while training goes on: removed by hand, or with the disk it was on.
   const SharedFolder folder(world());
@@ -333,8 +339,8 @@ TEST_CASE("#3476: a save in the background that fails is reported, and loses not
     run->step(batch, 1e-3);
     TrainingState state;
     state.step = step;
-    checkpoints.save(state, checkpoint_sources(run->store(), run->trainer().optimizer(), model,
-                                               run->layout().at));
+    checkpoints.save(state,
+                     checkpoint_sources(run->store(), run->trainer().optimizer(), model, run->layout().at));
   };
   save(1);
   checkpoints.finish();

@@ -1,7 +1,7 @@
 // RANKS 2 4
 // TIMEOUT 300
-// What data parallelism has under way while the model computes: when it starts, that it gets to move, and that
-// neither changes what comes out.
+// What data parallelism has under way while the model computes: when it starts, that it gets to move, and
+// that neither changes what comes out.
 #include <algorithm>
 #include <catch2/catch.hpp>
 
@@ -128,7 +128,8 @@ TEST_CASE("buckets change no gradient, and a run again gives the same bits", "[p
   const MeshGradients expected = MeshRun(self, alone, mesh_model(false)).gradients(batch);
   for (const double bucket_mib : {kEverySingleGroup, 0.1, kAllInOne}) {
     CAPTURE(bucket_mib);
-    const MeshGradients once = MeshRun(world(), config_of(ddp(bucket_mib)), mesh_model(false)).gradients(batch);
+    const MeshGradients once =
+        MeshRun(world(), config_of(ddp(bucket_mib)), mesh_model(false)).gradients(batch);
     const MeshGradients again =
         MeshRun(world(), config_of(ddp(bucket_mib)), mesh_model(false)).gradients(batch);
     CHECK(once.loss == again.loss);
@@ -163,7 +164,8 @@ TEST_CASE("FSDP's gathers and reductions get to move between ops", "[parallel][o
   watched({.zero_stage = zero_stage}, batch, log);
   CAPTURE(zero_stage, log.size());
   REQUIRE(!log.empty());
-  const auto moved = std::count_if(log.begin(), log.end(), [](const Started& each) { return each.advances > 0; });
+  const auto moved =
+      std::count_if(log.begin(), log.end(), [](const Started& each) { return each.advances > 0; });
   // Of a step's last reduction, and of the first gather of all, nobody computes beside them; the embedding,
   // which is no product, is over before anybody gets the word.
   CHECK(moved >= static_cast<std::ptrdiff_t>(log.size()) / 2);
@@ -177,7 +179,8 @@ TEST_CASE("HSDP sums over copies while earlier layers compute", "[parallel][over
   std::vector<Started> log;
   const MeshGradients once = watched({.dp_replicate = 2}, batch, log);
   SelfCommunicator self;
-  const MeshGradients expected = MeshRun(self, config_of({.dp_shard = 1}), mesh_model(false)).gradients(batch);
+  const MeshGradients expected =
+      MeshRun(self, config_of({.dp_shard = 1}), mesh_model(false)).gradients(batch);
   for (const auto& [name, values] : once.values) {
     CAPTURE(name);
     CHECK(relative_difference(values, expected.values.at(name)) <= mesh_tolerance(DType::kFloat64));

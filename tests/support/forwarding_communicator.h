@@ -1,4 +1,5 @@
-// A group of ranks that passes everything on to another one: base of groups that watch, or do something wrong.
+// A group of ranks that passes everything on to another one: base of groups that watch, or do something
+// wrong.
 #pragma once
 
 #include <memory>

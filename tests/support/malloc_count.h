@@ -30,7 +30,9 @@ inline void* count_taken(void* block) {
   ++allocations;
   return block;
 }
-inline void count_given(void* block) { live_bytes -= static_cast<std::int64_t>(malloc_usable_size(block)); }
+inline void count_given(void* block) {
+  live_bytes -= static_cast<std::int64_t>(malloc_usable_size(block));
+}
 
 }  // namespace detail
 }  // namespace caravan

@@ -15,9 +15,9 @@ struct Context {
   Stream& stream;
   Arena& scratch;  // LIFO inside one segment call
   StepScalars& scalars;
-  DType dtype = DType::kFloat32;  // of activations
-  Trace* trace = nullptr;         // usually null
-  Background* background = nullptr;   // null where nothing is under way, or moves by itself
+  DType dtype = DType::kFloat32;     // of activations
+  Trace* trace = nullptr;            // usually null
+  Background* background = nullptr;  // null where nothing is under way, or moves by itself
 
   TensorView allocate(const char* what, const Shape& shape) const {
     return scratch.allocate(what, dtype, shape);

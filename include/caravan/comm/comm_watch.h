@@ -13,9 +13,9 @@ namespace caravan {
 /// Looks at this rank's OperationLog from a thread of its own.
 class CommWatch {
  public:
-  /// `on_timeout` is called once, in the watch's thread and while the rank's own thread is still blocked, when
-  /// it has been blocked in one operation for `limit_seconds`; with the sentence that says so and the rank's
-  /// last operations below it, one a line.
+  /// `on_timeout` is called once, in the watch's thread and while the rank's own thread is still blocked,
+  /// when it has been blocked in one operation for `limit_seconds`; with the sentence that says so and the
+  /// rank's last operations below it, one a line.
   CommWatch(double limit_seconds, std::function<void(const std::string& report)> on_timeout);
   ~CommWatch();
   CommWatch(const CommWatch&) = delete;

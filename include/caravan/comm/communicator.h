@@ -24,8 +24,8 @@ enum class ReduceOp : std::uint8_t { kSum, kMax, kMin };
 /// nobody else touches the views. "Collective" means every rank of the group calls it, in the same order,
 /// with the same root and operation; waits may come in any order. A failure of the library or a disagreement
 /// between ranks is a CommError; after one the group is unusable and the job must end (MpiSession::abort),
-/// since other ranks may still wait. One thread at a time. Operations of groups of several real ranks are noted
-/// in OperationLog::of_this_rank(), with `site`, where they were asked for.
+/// since other ranks may still wait. One thread at a time. Operations of groups of several real ranks are
+/// noted in OperationLog::of_this_rank(), with `site`, where they were asked for.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -44,7 +44,8 @@ class Communicator {
   /// values <- reduction over all ranks, element by element, in place; all ranks end with the same bits.
   /// Same shape and dtype on every rank: float32, float64 or int64, else CommError. Where a rank has NaN,
   /// kSum gives NaN, kMax and kMin anything. Collective.
-  void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum, CallSite site = CallSite::current());
+  void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum,
+                  CallSite site = CallSite::current());
   /// values <- root's values. Same shape and dtype on every rank, any dtype. Collective.
   void broadcast(const TensorView& values, int root, CallSite site = CallSite::current());
   /// Rank r's `mine` goes to parts_on_root[r] on `root`; the other ranks' parts_on_root is not looked at.
@@ -52,9 +53,11 @@ class Communicator {
   /// (InternalError). Root's own `mine` may be its own part: then nothing is copied. Only elements and dtype
   /// must agree between `mine` and its part, not the shape; where they do not, every rank throws CommError.
   /// Parts within one tensor travel in one library call. Collective.
-  void gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root, CallSite site = CallSite::current());
+  void gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root,
+               CallSite site = CallSite::current());
   /// The way back: parts_on_root[r] goes to rank r's `mine`. As gatherv, but parts may overlap. Collective.
-  void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root, CallSite site = CallSite::current());
+  void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root,
+                CallSite site = CallSite::current());
 
   /// gathered <- every rank's `mine` in rank order: size() equal parts of any dtype, the same everywhere.
   /// `mine` may be this rank's part of `gathered`: then nothing is copied; other overlap is an InternalError.
@@ -64,15 +67,18 @@ class Communicator {
   /// are added in rank order, so the bits depend on nothing else. dtypes as all_reduce; `values` stays as it
   /// is. `mine` may be this rank's part of `values`; other overlap is an InternalError. Collective.
   void reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site = CallSite::current());
-  /// Takes the memory now that one reduce_scatter into `part_bytes` at a time needs for what arrives: else the
-  /// first one takes it. Returns its bytes.
+  /// Takes the memory now that one reduce_scatter into `part_bytes` at a time needs for what arrives: else
+  /// the first one takes it. Returns its bytes.
   std::int64_t reserve_reduce_scatter(std::int64_t part_bytes);
 
   /// The same, started: complete after wait(). Their arithmetic may be done in wait(). Collective (the
   /// start).
-  [[nodiscard]] Pending start_all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum, CallSite site = CallSite::current());
-  [[nodiscard]] Pending start_all_gather(const TensorView& mine, const TensorView& gathered, CallSite site = CallSite::current());
-  [[nodiscard]] Pending start_reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum,
+                                         CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_all_gather(const TensorView& mine, const TensorView& gathered,
+                                         CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_reduce_scatter(const TensorView& values, const TensorView& mine,
+                                             CallSite site = CallSite::current());
   /// Lets what was started on this group advance; call it between pieces of other work, since a library
   /// without threads of its own moves data only when it is called.
   void progress() { do_progress(); }
@@ -83,11 +89,14 @@ class Communicator {
   void receive(const TensorView& values, int peer, int tag, CallSite site = CallSite::current());
   /// A started send matches a plain receive and the other way round. Between two ranks, messages of one tag
   /// arrive in the order in which they were sent and are taken in the order in which receives were started.
-  [[nodiscard]] Pending start_send(const TensorView& values, int peer, int tag, CallSite site = CallSite::current());
-  [[nodiscard]] Pending start_receive(const TensorView& values, int peer, int tag, CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_send(const TensorView& values, int peer, int tag,
+                                   CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_receive(const TensorView& values, int peer, int tag,
+                                      CallSite site = CallSite::current());
   /// Sends to `to` and receives from `from` at once, so a ring cannot lock up. Either may be this rank, then
   /// both must be. `outgoing` and `incoming` must not overlap.
-  void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from, CallSite site = CallSite::current());
+  void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from,
+                    CallSite site = CallSite::current());
   static constexpr int kMaxTag = 32765;
 
   /// Returns when every rank has called it. Collective.
@@ -99,10 +108,12 @@ class Communicator {
   /// bytes <- root's bytes, whatever length the others had. Collective.
   void broadcast_bytes(std::string& bytes, int root, CallSite site = CallSite::current());
   /// On root one string per rank, in rank order; empty on the others. Collective.
-  std::vector<std::string> gather_bytes(const std::string& bytes, int root, CallSite site = CallSite::current());
+  std::vector<std::string> gather_bytes(const std::string& bytes, int root,
+                                        CallSite site = CallSite::current());
   /// The reduction of one number per rank, on every rank. Collective.
   double all_reduce_value(double value, ReduceOp op = ReduceOp::kSum, CallSite site = CallSite::current());
-  std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum, CallSite site = CallSite::current());
+  std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum,
+                                CallSite site = CallSite::current());
 
   /// Everything moved since construction or reset_traffic().
   const Traffic& traffic() const { return traffic_; }

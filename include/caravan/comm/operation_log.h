@@ -1,5 +1,5 @@
-// What this rank last did with other ranks: a ring of its operations, printed when one of them does not end. A
-// rank that waits for ever shows nothing else of what it waits for.
+// What this rank last did with other ranks: a ring of its operations, printed when one of them does not end.
+// A rank that waits for ever shows nothing else of what it waits for.
 #pragma once
 
 #include <array>
@@ -26,11 +26,11 @@ struct CallSite {
 /// One operation of a group of ranks.
 struct CommOperation {
   std::string_view what = "an operation started long ago";  // or "all_reduce"; a literal
-  std::array<char, 24> group{};  // "tp": the group's name, cut
-  int rank = 0;                  // this rank in the group
-  int size = 1;                  // and its members
-  std::int64_t number = 0;       // of the group's operations here, from 1: members should agree
-  std::int64_t bytes = 0;        // of the tensor
+  std::array<char, 24> group{};                             // "tp": the group's name, cut
+  int rank = 0;                                             // this rank in the group
+  int size = 1;                                             // and its members
+  std::int64_t number = 0;  // of the group's operations here, from 1: members should agree
+  std::int64_t bytes = 0;   // of the tensor
   CallSite site;
 };
 

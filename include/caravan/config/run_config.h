@@ -173,8 +173,8 @@ struct RunConfig {
 /// What config.resume says. Any text but never and latest is a folder.
 Resume resume_choice(const RunConfig& config);
 
-/// How long a rank may wait for others in one operation; absent: for ever, as federated ranks do, whose epochs
-/// may take days.
+/// How long a rank may wait for others in one operation; absent: for ever, as federated ranks do, whose
+/// epochs may take days.
 std::optional<double> comm_timeout_seconds(const RunConfig& config);
 
 /// One problem with a configuration value: the dotted key (a section's where several keys are at fault

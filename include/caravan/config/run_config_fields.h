@@ -314,12 +314,14 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "With zero_stage 3: give gathered weights up after the forward pass and gather them "
                       "again for the backward pass."},
         s.reshard_after_forward);
-  visit(Field{.key = "cpu_offload",
-              .help = "What is kept in host memory instead of the device's, and updated there: optimizer (its "
-                      "state, and the gradients that it reads), or also the parameters (zero_stage 3)."},
-        s.cpu_offload);
+  visit(
+      Field{.key = "cpu_offload",
+            .help = "What is kept in host memory instead of the device's, and updated there: optimizer (its "
+                    "state, and the gradients that it reads), or also the parameters (zero_stage 3)."},
+      s.cpu_offload);
   visit(Field{.key = "ddp_bucket_mib",
-              .help = "Where copies of the weights are whole (dp_shard 1, no offload): MiB of gradients that are summed in "
+              .help = "Where copies of the weights are whole (dp_shard 1, no offload): MiB of gradients that "
+                      "are summed in "
                       "one message, while earlier layers still compute.",
               .bounds = greater_than(0)},
         s.ddp_bucket_mib);
@@ -328,9 +330,10 @@ void visit_fields(Visitor& visit, S& s) {
 template <class Visitor, MaybeConst<CommSection> S>
 void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "timeout_seconds",
-              .help = "How long a rank may wait for others in one operation before it says what it waits for and "
-                      "ends the job; null: 1800 in mode synchronous, for ever in mode federated, where a rank "
-                      "waits for the others' epochs.",
+              .help =
+                  "How long a rank may wait for others in one operation before it says what it waits for and "
+                  "ends the job; null: 1800 in mode synchronous, for ever in mode federated, where a rank "
+                  "waits for the others' epochs.",
               .bounds = greater_than(0)},
         s.timeout_seconds);
 }

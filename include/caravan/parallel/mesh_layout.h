@@ -34,9 +34,9 @@ bool divides_copies(const ParallelSection& parallel, const MeshSizes& sizes);
 
 /// Where rank `rank` stands on the five axes and on those derived from them: "kv" and "kv_copies" (tp cut
 /// into groups that share key and value heads), "sp" (tp when cuts_sequence, else one member), "fsdp"
-/// (dp_shard and cp together: the ranks that divide a copy's weights), "cp_copies" (cp where its ranks hold the
-/// same weights, else one member), "table_copies" (the first and the last
-/// rank of pp: of a tied model both hold the embedding).
+/// (dp_shard and cp together: the ranks that divide a copy's weights), "cp_copies" (cp where its ranks hold
+/// the same weights, else one member), "table_copies" (the first and the last rank of pp: of a tied model
+/// both hold the embedding).
 Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
                              const MeshSizes& sizes, int rank);
 

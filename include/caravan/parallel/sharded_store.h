@@ -20,10 +20,10 @@ namespace caravan {
 /// while leased; the next unit is gathered while the present one computes.
 ///
 /// With offload the shards are in host memory, and what updates them computes there: a unit's reduced
-/// gradients are copied to the host and summed there over micro-batches, updated rows are copied to the device
-/// before they are gathered. `optimizer` keeps the device's rows beside the host's; `parameters_and_optimizer`
-/// (stage 3) copies a unit's rows whenever it is gathered. The arithmetic and its order stay the same, so do
-/// the bits.
+/// gradients are copied to the host and summed there over micro-batches, updated rows are copied to the
+/// device before they are gathered. `optimizer` keeps the device's rows beside the host's;
+/// `parameters_and_optimizer` (stage 3) copies a unit's rows whenever it is gathered. The arithmetic and its
+/// order stay the same, so do the bits.
 class ShardedStore final : public TrainingStore {
  public:
   struct Options {
@@ -100,10 +100,10 @@ class ShardedStore final : public TrainingStore {
   Backends backends_;
   ReplicatedStore leases_;
   UnitPacks packs_;
-  Buffer value_shards_;     // device: this rank's rows, of stage 3 where they are not offloaded
-  Buffer grad_shards_;      // their gradients' sums: stages 2 and 3; offloaded: host, any stage
-  Buffer host_values_;      // offloaded: the rows that are updated
-  Buffer host_arriving_;    // offloaded: a unit's gradients on their way to the host's sums
+  Buffer value_shards_;   // device: this rank's rows, of stage 3 where they are not offloaded
+  Buffer grad_shards_;    // their gradients' sums: stages 2 and 3; offloaded: host, any stage
+  Buffer host_values_;    // offloaded: the rows that are updated
+  Buffer host_arriving_;  // offloaded: a unit's gradients on their way to the host's sums
   Buffer gather_staging_, reduce_staging_, reduced_;
   std::int64_t arriving_bytes_ = 0;  // the communicator's, for a reduction
   std::unique_ptr<LeasedMemory> values_, grads_;

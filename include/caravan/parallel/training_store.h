@@ -74,7 +74,7 @@ class DataParallelStore final : public TrainingStore {
   Communicator& data_;
   std::vector<PartialGroup> partial_;
   ReplicatedStore leases_;
-  std::vector<Bucket> buckets_;  // in the order of the backward pass
+  std::vector<Bucket> buckets_;         // in the order of the backward pass
   std::vector<std::size_t> bucket_of_;  // by group
 };
 

@@ -1,4 +1,5 @@
-// How the parameters of a unit lie side by side where a message holds a unit's rows of every member of a group.
+// How the parameters of a unit lie side by side where a message holds a unit's rows of every member of a
+// group.
 #pragma once
 
 #include <vector>

@@ -36,7 +36,7 @@ class Executor final : public StepExecutor {
   Executor(Llama& model, Backend& backend, const Limits& limits);
   /// What an executor on a mesh is given from outside; all of it outlives the executor.
   struct Surroundings {
-    ParamStore* store = nullptr;   // null: parameters are simply in place
+    ParamStore* store = nullptr;       // null: parameters are simply in place
     Background* background = nullptr;  // of everything the ranks have under way
   };
   /// With needs measured before, for models whose ports cannot run on shapes alone.

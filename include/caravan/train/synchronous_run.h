@@ -35,12 +35,12 @@ struct SynchronousLayout {
 /// What one rank of a mesh will hold, found by running the model's code on shapes alone.
 struct SynchronousNeeds {
   StepNeeds step;
-  std::int64_t value_bytes = 0;     // weights that stay in place
-  std::int64_t gradient_bytes = 0;  // gradients that stay in place
-  std::int64_t shard_elements = 0;  // this rank updates so many
-  std::int64_t store_bytes = 0;     // shards, gathered units and staging of a sharded store
+  std::int64_t value_bytes = 0;       // weights that stay in place
+  std::int64_t gradient_bytes = 0;    // gradients that stay in place
+  std::int64_t shard_elements = 0;    // this rank updates so many
+  std::int64_t store_bytes = 0;       // shards, gathered units and staging of a sharded store
   std::int64_t host_store_bytes = 0;  // of them, what is offloaded to host memory
-  ShardedStore::Slots slots;        // of those, what units are leased from
+  ShardedStore::Slots slots;          // of those, what units are leased from
   std::int64_t rope_bytes = 0;
 };
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model,

@@ -29,8 +29,9 @@ std::size_t lines_of(const std::string& text) {
 }  // namespace
 
 TEST_CASE("an operation is described by group, number, bytes and place", "[comm][log]") {
-  CHECK(describe(operation_of(17)) ==
-        "all_reduce number 17 of group tp (rank 1 of 4 there), 96 bytes, from parallel/tensor_boundary.cpp:21");
+  CHECK(
+      describe(operation_of(17)) ==
+      "all_reduce number 17 of group tp (rank 1 of 4 there), 96 bytes, from parallel/tensor_boundary.cpp:21");
 }
 
 TEST_CASE("what blocks is known until it ends, what is only started does not block", "[comm][log]") {
