@@ -58,7 +58,8 @@ class LinearPair final : public Workload {
     if (is_sharded_) {
       store_ = std::make_unique<ShardedStore>(
           parameters_, ShardedStore::Options{},
-          ShardedStore::Ranks{.fsdp = data_, .replicate = alone_, .partial = {}}, at_, kDType, backend);
+          ShardedStore::Ranks{.fsdp = data_, .replicate = alone_, .partial = {}}, at_, kDType,
+          ShardedStore::Backends{backend, backend});
     } else {
       store_ = std::make_unique<DataParallelStore>(parameters_, data_, at_, std::vector<PartialGroup>{});
     }
@@ -129,7 +130,7 @@ class LinearPair final : public Workload {
   std::int64_t memory_bytes() const override {
     const auto* sharded = dynamic_cast<const ShardedStore*>(store_.get());
     return parameters_.value_bytes() + parameters_.grad_bytes() +
-           (sharded != nullptr ? sharded->bytes() : 0) + optimizer_->bytes() + scratch_.capacity() +
+           (sharded != nullptr ? sharded->device_bytes() : 0) + optimizer_->bytes() + scratch_.capacity() +
            input_.bytes();
   }
   std::int64_t scratch_bytes() const { return scratch_.high_water(); }

@@ -1,6 +1,7 @@
 #include "failure.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "caravan/comm/mpi_session.h"
+#include "caravan/comm/operation_log.h"
 #include "caravan/core/utf8.h"
 
 namespace caravan::app {
@@ -33,6 +35,8 @@ int exit_code_of(const std::exception& error) {
   }
   return dynamic_cast<const ConfigError*>(&error) != nullptr ? kExitUsage : kExitFailure;
 }
+
+constexpr std::size_t kLastOperations = 4;
 
 struct Outcome {
   int exit_code = 0;
@@ -82,6 +86,22 @@ int head_start_milliseconds(int rank) {
   return std::min(150 * std::min(rank, kFirst) + 20 * std::max(rank - kFirst, 0), kLongest);
 }
 
+std::unique_ptr<CommWatch> watch_waiting(std::optional<double> limit_seconds) {
+  const LaunchPlace place = launch_place();
+  if (!limit_seconds || place.size == 1) {
+    return nullptr;
+  }
+  return std::make_unique<CommWatch>(*limit_seconds, [place](const std::string& report) {
+    constexpr unsigned kPatienceSeconds = 20;  // for MPI to end the job, whose own thread is in a call
+    fmt::print(stderr, "caravan: rank {}: {}\n", place.rank, report);
+    std::fflush(nullptr);
+    // The others that wait began about when this one did: they have a moment to report as well.
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    ::alarm(kPatienceSeconds);
+    MpiSession::abort(kExitFailure);
+  });
+}
+
 int report_failure(const std::exception& error) {
   const LaunchPlace place = launch_place();
   const int exit_code = exit_code_of(error);
@@ -97,7 +117,9 @@ int report_failure(const std::exception& error) {
     return exit_code;
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(head_start_milliseconds(place.rank)));
-  fmt::print(stderr, "caravan: rank {}: {}\n", place.rank, describe(error));
+  const std::string last = OperationLog::of_this_rank().describe_last(kLastOperations);
+  fmt::print(stderr, "caravan: rank {}: {}\n{}{}", place.rank, describe(error),
+             last.empty() ? "" : "last operations with other ranks:\n", last);
   MpiSession::abort(exit_code);
 }
 

@@ -4,8 +4,11 @@
 
 #include <exception>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
+#include "caravan/comm/comm_watch.h"
 #include "caravan/core/error.h"
 
 namespace caravan::app {
@@ -38,6 +41,11 @@ void let_rank_zero_speak();
 /// How long `rank` waits before it reports an error that the others may not know of. Ranks that fail alike
 /// would each print: each gives the ones below it time to end the job first.
 int head_start_milliseconds(int rank);
+
+/// Ends the job with a message when this rank waits for others longer than `limit_seconds` in one operation;
+/// null for one rank, or without a limit. Every rank that waits reports, so that the one that does not come
+/// can be told.
+std::unique_ptr<CommWatch> watch_waiting(std::optional<double> limit_seconds);
 
 /// Says on standard error what ended the program and returns the exit code. With several ranks and an error
 /// that the others do not know of, ends all of them by MPI_Abort and does not return.

@@ -186,6 +186,7 @@ void run(const TrainOptions& options) {
               {"model", describe(plan, config, inputs.model.config, "", "")},
               {"number of training samples", fmt::format("{}", inputs.train ? inputs.train->size() : 0)},
               {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
+  const auto watch = watch_waiting(options.dry_run ? std::nullopt : comm_timeout_seconds(config));
   find_checkpoint(checked, world);
   set_threads(config.threads);
   const std::unique_ptr<Backend> backend = make_backend();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <utility>
 
 #include "caravan/core/error.h"
@@ -81,6 +82,36 @@ void Communicator::check_parts(const char* function, std::span<const TensorView>
                 own.str(), mine.str());
 }
 
+CommOperation Communicator::operation(std::string_view what, std::int64_t bytes, CallSite site) {
+  CommOperation operation{
+      .what = what, .rank = rank(), .size = size(), .number = ++operations_, .bytes = bytes, .site = site};
+  name_.copy(operation.group.data(), operation.group.size() - 1);
+  return operation;
+}
+
+/// A blocking operation in the log; one that throws stays there as not ended.
+class Communicator::Call {
+ public:
+  Call(Communicator& group, std::string_view what, std::int64_t bytes, CallSite site) {
+    if (group.is_logged()) {
+      ticket_ = OperationLog::of_this_rank().begin_blocking(group.operation(what, bytes, site));
+    }
+  }
+  ~Call() {
+    if (ticket_ != 0 && std::uncaught_exceptions() == exceptions_before_) {
+      OperationLog::of_this_rank().end(ticket_);
+    }
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  Call(Call&&) = delete;
+  Call& operator=(Call&&) = delete;
+
+ private:
+  OperationLog::Ticket ticket_ = 0;
+  int exceptions_before_ = std::uncaught_exceptions();
+};
+
 void Communicator::count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes) {
   TrafficCounter& counter = traffic_[collective];
   ++counter.calls;
@@ -88,22 +119,25 @@ void Communicator::count(Collective collective, std::int64_t sent_bytes, std::in
   counter.received_bytes += received_bytes;
 }
 
-void Communicator::all_reduce(const TensorView& values, ReduceOp op) {
+void Communicator::all_reduce(const TensorView& values, ReduceOp op, CallSite site) {
   check_reducible("all_reduce", values);
   const std::int64_t moved = size() > 1 ? values.bytes() : 0;
+  const Call call(*this, "all_reduce", values.bytes(), site);
   do_all_reduce(values, op);
   count(Collective::kAllReduce, moved, moved);
 }
 
-void Communicator::broadcast(const TensorView& values, int root) {
+void Communicator::broadcast(const TensorView& values, int root, CallSite site) {
   check_view("broadcast", values);
   check_rank("broadcast", root);
+  const Call call(*this, "broadcast", values.bytes(), site);
   do_broadcast(values, root);
   const bool is_root = rank() == root;
   count(Collective::kBroadcast, is_root ? values.bytes() * (size() - 1) : 0, is_root ? 0 : values.bytes());
 }
 
-void Communicator::gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root) {
+void Communicator::gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root,
+                           CallSite site) {
   check_view("gatherv", mine);
   check_rank("gatherv", root);
   const bool is_root = rank() == root;
@@ -111,35 +145,41 @@ void Communicator::gatherv(const TensorView& mine, std::span<const TensorView> p
     check_parts("gatherv", parts_on_root, mine);
     check_disjoint("gatherv", parts_on_root);
   }
+  const Call call(*this, "gatherv", mine.bytes(), site);
   do_gatherv(mine, parts_on_root, root);
   count(Collective::kGatherv, is_root ? 0 : mine.bytes(), is_root ? bytes_of_others(parts_on_root, root) : 0);
 }
 
-void Communicator::scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root) {
+void Communicator::scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root,
+                            CallSite site) {
   check_view("scatterv", mine);
   check_rank("scatterv", root);
   const bool is_root = rank() == root;
   if (is_root) {
     check_parts("scatterv", parts_on_root, mine);
   }
+  const Call call(*this, "scatterv", mine.bytes(), site);
   do_scatterv(parts_on_root, mine, root);
   count(Collective::kScatterv, is_root ? bytes_of_others(parts_on_root, root) : 0,
         is_root ? 0 : mine.bytes());
 }
 
-void Communicator::send(const TensorView& values, int peer, int tag) {
+void Communicator::send(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("send", values, peer, tag);
+  const Call call(*this, "send", values.bytes(), site);
   do_send(values, peer, tag);
   count(Collective::kPointToPoint, values.bytes(), 0);
 }
 
-void Communicator::receive(const TensorView& values, int peer, int tag) {
+void Communicator::receive(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("receive", values, peer, tag);
+  const Call call(*this, "receive", values.bytes(), site);
   do_receive(values, peer, tag);
   count(Collective::kPointToPoint, 0, values.bytes());
 }
 
-void Communicator::send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) {
+void Communicator::send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from,
+                                CallSite site) {
   check_view("send_receive", outgoing);
   check_view("send_receive", incoming);
   check_rank("send_receive", to);
@@ -150,30 +190,32 @@ void Communicator::send_receive(const TensorView& outgoing, int to, const Tensor
                 incoming.str());
   CARAVAN_CHECK(!to_itself || (outgoing.dtype() == incoming.dtype() && outgoing.numel() == incoming.numel()),
                 "send_receive to itself: {} into {}", outgoing.str(), incoming.str());
+  const Call call(*this, "send_receive", outgoing.bytes(), site);
   do_send_receive(outgoing, to, incoming, from);
   count(Collective::kPointToPoint, to_itself ? 0 : outgoing.bytes(), to_itself ? 0 : incoming.bytes());
 }
 
-void Communicator::barrier() {
+void Communicator::barrier(CallSite site) {
+  const Call call(*this, "barrier", 0, site);
   do_barrier();
   count(Collective::kBarrier, 0, 0);
 }
 
-void Communicator::broadcast_bytes(std::string& bytes, int root) {
+void Communicator::broadcast_bytes(std::string& bytes, int root, CallSite site) {
   auto length = static_cast<std::int64_t>(bytes.size());
-  broadcast(TensorView(&length, DType::kInt64, {1}), root);
+  broadcast(TensorView(&length, DType::kInt64, {1}), root, site);
   bytes.resize(static_cast<std::size_t>(length));
-  broadcast(TensorView(bytes.data(), DType::kUInt8, {length}), root);
+  broadcast(TensorView(bytes.data(), DType::kUInt8, {length}), root, site);
 }
 
-std::vector<std::string> Communicator::gather_bytes(const std::string& bytes, int root) {
+std::vector<std::string> Communicator::gather_bytes(const std::string& bytes, int root, CallSite site) {
   auto length = static_cast<std::int64_t>(bytes.size());
   std::vector<std::int64_t> lengths(rank() == root ? static_cast<std::size_t>(size()) : 0);
   std::vector<TensorView> parts;
   for (std::int64_t& one : lengths) {
     parts.emplace_back(&one, DType::kInt64, Shape{1});
   }
-  gatherv(TensorView(&length, DType::kInt64, {1}), parts, root);
+  gatherv(TensorView(&length, DType::kInt64, {1}), parts, root, site);
 
   std::int64_t total = 0;
   for (const std::int64_t one : lengths) {
@@ -187,7 +229,7 @@ std::vector<std::string> Communicator::gather_bytes(const std::string& bytes, in
     at += one;
   }
   // A view has no const: gatherv only reads `mine`.
-  gatherv(TensorView(const_cast<char*>(bytes.data()), DType::kUInt8, {length}), parts, root);
+  gatherv(TensorView(const_cast<char*>(bytes.data()), DType::kUInt8, {length}), parts, root, site);
   std::vector<std::string> result;
   for (const TensorView& part : parts) {
     result.emplace_back(static_cast<const char*>(part.raw()), static_cast<std::size_t>(part.numel()));
@@ -195,13 +237,13 @@ std::vector<std::string> Communicator::gather_bytes(const std::string& bytes, in
   return result;
 }
 
-double Communicator::all_reduce_value(double value, ReduceOp op) {
-  all_reduce(TensorView(&value, DType::kFloat64, {1}), op);
+double Communicator::all_reduce_value(double value, ReduceOp op, CallSite site) {
+  all_reduce(TensorView(&value, DType::kFloat64, {1}), op, site);
   return value;
 }
 
-std::int64_t Communicator::all_reduce_value(std::int64_t value, ReduceOp op) {
-  all_reduce(TensorView(&value, DType::kInt64, {1}), op);
+std::int64_t Communicator::all_reduce_value(std::int64_t value, ReduceOp op, CallSite site) {
+  all_reduce(TensorView(&value, DType::kInt64, {1}), op, site);
   return value;
 }
 

@@ -21,49 +21,63 @@ void Communicator::check_equal_parts(const char* function, const TensorView& who
                 mine.str(), whole.str());
 }
 
-void Communicator::all_gather(const TensorView& mine, const TensorView& gathered) {
-  start_all_gather(mine, gathered).wait();
+Pending Communicator::logged(Pending pending, std::string_view what, std::int64_t bytes, CallSite site) {
+  if (is_logged() && pending.is_open()) {
+    OperationLog& log = OperationLog::of_this_rank();
+    pending.observe(log, log.begin_started(operation(what, bytes, site)));
+  }
+  return pending;
 }
 
-void Communicator::reduce_scatter(const TensorView& values, const TensorView& mine) {
-  start_reduce_scatter(values, mine).wait();
+void Communicator::all_gather(const TensorView& mine, const TensorView& gathered, CallSite site) {
+  start_all_gather(mine, gathered, site).wait();
 }
 
-Pending Communicator::start_all_reduce(const TensorView& values, ReduceOp op) {
+void Communicator::reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site) {
+  start_reduce_scatter(values, mine, site).wait();
+}
+
+std::int64_t Communicator::reserve_reduce_scatter(std::int64_t part_bytes) {
+  CARAVAN_CHECK(part_bytes >= 0, "reserve_reduce_scatter of {} bytes", part_bytes);
+  do_reserve_reduce_scatter(part_bytes);
+  return (size() - 1) * part_bytes;
+}
+
+Pending Communicator::start_all_reduce(const TensorView& values, ReduceOp op, CallSite site) {
   check_reducible("start_all_reduce", values);
   const std::int64_t moved = size() > 1 ? values.bytes() : 0;
-  Pending pending = do_start_all_reduce(values, op);
+  Pending pending = logged(do_start_all_reduce(values, op), "all_reduce", values.bytes(), site);
   count(Collective::kAllReduce, moved, moved);
   return pending;
 }
 
-Pending Communicator::start_all_gather(const TensorView& mine, const TensorView& gathered) {
+Pending Communicator::start_all_gather(const TensorView& mine, const TensorView& gathered, CallSite site) {
   check_equal_parts("all_gather", gathered, mine);
   const std::int64_t moved = mine.bytes() * (size() - 1);
-  Pending pending = do_start_all_gather(mine, gathered);
+  Pending pending = logged(do_start_all_gather(mine, gathered), "all_gather", gathered.bytes(), site);
   count(Collective::kAllGather, moved, moved);
   return pending;
 }
 
-Pending Communicator::start_reduce_scatter(const TensorView& values, const TensorView& mine) {
+Pending Communicator::start_reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site) {
   check_reducible("reduce_scatter", values);
   check_equal_parts("reduce_scatter", values, mine);
   const std::int64_t moved = mine.bytes() * (size() - 1);
-  Pending pending = do_start_reduce_scatter(values, mine);
+  Pending pending = logged(do_start_reduce_scatter(values, mine), "reduce_scatter", values.bytes(), site);
   count(Collective::kReduceScatter, moved, moved);
   return pending;
 }
 
-Pending Communicator::start_send(const TensorView& values, int peer, int tag) {
+Pending Communicator::start_send(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("start_send", values, peer, tag);
-  Pending pending = do_start_send(values, peer, tag);
+  Pending pending = logged(do_start_send(values, peer, tag), "send", values.bytes(), site);
   count(Collective::kPointToPoint, values.bytes(), 0);
   return pending;
 }
 
-Pending Communicator::start_receive(const TensorView& values, int peer, int tag) {
+Pending Communicator::start_receive(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("start_receive", values, peer, tag);
-  Pending pending = do_start_receive(values, peer, tag);
+  Pending pending = logged(do_start_receive(values, peer, tag), "receive", values.bytes(), site);
   count(Collective::kPointToPoint, 0, values.bytes());
   return pending;
 }

@@ -97,7 +97,15 @@ std::unique_ptr<Communicator> Mesh::group(Communicator& world, std::span<const M
   if (count == 1) {
     return std::make_unique<SelfCommunicator>();
   }
-  return world.split(colour, world.rank());
+  auto members = world.split(colour, world.rank());
+  std::string name;
+  for (const MeshAxis axis : axes) {
+    if (sizes_[axis] > 1) {
+      name += (name.empty() ? "" : " x ") + std::string(mesh_axis_name(axis));
+    }
+  }
+  members->set_name(std::move(name));
+  return members;
 }
 
 Coordinates Mesh::coordinates() const {

@@ -82,6 +82,7 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::unca
         "that provides MPI_THREAD_FUNNELED");
   }
   world_ = MpiCommunicator::over_world();
+  world_->set_name("world");
   MPI_Comm machine = MPI_COMM_NULL;
   CARAVAN_MPI(
       MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world_->rank(), MPI_INFO_NULL, &machine));

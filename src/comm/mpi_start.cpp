@@ -136,6 +136,13 @@ Pending MpiCommunicator::do_start_receive(const TensorView& values, int peer, in
   return pending_of(std::move(operation));
 }
 
+void MpiCommunicator::do_reserve_reduce_scatter(std::int64_t part_bytes) {
+  const auto bytes = static_cast<std::size_t>((group_->size - 1) * part_bytes);
+  if (bytes > 0) {
+    group_->staging.push_back({std::make_unique_for_overwrite<std::byte[]>(bytes), bytes});
+  }
+}
+
 void MpiCommunicator::do_progress() {
   for (detail::MpiOperation* operation : group_->open) {
     operation->advance();

@@ -157,6 +157,16 @@ void check_pipeline(const ParallelSection& parallel, std::vector<ConfigProblem>&
   }
 }
 
+void check_offload(const ParallelSection& parallel, std::vector<ConfigProblem>& problems) {
+  if (parallel.cpu_offload == CpuOffload::kParametersAndOptimizer && parallel.zero_stage < 3) {
+    problems.push_back(
+        {"parallel.cpu_offload",
+         fmt::format("is parameters_and_optimizer, but with parallel.zero_stage {} whole weights stay on the "
+                     "device; set parallel.zero_stage to 3, or parallel.cpu_offload to optimizer",
+                     parallel.zero_stage)});
+  }
+}
+
 /// A value that the chosen schedule never looks at is a mistake about the schedule.
 void check_schedule_keys(const ScheduleSection& schedule, std::vector<ConfigProblem>& problems) {
   if (schedule.decay_steps && schedule.name != LrSchedule::kWsd) {
@@ -206,6 +216,12 @@ void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems)
 
 }  // namespace
 
+std::optional<double> comm_timeout_seconds(const RunConfig& config) {
+  constexpr double kLongest = 1800.0;  // longer than anything a rank does between two exchanges of a step
+  const bool is_synchronous = config.mode == TrainMode::kSynchronous;
+  return config.comm.timeout_seconds || !is_synchronous ? config.comm.timeout_seconds : kLongest;
+}
+
 Resume resume_choice(const RunConfig& config) {
   return config.resume == "never"    ? Resume::kNever
          : config.resume == "latest" ? Resume::kLatest
@@ -226,6 +242,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_step_size(config, problems);
   check_training(config, problems);
   check_pipeline(config.parallel, problems);
+  check_offload(config.parallel, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {

@@ -24,7 +24,7 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
   const Llama part(model, layout, counting, ports);
   needs = Executor::measure(model, layout, ports, limits);
   RankMemory memory;
-  memory.categories = {
+  memory.device = {
       {"weights", part.parameters().value_bytes()},
       {"gradients", part.parameters().grad_bytes()},
       {"AdamW moments", 2 * part.parameters().numel() * item_bytes(layout.dtype)},
@@ -41,11 +41,10 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
 RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& needs) {
   CountingBackend counting;
   RankMemory memory;
-  memory.categories = {
+  memory.device = {
       {"weights in place", needs.value_bytes},
       {"gradients in place", needs.gradient_bytes},
       {"shards and gathered units", needs.store_bytes},
-      {"AdamW moments", 2 * needs.shard_elements * item_bytes(layout.model.dtype)},
       {"activations", needs.step.saved_bytes},
       {"scratch", needs.step.scratch_bytes},
       {"rotary tables and batch",
@@ -55,7 +54,13 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
                                                       .bytes()},
   };
   if (layout.is_pipelined()) {
-    memory.categories.emplace_back("messages between stages", needs.step.message_bytes);
+    memory.device.emplace_back("messages between stages", needs.step.message_bytes);
+  }
+  const std::int64_t moments = 2 * needs.shard_elements * item_bytes(layout.model.dtype);
+  if (needs.host_store_bytes > 0) {
+    memory.host = {{"offloaded shards, staging", needs.host_store_bytes}, {"AdamW moments", moments}};
+  } else {
+    memory.device.insert(memory.device.begin() + 3, {"AdamW moments", moments});
   }
   return memory;
 }
@@ -68,9 +73,9 @@ void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConf
   const Llama full(model, layout, counting, ports);
   const StepNeeds eval = Executor::measure(model, layout, ports, FederatedRun::eval_limits(config));
   if (has_own_copy) {
-    memory.categories.emplace_back("full model (aggregator)", full.parameters().value_bytes());
+    memory.device.emplace_back("full model (aggregator)", full.parameters().value_bytes());
   }
-  memory.categories.emplace_back("evaluation scratch", eval.scratch_bytes);
+  memory.device.emplace_back("evaluation scratch", eval.scratch_bytes);
   if (has_own_copy) {
     std::int64_t staged = 0;
     for (const ParameterSpec& spec : parameter_table(model, ShardTable::kFederated)) {
@@ -79,10 +84,10 @@ void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConf
       }
     }
     const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
-    memory.categories.emplace_back("staging of one tensor", is_plain ? staged : 2 * staged);
+    memory.device.emplace_back("staging of one tensor", is_plain ? staged : 2 * staged);
   }
   if (config.federated.outer.momentum != 0.0) {
-    memory.categories.emplace_back("outer momentum", full.parameters().value_bytes());
+    memory.device.emplace_back("outer momentum", full.parameters().value_bytes());
   }
 }
 
@@ -125,8 +130,8 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
     const SynchronousNeeds needed = measure_synchronous(config, model, layout);
     RankMemory memory = mesh_memory(layout, needed);
     if (config.checkpoint.is_async) {
-      memory.categories.emplace_back("checkpoint to be written",
-                                     3 * needed.shard_elements * item_bytes(config.dtype));
+      memory.host.emplace_back("checkpoint to be written",
+                               3 * needed.shard_elements * item_bytes(config.dtype));
     }
     if (stage == 0) {
       plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);
@@ -144,9 +149,16 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
 }
 
 std::string describe_memory(const RankMemory& memory, const char* who) {
-  std::string text = fmt::format("  memory of {}: {}\n", who, format_bytes(memory.total()));
-  for (const auto& [name, bytes] : memory.categories) {
-    text += fmt::format("    {:<26} {:>12}\n", name, format_bytes(bytes));
+  std::string text;
+  const auto list = [&](const char* what, const RankMemory::Categories& categories) {
+    text += fmt::format("  {} of {}: {}\n", what, who, format_bytes(RankMemory::sum(categories)));
+    for (const auto& [name, bytes] : categories) {
+      text += fmt::format("    {:<26} {:>12}\n", name, format_bytes(bytes));
+    }
+  };
+  list(memory.host.empty() ? "memory" : "device memory", memory.device);
+  if (!memory.host.empty()) {
+    list("host memory", memory.host);
   }
   return text;
 }
@@ -208,7 +220,7 @@ void plan_checkpoints(RunPlan& plan, const RunConfig& config) {
 
 }  // namespace
 
-std::int64_t RankMemory::total() const {
+std::int64_t RankMemory::sum(const Categories& categories) {
   return std::accumulate(categories.begin(), categories.end(), std::int64_t{0},
                          [](std::int64_t sum, const auto& category) { return sum + category.second; });
 }

@@ -9,7 +9,7 @@
 namespace caravan {
 namespace {
 
-constexpr std::array<std::string_view, 10> kMayChange = {"resume",
+constexpr std::array<std::string_view, 11> kMayChange = {"resume",
                                                          "threads",
                                                          "parallel",
                                                          "federated",
@@ -18,6 +18,7 @@ constexpr std::array<std::string_view, 10> kMayChange = {"resume",
                                                          "training.eval_every",
                                                          "training.micro_batch",
                                                          "checkpoint",
+                                                         "comm",
                                                          "output"};
 constexpr std::array<std::string_view, 3> kChangesResults = {"optimizer", "training.clip_norm",
                                                              "training.dropout"};

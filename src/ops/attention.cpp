@@ -30,6 +30,7 @@ void attention_forward(const Context& ctx, const AttentionForwardArgs& args) {
   expect_real(ctx, "attention_forward", "o", args.o, args.q.shape());
   expect_real(ctx, "attention_forward", "lse", args.lse, {args.shape.n_heads, args.q.dim(0)});
   ctx.backend.attention_forward(args, ctx.stream);
+  ctx.advance();
 }
 
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
@@ -41,6 +42,7 @@ void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   expect_real(ctx, "attention_backward", "dk", args.dk, args.k.shape());
   expect_real(ctx, "attention_backward", "dv", args.dv, args.v.shape());
   ctx.backend.attention_backward(args, ctx.stream);
+  ctx.advance();
 }
 
 void attention_merge(const Context& ctx, const AttentionMergeArgs& args) {

@@ -34,6 +34,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackwardArgs& args) {
   expect_part("embedding_backward", args.dweight, args.vocab_begin, args.vocab_size);
   expect_int(ctx, "embedding_backward", "ids", args.ids, {dy[0]});
   ctx.backend.embedding_backward(args, ctx.stream);
+  ctx.advance();
 }
 
 }  // namespace caravan

@@ -13,6 +13,7 @@ void matmul_nt(const Context& ctx, const MatmulNtArgs& args) {
   expect_real(ctx, "matmul_nt", "a", args.a, a);
   expect_real(ctx, "matmul_nt", "c", args.c, {a[0], b[0]});
   ctx.backend.matmul_nt(args, ctx.stream);
+  ctx.advance();
 }
 
 void matmul_nn(const Context& ctx, const MatmulNnArgs& args) {
@@ -22,6 +23,7 @@ void matmul_nn(const Context& ctx, const MatmulNnArgs& args) {
   expect_real(ctx, "matmul_nn", "a", args.a, a);
   expect_real(ctx, "matmul_nn", "c", args.c, {a[0], b[1]});
   ctx.backend.matmul_nn(args, ctx.stream);
+  ctx.advance();
 }
 
 void matmul_tn(const Context& ctx, const MatmulTnArgs& args) {
@@ -32,6 +34,7 @@ void matmul_tn(const Context& ctx, const MatmulTnArgs& args) {
   expect_real(ctx, "matmul_tn", "b", args.b, b);
   expect_real(ctx, "matmul_tn", "c", args.c, {a[1], b[1]});
   ctx.backend.matmul_tn(args, ctx.stream);
+  ctx.advance();
 }
 
 }  // namespace caravan

@@ -69,6 +69,21 @@ LeasedMemory::Slot& LeasedMemory::slot_for(std::int64_t bytes) {
   return *best;
 }
 
+std::vector<std::int64_t> LeasedMemory::slot_bytes() const {
+  std::vector<std::int64_t> sizes;
+  for (const Slot& slot : slots_) {
+    sizes.push_back(slot.memory.bytes());
+  }
+  return sizes;
+}
+
+void LeasedMemory::reserve(const std::vector<std::int64_t>& slot_bytes) {
+  CARAVAN_CHECK(slots_.empty(), "{} slots are in use already", slots_.size());
+  for (const std::int64_t bytes : slot_bytes) {
+    slots_.push_back({backend_.allocate(bytes), -1, 0, 0});
+  }
+}
+
 void LeasedMemory::point_at(int group, const Buffer* memory) {
   const auto item = static_cast<std::int64_t>(dtype_bytes(dtype_));
   std::int64_t offset = 0;

@@ -159,6 +159,10 @@ bool cuts_sequence(const ParallelSection& parallel, const MeshSizes& sizes) {
   return parallel.sequence_parallel && sizes.tp > 1;
 }
 
+bool divides_copies(const ParallelSection& parallel, const MeshSizes& sizes) {
+  return sizes.dp_shard > 1 || parallel.cpu_offload != CpuOffload::kNone;
+}
+
 Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
                              const MeshSizes& sizes, int rank) {
   const auto at = [&](MeshAxis axis) { return std::int64_t{sizes.coordinate(axis, rank)}; };
@@ -175,6 +179,8 @@ Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig&
     axes.push_back({"sp", at(MeshAxis::kTp), sizes.tp});
   }
   axes.push_back({"fsdp", at(MeshAxis::kDpShard) * sizes.cp + at(MeshAxis::kCp), sizes.dp_shard * sizes.cp});
+  const bool has_cp_copies = !divides_copies(parallel, sizes);
+  axes.push_back({"cp_copies", has_cp_copies ? at(MeshAxis::kCp) : 0, has_cp_copies ? sizes.cp : 1});
   const std::int64_t stage = at(MeshAxis::kPp);
   axes.push_back({"table_copies", stage > 0 && stage + 1 == sizes.pp ? 1 : 0, std::min(sizes.pp, 2)});
   return Coordinates(std::move(axes));

@@ -1,6 +1,7 @@
 #include "caravan/parallel/training_store.h"
 
 #include <algorithm>
+#include <ranges>
 
 #include "caravan/ops/elementwise.h"
 
@@ -33,16 +34,16 @@ void reduce_packed(Context& ctx, const std::vector<const ParameterShard*>& parti
   visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = part, .to = grad}); });
 }
 
-/// From the first to the last gradient of a group, padding between tensors included: they lie side by side.
-TensorView flat_gradients(const std::vector<const Parameter*>& group) {
-  const TensorView first = group.front()->stored_grad();
-  const TensorView last = group.back()->stored_grad();
-  const auto* begin = static_cast<const std::byte*>(first.raw());
-  const auto* end = static_cast<const std::byte*>(last.raw()) + last.bytes();
-  const auto item = static_cast<std::ptrdiff_t>(dtype_bytes(first.dtype()));
-  CARAVAN_CHECK(end > begin && (end - begin) % item == 0, "gradients of group {} are not side by side",
-                group.front()->spec().group);
-  return {first.raw(), first.dtype(), {(end - begin) / item}, first.device()};
+/// The gradients from `first` to `last`, padding between tensors included: they lie side by side.
+TensorView flat_gradients(const Parameter& first, const Parameter& last) {
+  const TensorView low = first.stored_grad();
+  const TensorView high = last.stored_grad();
+  const auto* begin = static_cast<const std::byte*>(low.raw());
+  const auto* end = static_cast<const std::byte*>(high.raw()) + high.bytes();
+  const auto item = static_cast<std::ptrdiff_t>(dtype_bytes(low.dtype()));
+  CARAVAN_CHECK(end > begin && (end - begin) % item == 0, "gradients of {} and {} are not in one block",
+                first.name(), last.name());
+  return {low.raw(), low.dtype(), {(end - begin) / item}, low.device()};
 }
 
 }  // namespace
@@ -78,29 +79,44 @@ bool is_first_copy_in_model(const ShardSpec& spec, const Coordinates& at) {
 }
 
 DataParallelStore::DataParallelStore(ParameterSet& parameters, Communicator& data, const Coordinates& at,
-                                     std::vector<PartialGroup> partial)
+                                     std::vector<PartialGroup> partial, std::int64_t bucket_bytes)
     : parameters_(parameters), data_(data), partial_(std::move(partial)), leases_(parameters) {
   shards_ = whole_shards(parameters);
   for (ParameterShard& shard : shards_) {
     shard.is_first_copy = data.rank() == 0 && is_first_copy_in_model(shard.parameter->spec().shard, at);
   }
-  if (data.size() == 1) {
-    return;
+  if (data.size() > 1) {
+    fill_buckets(bucket_bytes);
   }
-  std::vector<std::vector<const Parameter*>> groups;
-  for (const Parameter& parameter : parameters.all()) {
-    const auto group = static_cast<std::size_t>(parameter.spec().group);
-    groups.resize(std::max(groups.size(), group + 1));
-    groups[group].push_back(&parameter);
-  }
-  for (const auto& group : groups) {
-    group_gradients_.push_back(group.empty() ? TensorView() : flat_gradients(group));
+}
+
+/// Parameters lie in memory in the order of their groups, and backward commits from the last one to the
+/// first.
+void DataParallelStore::fill_buckets(std::int64_t bucket_bytes) {
+  const Parameter* last = nullptr;  // of the bucket
+  int group = -1;
+  for (const Parameter& parameter : std::views::reverse(parameters_.all())) {
+    if (parameter.spec().group != group) {
+      if (last == nullptr || buckets_.back().gradients.bytes() >= bucket_bytes) {
+        buckets_.emplace_back();
+        last = &parameter;
+      }
+      group = parameter.spec().group;
+      bucket_of_.resize(std::max(bucket_of_.size(), static_cast<std::size_t>(group) + 1));
+      bucket_of_[static_cast<std::size_t>(group)] = buckets_.size() - 1;
+      ++buckets_.back().groups;
+    }
+    buckets_.back().gradients = flat_gradients(parameter, *last);
   }
 }
 
 void DataParallelStore::commit(int group, MicroBatch micro_batch) {
-  if (data_.size() > 1 && micro_batch == MicroBatch::kLast) {
-    started_.push_back(data_.start_all_reduce(group_gradients_.at(static_cast<std::size_t>(group))));
+  if (data_.size() == 1 || micro_batch == MicroBatch::kMoreFollow) {
+    return;
+  }
+  Bucket& bucket = buckets_[bucket_of_.at(static_cast<std::size_t>(group))];
+  if (--bucket.uncommitted == 0) {
+    bucket.sum = data_.start_all_reduce(bucket.gradients);
   }
 }
 
@@ -108,13 +124,17 @@ void DataParallelStore::zero_gradients(Context& ctx) {
   for (const ParameterShard& shard : shards_) {
     zero(ctx, {.x = shard.grad});
   }
+  for (Bucket& bucket : buckets_) {
+    bucket.uncommitted = bucket.groups;
+  }
 }
 
 void DataParallelStore::finish_gradients(Context& ctx) {
-  for (Pending& pending : started_) {
-    pending.wait();
+  for (Bucket& bucket : buckets_) {
+    CARAVAN_CHECK(bucket.uncommitted == 0, "{} groups of {} are not committed", bucket.uncommitted,
+                  bucket.gradients.str());
+    bucket.sum.wait();
   }
-  started_.clear();
   reduce_partial_gradients(ctx, partial_);
 }
 

@@ -15,11 +15,12 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits)
     : Executor(model, backend, limits, measure(model.config(), model.layout(), model.ports(), limits)) {}
 
 Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
-                   ParamStore* store)
+                   const Surroundings& around)
     : model_(model),
       backend_(backend),
       local_store_(model.parameters()),
-      groups_(model, store != nullptr ? *store : local_store_),
+      groups_(model, around.store != nullptr ? *around.store : local_store_),
+      background_(around.background),
       limits_(limits),
       device_batch_(backend, limits.batch * limits.seq_len, limits.row_numbers()),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
@@ -38,7 +39,7 @@ StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layo
 
 StepNeeds Executor::measure(Llama& model, CountingBackend& counting, const Limits& limits,
                             ParamStore* store) {
-  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, 0, {}}, store);
+  Executor executor(model, counting, limits, StepNeeds{kUnlimited, kUnlimited, 0, {}}, {.store = store});
   executor.run_on_shapes(limits.pass);
   StepNeeds needs{executor.saved_high_water(), executor.scratch_high_water(), 0, counting.work()};
   if (limits.pass == Pass::kForwardBackward) {
@@ -68,7 +69,8 @@ Context Executor::context(Trace* trace) {
           .scratch = scratch_arena_,
           .scalars = scalars_,
           .dtype = model_.dtype(),
-          .trace = trace};
+          .trace = trace,
+          .background = background_};
 }
 
 void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,

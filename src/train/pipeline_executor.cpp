@@ -82,7 +82,8 @@ Context PipelineExecutor::context(Arena& scratch, Trace* trace) {
           .scratch = scratch,
           .scalars = scalars_,
           .dtype = model_.dtype(),
-          .trace = trace};
+          .trace = trace,
+          .background = setup_.background};
 }
 
 Context PipelineExecutor::training_context(Arena& scratch) {

@@ -10,10 +10,8 @@
 namespace caravan {
 namespace {
 
-/// Copies of the weights are divided; context ranks divide them too, as they hold the same.
-bool is_sharded(const MeshSizes& sizes) {
-  return sizes.dp_shard > 1;
-}
+constexpr double kMebibyte = 1 << 20;
+constexpr double kMostBucketBytes = 1e18;  // more than any memory, less than an int64 can say
 
 /// `sizes`, when model and batch can have them.
 const MeshSizes& possible(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes) {
@@ -22,6 +20,14 @@ const MeshSizes& possible(const RunConfig& config, const ModelConfig& model, con
                       fmt::join(problems, "; "));
   }
   return sizes;
+}
+
+/// What computes in host memory.
+Backend& host_of(const SynchronousRun::Setup& setup) {
+  Backend& host = setup.host != nullptr ? *setup.host : setup.backend;
+  CARAVAN_CHECK(host.device().kind != DeviceKind::kCuda,
+                "a run on a device needs a host backend for what is offloaded");
+  return host;
 }
 
 struct StoreRanks {
@@ -33,16 +39,19 @@ struct StoreRanks {
 
 std::unique_ptr<TrainingStore> make_store(ParameterSet& parameters, const RunConfig& config,
                                           const SynchronousLayout& layout, const StoreRanks& ranks,
-                                          Backend& backend) {
-  if (!is_sharded(layout.sizes)) {
-    return std::make_unique<DataParallelStore>(parameters, ranks.data, layout.at, ranks.partial);
+                                          const ShardedStore::Backends& backends) {
+  if (!divides_copies(config.parallel, layout.sizes)) {
+    const double bytes = std::min(config.parallel.ddp_bucket_mib * kMebibyte, kMostBucketBytes);
+    return std::make_unique<DataParallelStore>(parameters, ranks.data, layout.at, ranks.partial,
+                                               static_cast<std::int64_t>(bytes));
   }
   return std::make_unique<ShardedStore>(
       parameters,
       ShardedStore::Options{.zero_stage = config.parallel.zero_stage,
-                            .reshard_after_forward = config.parallel.reshard_after_forward},
+                            .reshard_after_forward = config.parallel.reshard_after_forward,
+                            .offload = config.parallel.cpu_offload},
       ShardedStore::Ranks{.fsdp = ranks.fsdp, .replicate = ranks.replicate, .partial = ranks.partial},
-      layout.at, config.dtype, backend);
+      layout.at, config.dtype, backends);
 }
 
 }  // namespace
@@ -56,10 +65,12 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
       model{.table = ShardTable::kSynchronous,
             .at = at,
             .dtype = config.dtype,
-            .gradients = is_sharded(mesh_sizes) ? ShardedStore::gradients(config.parallel.zero_stage)
-                                                : Gradients::kAllocated,
-            .values = is_sharded(mesh_sizes) ? ShardedStore::values(config.parallel.zero_stage)
-                                             : Values::kAllocated,
+            .gradients = divides_copies(config.parallel, mesh_sizes)
+                             ? ShardedStore::gradients(config.parallel.zero_stage)
+                             : Gradients::kAllocated,
+            .values = divides_copies(config.parallel, mesh_sizes)
+                          ? ShardedStore::values(config.parallel.zero_stage)
+                          : Values::kAllocated,
             .positions = config.data.max_seq_len,
             .stages = stages_of_rank(model_config, pipeline, at.index("pp"))},
       limits{.batch = geometry.micro_batch,
@@ -86,7 +97,8 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
   const MeshPorts ports(config.parallel, model_config, tp, cp);
   CountingBackend counting;
   Llama model(model_config, layout.model, counting, ports.ports());
-  const auto store = make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, counting);
+  const auto store =
+      make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, {counting, counting});
   SynchronousNeeds needs;
   needs.step = layout.is_pipelined()
                    ? PipelineExecutor::measure(model, counting, {layout.limits, layout.pipeline, pp, *store})
@@ -98,7 +110,9 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
     needs.shard_elements += shard.value.numel();
   }
   if (const auto* sharded = dynamic_cast<const ShardedStore*>(store.get())) {
-    needs.store_bytes = sharded->bytes();
+    needs.store_bytes = sharded->device_bytes();
+    needs.host_store_bytes = sharded->host_bytes();
+    needs.slots = sharded->slots();
   }
   return needs;
 }
@@ -116,17 +130,25 @@ SynchronousRun::SynchronousRun(const Setup& setup)
       store_(make_store(
           model_->parameters(), setup.config, layout_,
           {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate), groups_.partial_groups()},
-          setup.backend)) {
-  const StepNeeds needs = measure_synchronous(setup.config, setup.model, layout_).step;
+          {setup.backend, host_of(setup)})) {
+  const SynchronousNeeds measured = measure_synchronous(setup.config, setup.model, layout_);
+  const StepNeeds& needs = measured.step;
+  if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
+    sharded->reserve(measured.slots);
+  }
   std::unique_ptr<StepExecutor> executor;
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(
         *model_, setup.backend,
-        PipelineExecutor::Setup{layout_.limits, layout_.pipeline, groups_.axis(MeshAxis::kPp), *store_},
+        PipelineExecutor::Setup{layout_.limits, layout_.pipeline, groups_.axis(MeshAxis::kPp), *store_,
+                                &groups_},
         needs);
   } else {
-    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs, store_.get());
+    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs,
+                                          Executor::Surroundings{store_.get(), &groups_});
   }
+  const bool is_offloaded = setup.config.parallel.cpu_offload != CpuOffload::kNone;
+  Backend* const updater = is_offloaded ? &host_of(setup) : nullptr;
   trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
                                        Trainer::Options{.limits = layout_.limits,
                                                         .optimizer = adamw_options(setup.config.optimizer),
@@ -134,12 +156,13 @@ SynchronousRun::SynchronousRun(const Setup& setup)
                                        Trainer::Together{.world = world_,
                                                          .store = *store_,
                                                          .executor = std::move(executor),
+                                                         .updater = updater,
                                                          .counts_loss = layout_.at.index("tp") == 0});
 }
 
 void SynchronousRun::load(
     const std::function<void(const Context&, const std::vector<ParameterShard>&)>& fill) {
-  Context ctx = trainer_->steps_executor().context();
+  Context ctx = trainer_->update_context();
   fill(ctx, store_->shards());
   store_->publish_values(ctx);
 }

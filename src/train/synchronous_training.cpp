@@ -159,6 +159,7 @@ void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& back
                      const OpenRecorder& open_recorder, ShardedCheckpointReader* resume) {
   const RunConfig& config = inputs.config;
   SynchronousRun run({config, inputs.model.config, world, backend, inputs.pad_id});
+  run.check_groups();
   const TrainingPosition begin = resume != nullptr ? training_position(*resume) : TrainingPosition{};
   if (resume != nullptr) {
     restore(run, *resume);

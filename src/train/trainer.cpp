@@ -71,7 +71,8 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       store_(alone_->store),
       counts_loss_(true),
       executor_(std::make_unique<Executor>(model, backend, options.limits)),
-      optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
+      updater_(backend),
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
 
 Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
     : options_(options),
@@ -79,7 +80,8 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Togethe
       store_(together.store),
       counts_loss_(together.counts_loss),
       executor_(std::move(together.executor)),
-      optimizer_(store_.shards(), options.optimizer, model.dtype(), backend) {}
+      updater_(together.updater != nullptr ? *together.updater : backend),
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
 
 Trainer::~Trainer() = default;
 
@@ -89,12 +91,23 @@ Executor& Trainer::executor() {
   return *whole;
 }
 
+Context Trainer::update_context() {
+  const Context ctx = executor_->context();
+  return {.backend = updater_,
+          .stream = ctx.stream,
+          .scratch = ctx.scratch,
+          .scalars = ctx.scalars,
+          .dtype = ctx.dtype,
+          .trace = nullptr};
+}
+
 Trainer::Totals Trainer::run(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
   Context ctx = executor_->context();
   store_.zero_gradients(ctx);
   const double loss = executor_->add_gradients(micro_batches, valid_tokens);
   store_.finish_gradients(ctx);
-  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0, sum_squares_of_gradients(ctx, store_.shards())};
+  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0,
+                                  sum_squares_of_gradients(update_context(), store_.shards())};
   world_.all_reduce(TensorView(totals.data(), DType::kFloat64, {2}));
   return {totals[0], totals[1]};
 }
@@ -122,7 +135,7 @@ StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t vali
     fail_not_finite(micro_batches, "gradient norm", result.grad_norm);
   }
   Context ctx = executor_->context();
-  optimizer_.step(ctx, lr, clip_factor(result.grad_norm, options_.clip_norm));
+  optimizer_.step(update_context(), lr, clip_factor(result.grad_norm, options_.clip_norm));
   store_.publish_values(ctx);
   result.updated = true;
   result.seconds = watch.seconds();

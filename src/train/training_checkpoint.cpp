@@ -31,9 +31,7 @@ Copy copy_of(const ShardSpec& spec, const Coordinates& at) {
   const auto times = [&](const char* axis) {
     copy = {copy.index * at.count(axis) + at.index(axis), copy.count * at.count(axis)};
   };
-  if (at.count("dp_shard") == 1) {
-    times("cp");  // else the ranks of cp divide the rows together with those of dp_shard
-  }
+  times("cp_copies");
   if (spec.is_split("kv")) {
     times("kv_copies");
   } else if (!spec.is_split("tp")) {

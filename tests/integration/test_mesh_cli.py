@@ -75,6 +75,12 @@ class SameRun(ProgramTest):
         stages = self.train("--dry-run", ranks=2, mode="synchronous", parallel__pp=2)
         self.assertIn("pipeline: 1f1b, 2 micro-batches; layers of the stages: 1 1", stages.out)
         self.assertIn("messages between stages", stages.out)
+        self.assertNotIn("host memory", result.out)
+        offloaded = self.train("--dry-run", ranks=2, mode="synchronous", parallel__cpu_offload="optimizer")
+        device, host = offloaded.out.split("host memory of rank 0, the largest")
+        self.assertIn("device memory of rank 0, the largest", device)
+        self.assertNotIn("AdamW moments", device)
+        self.assertIn("AdamW moments", host)
         alone = self.train("--dry-run", mode="synchronous", parallel__tp=2)
         self.assertEqual(alone.out.splitlines()[1:], result.out.splitlines()[1:])
 
@@ -110,6 +116,11 @@ class ImpossibleMeshes(ProgramTest):
                          parallel__pipeline_schedule="interleaved")
         self.refuse_mesh("got 1f2b; expected one of gpipe, 1f1b, interleaved, zero_bubble", parallel__pp=2,
                          parallel__pipeline_schedule="1f2b")
+
+    def test_offload(self):
+        self.refuse_mesh("parallel.cpu_offload: is parameters_and_optimizer, but with parallel.zero_stage 1 whole weights "
+                         "stay on the device", parallel__cpu_offload="parameters_and_optimizer", parallel__zero_stage=1)
+        self.refuse_mesh("parallel.ddp_bucket_mib: is 0; it must be greater than 0", parallel__ddp_bucket_mib=0)
 
     def test_keys_that_contradict_each_other(self):
         self.refuse_mesh("training.epochs: is 1 and training.steps is 4; give one of them", training__epochs=1)

@@ -7,8 +7,12 @@
 #include "caravan/comm/mpi_session.h"
 #include "caravan/io/checkpoint_writer.h"
 #include "caravan/parallel/sharded_store.h"
+#include "caravan/train/checkpointing.h"
+#include "caravan/train/training_checkpoint.h"
 #include "tests/support/checkpoints.h"
+#include "tests/support/malloc_count.h"
 #include "tests/support/mesh_runs.h"
+#include "tests/support/recording_backend.h"
 #include "tests/support/shared_folder.h"
 
 using namespace caravan;
@@ -227,11 +231,140 @@ TEST_CASE("Megatron #637, #525: a rank's memory is the plan's, the optimizer's t
     CHECK(run->model().parameters().grad_bytes() == plan.gradient_bytes);
     CHECK(executor.arena_bytes() == plan.step.saved_bytes + plan.step.scratch_bytes);
     CHECK(run->trainer().optimizer().state().numel() == 2 * plan.shard_elements);
+    const auto* sharded = dynamic_cast<const ShardedStore*>(&run->store());
+    const auto check_store = [&] {
+      CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes);
+    };
+    check_store();
     run->step(batch, 1e-3);
     run->loss_sum(batch);
-    const auto* sharded = dynamic_cast<const ShardedStore*>(&run->store());
-    CHECK((sharded == nullptr ? 0 : sharded->bytes()) == plan.store_bytes);
+    check_store();
     CHECK(executor.saved_high_water() == plan.step.saved_bytes);
     CHECK(executor.scratch_high_water() == plan.step.scratch_bytes);
   }
+}
+
+TEST_CASE("Megatron #637: no step takes memory from the device, the first one neither", "[parallel][known]") {
+  const Batch batch = batch_of(std::vector<std::int64_t>(kRows, kLongest));
+  for (const ParallelSection& parallel :
+       {ParallelSection{.dp_replicate = world().size(), .dp_shard = 1}, ParallelSection{.zero_stage = 1},
+        ParallelSection{.zero_stage = 2}, ParallelSection{}, ParallelSection{.reshard_after_forward = false},
+        ParallelSection{.dp_replicate = 2}, ParallelSection{.tp = 2}, ParallelSection{.pp = 2},
+        ParallelSection{.pp = 2, .pipeline_schedule = PipelineSchedule::kZeroBubble}}) {
+    const RunConfig config = config_of(parallel);
+    const ModelConfig model = mesh_model(true);
+    const auto cpu = make_cpu_backend();
+    RecordingBackend backend(*cpu);
+    SynchronousRun run({config, model, world(), backend});
+    run.load(
+        [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 5); });
+    const int before = backend.allocations();
+    CHECK(before > 0);
+    run.loss_sum(batch);  // the evaluation before the first step
+    for (int step = 0; step < 3; ++step) {
+      run.step(batch, 1e-3);
+      run.loss_sum(batch);
+    }
+    CHECK(backend.allocations() == before);
+  }
+}
+
+TEST_CASE("Megatron #1509, PR #3920: going on reads the state into place, without a second copy of it",
+          "[parallel][known]") {
+  const SharedFolder folder(world());
+  const Batch batch = batch_of(std::vector<std::int64_t>(kRows, kLongest));
+  const ModelConfig model = mesh_model(false, 12);  // deep: no tensor is a large part of the state
+  const std::int64_t zero_stage = GENERATE(1, 3);
+  const RunConfig config = config_of({.zero_stage = zero_stage});
+  std::string path;
+  {
+    MeshRun run(world(), config, model);
+    run->step(batch, 1e-3);
+    TrainingState state;
+    state.step = 1;
+    state.optimizer_step = 1;
+    Checkpointing checkpoints(folder / "c", {}, world());
+    checkpoints.save(state,
+                     checkpoint_sources(run->store(), run->trainer().optimizer(), model, run->layout().at));
+    path = checkpoints.last_saved();
+  }
+  MeshRun run(world(), config, model);
+  std::int64_t state_bytes = 0;  // weights and both moments
+  for (const ParameterShard& shard : run->store().shards()) {
+    state_bytes += 3 * shard.value.bytes();
+  }
+  const auto checkpoint = open_checked_checkpoint(path, world());
+  peak_bytes = live_bytes.load();
+  const std::int64_t before = live_bytes;
+  restore(*run, *checkpoint);
+  const std::int64_t taken = peak_bytes - before;
+  CAPTURE(taken, state_bytes);
+  if (kCountsAllocations) {
+    CHECK(before > state_bytes);  // the count works: the run itself is in it
+    CHECK(taken < state_bytes / 4);
+  }
+  CHECK(run->trainer().optimizer().steps() == 1);
+}
+
+TEST_CASE("PR #2247: the norm of offloaded gradients is a number, and clips", "[parallel][known]") {
+  const Batch batch = mesh_batch(0, kRows, kLongest, false);
+  const double expected = norm_of(alone(batch, false));
+  for (const CpuOffload offload : {CpuOffload::kOptimizer, CpuOffload::kParametersAndOptimizer}) {
+    RunConfig config = config_of({.cpu_offload = offload});
+    config.training.clip_norm = expected / 8;
+    MeshRun run(world(), config, mesh_model(false));
+    for (int step = 0; step < 3; ++step) {
+      const double norm = run->step(batch, 1e-3).grad_norm;
+      CHECK(std::isfinite(norm));
+      CHECK(norm > expected / 8);  // so it was clipped
+      if (step == 0) {
+        check_close(norm, expected);
+      }
+    }
+  }
+}
+
+// Hangs, #810, #1207, Megatron #881, #735, #1142: tests/parallel/test_comm_watch.cpp has a rank that misses a
+// collective, tests/integration/test_hanging_rank.sh and test_stopped_rank.py the job's end.
+
+TEST_CASE("#3476: a save in the background that fails is reported, and loses nothing", "[parallel][known]") {
+  // The folder goes while training goes on: removed by hand, or with the disk it was on.
+  const SharedFolder folder(world());
+  const Batch batch = batch_of(std::vector<std::int64_t>(kRows, kLongest));
+  const ModelConfig model = mesh_model(false);
+  const std::string checkpoints_folder = folder / "c";
+  MeshRun run(world(), config_of({}), model);
+  Checkpointing checkpoints(checkpoints_folder, {.is_async = true}, world());
+  const auto save = [&](std::int64_t step) {
+    run->step(batch, 1e-3);
+    TrainingState state;
+    state.step = step;
+    checkpoints.save(state,
+                     checkpoint_sources(run->store(), run->trainer().optimizer(), model, run->layout().at));
+  };
+  save(1);
+  checkpoints.finish();
+  save(2);
+  world().barrier();
+  if (world().rank() == 0) {
+    for (const auto& entry : std::filesystem::directory_iterator(checkpoints_folder)) {
+      if (entry.path().filename().string().starts_with("step_00000002.tmp-")) {
+        std::filesystem::remove_all(entry.path());
+      }
+    }
+  }
+  world().barrier();
+  std::string message;
+  try {
+    checkpoints.finish();
+  } catch (const IoError& problem) {
+    message = problem.what();
+  }
+  CAPTURE(message);
+  CHECK_THAT(message, Catch::Contains("step_00000002"));
+  CHECK(find_latest_checkpoint(checkpoints_folder, world())->state().step == 1);
+  run->step(batch, 1e-3);  // the run is as it was
+  save(4);
+  checkpoints.finish();
+  CHECK(find_latest_checkpoint(checkpoints_folder, world())->state().step == 4);
 }

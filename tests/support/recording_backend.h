@@ -19,11 +19,21 @@ class RecordingBackend final : public Backend {
   const std::set<std::string>& called() const { return called_; }
   /// Called before each dropout, for what masks a run draws.
   std::function<void(const DropoutArgs&, Stream&)> on_dropout;
+  /// How often memory was asked for.
+  int allocations() const { return allocations_; }
 
   std::string_view name() const override { return "recording"; }
   Device device() const override { return inner_.device(); }
   bool supports(DType dtype) const override { return inner_.supports(dtype); }
-  Buffer allocate(std::int64_t bytes) override { return inner_.allocate(bytes); }
+  Buffer allocate(std::int64_t bytes) override {
+    ++allocations_;
+    return inner_.allocate(bytes);
+  }
+
+  Buffer allocate_pinned(std::int64_t bytes) override {
+    ++allocations_;
+    return inner_.allocate_pinned(bytes);
+  }
 
   void matmul_nt(const MatmulNtArgs& args, Stream& stream) override {
     pass("matmul_nt", &Backend::matmul_nt, args, stream);
@@ -106,6 +116,7 @@ class RecordingBackend final : public Backend {
   Backend& inner_;
   std::function<void(const std::string&)> before_each_;
   std::set<std::string> called_;
+  int allocations_ = 0;
 };
 
 }  // namespace caravan::test

@@ -30,6 +30,9 @@ class Backend {
   virtual bool supports(DType dtype) const = 0;
   /// Zeroed memory on this device; throws DeviceError when there is not enough.
   virtual Buffer allocate(std::int64_t bytes) = 0;
+  /// Zeroed host memory that this device copies from and to at full speed (page-locked beside a GPU); throws
+  /// DeviceError when there is not enough.
+  virtual Buffer allocate_pinned(std::int64_t bytes) { return allocate_host(bytes); }
 
   virtual void matmul_nt(const MatmulNtArgs& args, Stream& stream) = 0;
   virtual void matmul_nn(const MatmulNnArgs& args, Stream& stream) = 0;

@@ -3,6 +3,7 @@
 
 #include "caravan/backend/arena.h"
 #include "caravan/backend/backend.h"
+#include "caravan/backend/background.h"
 #include "caravan/backend/step_scalars.h"
 #include "caravan/core/trace.h"
 
@@ -14,12 +15,19 @@ struct Context {
   Stream& stream;
   Arena& scratch;  // LIFO inside one segment call
   StepScalars& scalars;
-  DType dtype = DType::kFloat32;  // of activations
-  Trace* trace = nullptr;         // usually null
-  double dropout = 0.0;           // rate of residual dropout; 0, and so none, except in training passes
+  DType dtype = DType::kFloat32;     // of activations
+  Trace* trace = nullptr;            // usually null
+  Background* background = nullptr;  // null where nothing is under way, or moves by itself
+  double dropout = 0.0;              // rate of residual dropout; 0, and so none, except in training passes
 
   TensorView allocate(const char* what, const Shape& shape) const {
     return scratch.allocate(what, dtype, shape);
+  }
+  /// After an op that takes long: whoever waits for the processor gets it for a moment.
+  void advance() const {
+    if (background != nullptr) {
+      background->advance();
+    }
   }
   void observe(std::string_view name, const TensorView& value) const {
     if (trace != nullptr) {

@@ -25,6 +25,7 @@ class CountingBackend final : public Backend {
   Buffer allocate(std::int64_t bytes) override {
     return {nullptr, bytes, device(), [](void*) {}};
   }
+  Buffer allocate_pinned(std::int64_t bytes) override { return allocate(bytes); }
 
   void matmul_nt(const MatmulNtArgs& args, Stream& stream) override;
   void matmul_nn(const MatmulNnArgs& args, Stream& stream) override;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "caravan/backend/pending.h"
+#include "caravan/comm/operation_log.h"
 #include "caravan/comm/traffic.h"
 #include "caravan/core/tensor_view.h"
 
@@ -23,7 +24,8 @@ enum class ReduceOp : std::uint8_t { kSum, kMax, kMin };
 /// nobody else touches the views. "Collective" means every rank of the group calls it, in the same order,
 /// with the same root and operation; waits may come in any order. A failure of the library or a disagreement
 /// between ranks is a CommError; after one the group is unusable and the job must end (MpiSession::abort),
-/// since other ranks may still wait. One thread at a time.
+/// since other ranks may still wait. One thread at a time. Operations of groups of several real ranks are
+/// noted in OperationLog::of_this_rank(), with `site`, where they were asked for.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -34,65 +36,84 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
+  /// What messages about its operations call the group: "tp", "dp_shard"; a group that nobody named is
+  /// "unnamed".
+  const std::string& name() const { return name_; }
+  void set_name(std::string name) { name_ = std::move(name); }
+
   /// values <- reduction over all ranks, element by element, in place; all ranks end with the same bits.
   /// Same shape and dtype on every rank: float32, float64 or int64, else CommError. Where a rank has NaN,
   /// kSum gives NaN, kMax and kMin anything. Collective.
-  void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum);
+  void all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum,
+                  CallSite site = CallSite::current());
   /// values <- root's values. Same shape and dtype on every rank, any dtype. Collective.
-  void broadcast(const TensorView& values, int root);
+  void broadcast(const TensorView& values, int root, CallSite site = CallSite::current());
   /// Rank r's `mine` goes to parts_on_root[r] on `root`; the other ranks' parts_on_root is not looked at.
   /// Parts may have any sizes (also none), any order in memory and any gaps, but must not overlap
   /// (InternalError). Root's own `mine` may be its own part: then nothing is copied. Only elements and dtype
   /// must agree between `mine` and its part, not the shape; where they do not, every rank throws CommError.
   /// Parts within one tensor travel in one library call. Collective.
-  void gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root);
+  void gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root,
+               CallSite site = CallSite::current());
   /// The way back: parts_on_root[r] goes to rank r's `mine`. As gatherv, but parts may overlap. Collective.
-  void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root);
+  void scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine, int root,
+                CallSite site = CallSite::current());
 
   /// gathered <- every rank's `mine` in rank order: size() equal parts of any dtype, the same everywhere.
   /// `mine` may be this rank's part of `gathered`: then nothing is copied; other overlap is an InternalError.
   /// Collective.
-  void all_gather(const TensorView& mine, const TensorView& gathered);
+  void all_gather(const TensorView& mine, const TensorView& gathered, CallSite site = CallSite::current());
   /// mine <- the sum over all ranks of part rank() of `values`, which is size() equal parts long. The ranks
   /// are added in rank order, so the bits depend on nothing else. dtypes as all_reduce; `values` stays as it
   /// is. `mine` may be this rank's part of `values`; other overlap is an InternalError. Collective.
-  void reduce_scatter(const TensorView& values, const TensorView& mine);
+  void reduce_scatter(const TensorView& values, const TensorView& mine, CallSite site = CallSite::current());
+  /// Takes the memory now that one reduce_scatter into `part_bytes` at a time needs for what arrives: else
+  /// the first one takes it. Returns its bytes.
+  std::int64_t reserve_reduce_scatter(std::int64_t part_bytes);
 
   /// The same, started: complete after wait(). Their arithmetic may be done in wait(). Collective (the
   /// start).
-  [[nodiscard]] Pending start_all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum);
-  [[nodiscard]] Pending start_all_gather(const TensorView& mine, const TensorView& gathered);
-  [[nodiscard]] Pending start_reduce_scatter(const TensorView& values, const TensorView& mine);
+  [[nodiscard]] Pending start_all_reduce(const TensorView& values, ReduceOp op = ReduceOp::kSum,
+                                         CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_all_gather(const TensorView& mine, const TensorView& gathered,
+                                         CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_reduce_scatter(const TensorView& values, const TensorView& mine,
+                                             CallSite site = CallSite::current());
   /// Lets what was started on this group advance; call it between pieces of other work, since a library
   /// without threads of its own moves data only when it is called.
   void progress() { do_progress(); }
 
   /// `tag` in [0, kMaxTag] matches sends with receives. Both sides give the same number of elements and
   /// dtype; a message of another size is a CommError on the receiver. `peer` is another rank.
-  void send(const TensorView& values, int peer, int tag);
-  void receive(const TensorView& values, int peer, int tag);
+  void send(const TensorView& values, int peer, int tag, CallSite site = CallSite::current());
+  void receive(const TensorView& values, int peer, int tag, CallSite site = CallSite::current());
   /// A started send matches a plain receive and the other way round. Between two ranks, messages of one tag
   /// arrive in the order in which they were sent and are taken in the order in which receives were started.
-  [[nodiscard]] Pending start_send(const TensorView& values, int peer, int tag);
-  [[nodiscard]] Pending start_receive(const TensorView& values, int peer, int tag);
+  [[nodiscard]] Pending start_send(const TensorView& values, int peer, int tag,
+                                   CallSite site = CallSite::current());
+  [[nodiscard]] Pending start_receive(const TensorView& values, int peer, int tag,
+                                      CallSite site = CallSite::current());
   /// Sends to `to` and receives from `from` at once, so a ring cannot lock up. Either may be this rank, then
   /// both must be. `outgoing` and `incoming` must not overlap.
-  void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from);
+  void send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from,
+                    CallSite site = CallSite::current());
   static constexpr int kMaxTag = 32765;
 
   /// Returns when every rank has called it. Collective.
-  void barrier();
+  void barrier(CallSite site = CallSite::current());
 
   /// Groups of the ranks that gave the same colour (>= 0), ordered by key, then by rank here. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
   /// bytes <- root's bytes, whatever length the others had. Collective.
-  void broadcast_bytes(std::string& bytes, int root);
+  void broadcast_bytes(std::string& bytes, int root, CallSite site = CallSite::current());
   /// On root one string per rank, in rank order; empty on the others. Collective.
-  std::vector<std::string> gather_bytes(const std::string& bytes, int root);
+  std::vector<std::string> gather_bytes(const std::string& bytes, int root,
+                                        CallSite site = CallSite::current());
   /// The reduction of one number per rank, on every rank. Collective.
-  double all_reduce_value(double value, ReduceOp op = ReduceOp::kSum);
-  std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum);
+  double all_reduce_value(double value, ReduceOp op = ReduceOp::kSum, CallSite site = CallSite::current());
+  std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum,
+                                CallSite site = CallSite::current());
 
   /// Everything moved since construction or reset_traffic().
   const Traffic& traffic() const { return traffic_; }
@@ -117,6 +138,7 @@ class Communicator {
   virtual Pending do_start_send(const TensorView& values, int peer, int tag) = 0;
   virtual Pending do_start_receive(const TensorView& values, int peer, int tag) = 0;
   virtual void do_progress() {}
+  virtual void do_reserve_reduce_scatter(std::int64_t /*part_bytes*/) {}
   /// True where views without memory (DeviceKind::kNone) are as good as any.
   virtual bool accepts_shapes() const { return false; }
 
@@ -133,6 +155,14 @@ class Communicator {
   void check_parts(const char* function, std::span<const TensorView> parts, const TensorView& mine) const;
   void count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes);
 
+  CommOperation operation(std::string_view what, std::int64_t bytes, CallSite site);
+  /// False for groups that never wait.
+  bool is_logged() const { return size() > 1 && !accepts_shapes(); }
+  class Call;
+  Pending logged(Pending pending, std::string_view what, std::int64_t bytes, CallSite site);
+
+  std::string name_ = "unnamed";
+  std::int64_t operations_ = 0;
   Traffic traffic_;
 };
 

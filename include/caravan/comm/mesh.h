@@ -44,6 +44,7 @@ class Mesh {
   /// SelfCommunicator on an axis of size 1.
   Communicator& axis(MeshAxis axis) const { return *groups_.at(static_cast<std::size_t>(axis)); }
   int size(MeshAxis axis) const { return sizes_[axis]; }
+  const MeshSizes& sizes() const { return sizes_; }
   int coordinate(MeshAxis axis) const { return coordinates_.at(static_cast<std::size_t>(axis)); }
   /// The ranks that differ from this one on `axes` only, in rank order. Collective over `world`.
   std::unique_ptr<Communicator> group(Communicator& world, std::span<const MeshAxis> axes) const;

@@ -45,6 +45,7 @@ class MpiCommunicator final : public Communicator {
   Pending do_start_send(const TensorView& values, int peer, int tag) override;
   Pending do_start_receive(const TensorView& values, int peer, int tag) override;
   void do_progress() override;
+  void do_reserve_reduce_scatter(std::int64_t part_bytes) override;
 
  private:
   explicit MpiCommunicator(std::unique_ptr<detail::MpiGroup> group);

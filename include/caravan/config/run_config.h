@@ -93,6 +93,9 @@ struct FederatedSection {
 /// How the keys and values of other ranks' tokens reach a rank's queries when rows are cut over "cp".
 enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
 
+/// What of the weights and their update is kept in host memory, and updated there.
+enum class CpuOffload : std::uint8_t { kNone, kOptimizer, kParametersAndOptimizer };
+
 /// The mesh of synchronous training: members per axis, their product is the number of ranks.
 struct ParallelSection {
   std::int64_t dp_replicate = 1;
@@ -106,6 +109,8 @@ struct ParallelSection {
   ContextExchange context = ContextExchange::kGather;
   std::int64_t zero_stage = 3;  // what dp_shard divides: 1 optimizer state, 2 and gradients, 3 and weights
   bool reshard_after_forward = true;
+  CpuOffload cpu_offload = CpuOffload::kNone;
+  double ddp_bucket_mib = 25.0;  // gradients that are summed in one message where copies are whole
 
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };
@@ -133,6 +138,12 @@ struct CheckpointSection {
   friend bool operator==(const CheckpointSection&, const CheckpointSection&) = default;
 };
 
+struct CommSection {
+  std::optional<double> timeout_seconds;  // null: comm_timeout_seconds() says
+
+  friend bool operator==(const CommSection&, const CommSection&) = default;
+};
+
 struct OutputSection {
   std::string dir = "runs/default";
   std::optional<std::string> name;
@@ -154,6 +165,7 @@ struct RunConfig {
   TrainingSection training;
   CheckpointSection checkpoint;
   ParallelSection parallel;
+  CommSection comm;
   OutputSection output;
 
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
@@ -161,6 +173,10 @@ struct RunConfig {
 
 /// What config.resume says. Any text but never and latest is a folder.
 Resume resume_choice(const RunConfig& config);
+
+/// How long a rank may wait for others in one operation; absent: for ever, as federated ranks do, whose
+/// epochs may take days.
+std::optional<double> comm_timeout_seconds(const RunConfig& config);
 
 /// One problem with a configuration value: the dotted key (a section's where several keys are at fault
 /// together) and what to say after "key: ", with the value and what is right.

@@ -38,6 +38,13 @@ struct EnumNames<ContextExchange> {
                                         std::pair{std::string_view("ring"), ContextExchange::kRing}};
 };
 template <>
+struct EnumNames<CpuOffload> {
+  static constexpr std::array kNames = {
+      std::pair{std::string_view("none"), CpuOffload::kNone},
+      std::pair{std::string_view("optimizer"), CpuOffload::kOptimizer},
+      std::pair{std::string_view("parameters_and_optimizer"), CpuOffload::kParametersAndOptimizer}};
+};
+template <>
 struct EnumNames<LrSchedule> {
   static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
                                         std::pair{std::string_view("linear"), LrSchedule::kLinear},
@@ -314,6 +321,28 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "With zero_stage 3: give gathered weights up after the forward pass and gather them "
                       "again for the backward pass."},
         s.reshard_after_forward);
+  visit(
+      Field{.key = "cpu_offload",
+            .help = "What is kept in host memory instead of the device's, and updated there: optimizer (its "
+                    "state, and the gradients that it reads), or also the parameters (zero_stage 3)."},
+      s.cpu_offload);
+  visit(Field{.key = "ddp_bucket_mib",
+              .help = "Where copies of the weights are whole (dp_shard 1, no offload): MiB of gradients that "
+                      "are summed in "
+                      "one message, while earlier layers still compute.",
+              .bounds = greater_than(0)},
+        s.ddp_bucket_mib);
+}
+
+template <class Visitor, MaybeConst<CommSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "timeout_seconds",
+              .help =
+                  "How long a rank may wait for others in one operation before it says what it waits for and "
+                  "ends the job; null: 1800 in mode synchronous, for ever in mode federated, where a rank "
+                  "waits for the others' epochs.",
+              .bounds = greater_than(0)},
+        s.timeout_seconds);
 }
 
 template <class Visitor, MaybeConst<OutputSection> S>
@@ -366,6 +395,7 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);
   visit(Field{.key = "parallel", .help = "The mesh of ranks; used in mode synchronous."}, s.parallel);
+  visit(Field{.key = "comm", .help = "How ranks wait for each other."}, s.comm);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 

@@ -11,10 +11,14 @@
 
 namespace caravan {
 
-/// Bytes by category, in the order in which they are printed.
+/// Bytes by category, in the order in which they are printed. Where the device is the host (CPUs), both kinds
+/// come out of the same memory.
 struct RankMemory {
-  std::vector<std::pair<std::string, std::int64_t>> categories;
-  std::int64_t total() const;
+  using Categories = std::vector<std::pair<std::string, std::int64_t>>;
+  Categories device;  // where the model computes
+  Categories host;    // what is offloaded, and checkpoints on their way to the disk
+  std::int64_t total() const { return sum(device) + sum(host); }
+  static std::int64_t sum(const Categories& categories);
 };
 
 /// One parameter kind: the same cut in every layer.

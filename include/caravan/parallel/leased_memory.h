@@ -32,6 +32,11 @@ class LeasedMemory {
   void forget_all();
   bool holds(int group) const { return find(group) != nullptr; }
 
+  /// Sizes of the slots there are, in the order of their making.
+  std::vector<std::int64_t> slot_bytes() const;
+  /// Makes the slots that a run of the same model on shapes alone has needed, so that no step makes one.
+  void reserve(const std::vector<std::int64_t>& slot_bytes);
+
   /// Most slots in use at one time.
   int most_in_use() const { return most_in_use_; }
   std::int64_t bytes() const;

@@ -4,12 +4,13 @@
 #include <memory>
 #include <vector>
 
+#include "caravan/backend/background.h"
 #include "caravan/comm/mesh.h"
 #include "caravan/parallel/training_store.h"
 
 namespace caravan {
 
-class MeshGroups {
+class MeshGroups final : public Background {
  public:
   /// `at` is mesh_coordinates() of this rank. Collective.
   MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordinates& at);
@@ -21,6 +22,12 @@ class MeshGroups {
   Communicator& fsdp() const { return *fsdp_; }
   /// Who sums the gradients that are partial within tp, and that of a tied table within pp.
   std::vector<PartialGroup> partial_groups() const;
+  /// That the groups of every axis have the ranks they must have, in order, and that numbers reach all of
+  /// them: before a wrong launcher or library makes a model of it. CommError names the group. Collective over
+  /// `world`.
+  void check(Communicator& world) const;
+  /// Lets what was started on any group move.
+  void advance() override;
   /// What all groups of this rank have moved.
   Traffic traffic() const;
 
@@ -31,6 +38,7 @@ class MeshGroups {
   std::unique_ptr<Communicator> fsdp_;
   std::unique_ptr<Communicator> kv_copies_;
   std::unique_ptr<Communicator> table_copies_;
+  std::vector<Communicator*> all_;
 };
 
 }  // namespace caravan

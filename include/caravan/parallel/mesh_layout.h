@@ -28,10 +28,15 @@ std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfi
 /// True when the residual stream is cut by tokens over tp.
 bool cuts_sequence(const ParallelSection& parallel, const MeshSizes& sizes);
 
+/// True when the ranks of dp_shard and cp divide a copy's weights, gradients or optimizer state among them;
+/// offloaded shards do, however few the ranks.
+bool divides_copies(const ParallelSection& parallel, const MeshSizes& sizes);
+
 /// Where rank `rank` stands on the five axes and on those derived from them: "kv" and "kv_copies" (tp cut
 /// into groups that share key and value heads), "sp" (tp when cuts_sequence, else one member), "fsdp"
-/// (dp_shard and cp together: the ranks that divide a copy's weights), "table_copies" (the first and the last
-/// rank of pp: of a tied model both hold the embedding).
+/// (dp_shard and cp together: the ranks that divide a copy's weights), "cp_copies" (cp where its ranks hold
+/// the same weights, else one member), "table_copies" (the first and the last rank of pp: of a tied model
+/// both hold the embedding).
 Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig& model,
                              const MeshSizes& sizes, int rank);
 

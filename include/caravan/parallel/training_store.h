@@ -40,14 +40,19 @@ class TrainingStore : public ParamStore {
 /// pipeline, hold copies.
 bool is_first_copy_in_model(const ShardSpec& spec, const Coordinates& at);
 
-/// Weights, gradients and optimizer state whole on every data rank (DDP). A group's gradients are summed in
-/// one message as soon as its last backward is over, while earlier layers still compute. With one data rank
+/// Weights, gradients and optimizer state whole on every data rank (DDP: Li et al. 2020, section 3.2). The
+/// gradients of neighbouring groups form buckets, from the last group to the first; a bucket is summed in one
+/// message as soon as all of its groups are committed, while earlier layers still compute. With one data rank
 /// nothing is exchanged: the store of a single rank.
 class DataParallelStore final : public TrainingStore {
  public:
-  /// `data`: dp_replicate, dp_shard and cp together. All arguments but `at` outlive the store.
+  /// What a sum waits for: large messages waste no time on starting, small ones start earlier.
+  static constexpr std::int64_t kBucketBytes = std::int64_t{25} << 20U;
+
+  /// `data`: dp_replicate, dp_shard and cp together. A bucket holds whole groups, at least `bucket_bytes` of
+  /// them but for the last one. All other arguments but `at` outlive the store.
   DataParallelStore(ParameterSet& parameters, Communicator& data, const Coordinates& at,
-                    std::vector<PartialGroup> partial);
+                    std::vector<PartialGroup> partial, std::int64_t bucket_bytes = kBucketBytes);
 
   void acquire(int group, LeaseUse use) override { leases_.acquire(group, use); }
   void release(int group) override { leases_.release(group); }
@@ -57,12 +62,20 @@ class DataParallelStore final : public TrainingStore {
   void publish_values(Context& /*ctx*/) override {}
 
  private:
+  struct Bucket {
+    TensorView gradients;  // of all its groups, in one flat view
+    int groups = 0;
+    int uncommitted = 0;
+    Pending sum;
+  };
+  void fill_buckets(std::int64_t bucket_bytes);
+
   ParameterSet& parameters_;
   Communicator& data_;
   std::vector<PartialGroup> partial_;
   ReplicatedStore leases_;
-  std::vector<TensorView> group_gradients_;  // by group: everything of it in one flat view
-  std::vector<Pending> started_;
+  std::vector<Bucket> buckets_;         // in the order of the backward pass
+  std::vector<std::size_t> bucket_of_;  // by group
 };
 
 }  // namespace caravan

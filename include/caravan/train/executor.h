@@ -37,10 +37,16 @@ class Executor final : public StepExecutor {
   };
   /// Allocates everything it will ever need. `model` and `backend` outlive it.
   Executor(Llama& model, Backend& backend, const Limits& limits);
-  /// With needs measured before, for models whose ports cannot run on shapes alone; and with a store, which
-  /// outlives it, where parameters are not simply in place.
+  /// What an executor on a mesh is given from outside; all of it outlives the executor.
+  struct Surroundings {
+    ParamStore* store = nullptr;       // null: parameters are simply in place
+    Background* background = nullptr;  // of everything the ranks have under way
+  };
+  /// With needs measured before, for models whose ports cannot run on shapes alone.
+  Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs)
+      : Executor(model, backend, limits, needs, Surroundings{}) {}
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
-           ParamStore* store = nullptr);
+           const Surroundings& around);
 
   /// The same of a model on a counting backend, with the store it will have (may be null).
   static StepNeeds measure(Llama& model, CountingBackend& counting, const Limits& limits, ParamStore* store);
@@ -80,6 +86,7 @@ class Executor final : public StepExecutor {
   Backend& backend_;
   ReplicatedStore local_store_;
   SegmentGroups groups_;
+  Background* background_;
   Limits limits_;
   DeviceBatch device_batch_;
   Arena saved_arena_;

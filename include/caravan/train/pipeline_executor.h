@@ -23,6 +23,7 @@ class PipelineExecutor final : public StepExecutor {
     PipelineShape shape;      // with the most micro-batches of a step
     Communicator& ranks;      // of the axis pp, at least two
     ParamStore& store;
+    Background* background = nullptr;  // of everything the ranks have under way
   };
   /// Allocates everything it will ever need. `model` has this rank's stages; it, `backend` and what `setup`
   /// refers to outlive the executor.

@@ -35,10 +35,12 @@ struct SynchronousLayout {
 /// What one rank of a mesh will hold, found by running the model's code on shapes alone.
 struct SynchronousNeeds {
   StepNeeds step;
-  std::int64_t value_bytes = 0;     // weights that stay in place
-  std::int64_t gradient_bytes = 0;  // gradients that stay in place
-  std::int64_t shard_elements = 0;  // this rank updates so many
-  std::int64_t store_bytes = 0;     // shards, gathered units and staging of a sharded store
+  std::int64_t value_bytes = 0;       // weights that stay in place
+  std::int64_t gradient_bytes = 0;    // gradients that stay in place
+  std::int64_t shard_elements = 0;    // this rank updates so many
+  std::int64_t store_bytes = 0;       // shards, gathered units and staging of a sharded store
+  std::int64_t host_store_bytes = 0;  // of them, what is offloaded to host memory
+  ShardedStore::Slots slots;          // of those, what units are leased from
   std::int64_t rope_bytes = 0;
 };
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model,
@@ -52,6 +54,7 @@ class SynchronousRun {
     Communicator& world;
     Backend& backend;
     std::int32_t pad_id = 0;
+    Backend* host = nullptr;  // computes in host memory (cpu_offload); null: `backend` does
   };
   /// Allocates this rank's part. Throws ConfigError when mesh and model do not go together. Collective.
   explicit SynchronousRun(const Setup& setup);
@@ -73,6 +76,8 @@ class SynchronousRun {
   Llama& model() { return *model_; }
   TrainingStore& store() { return *store_; }
   Communicator& world() { return world_; }
+  /// Tests the mesh's groups (MeshGroups::check). Collective.
+  void check_groups() { groups_.check(world_); }
   /// Everything this rank has moved over `world` and the groups made of it.
   Traffic traffic() const;
 

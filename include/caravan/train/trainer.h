@@ -40,6 +40,7 @@ class Trainer {
     Communicator& world;
     TrainingStore& store;
     std::unique_ptr<StepExecutor> executor;  // of the model, over the store
+    Backend* updater = nullptr;              // where the store's shards are; null: where the model computes
     bool counts_loss = true;                 // on one rank of those that compute the same tokens' losses
   };
   /// Trains on this rank alone. `model` has gradients; it and `backend` outlive the trainer.
@@ -61,6 +62,8 @@ class Trainer {
   double gradients(const Batch& batch) { return gradients({&batch, 1}, batch.valid_tokens); }
 
   StepExecutor& steps_executor() { return *executor_; }
+  /// For what reads and writes the store's shards.
+  Context update_context();
   /// The executor of a model that is whole on this rank. Throws InternalError where it is cut into stages.
   Executor& executor();
   TrainingStore& store() { return store_; }
@@ -86,6 +89,7 @@ class Trainer {
   TrainingStore& store_;
   bool counts_loss_;
   std::unique_ptr<StepExecutor> executor_;
+  Backend& updater_;
   Adamw optimizer_;
   std::int64_t steps_ = 0;
 };
