@@ -37,7 +37,7 @@ Traffic MeshGroups::traffic() const {
        {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
     sum += axis(each).traffic();
   }
-  for (const Communicator* group : {data_.get(), fsdp_.get(), kv_copies_.get()}) {
+  for (const Communicator* group : {data_.get(), fsdp_.get(), kv_copies_.get(), table_copies_.get()}) {
     sum += group->traffic();
   }
   return sum;
