@@ -4,6 +4,8 @@
 // other project is named.
 #include <catch2/catch.hpp>
 
+#include "caravan/config/run_config_fields.h"
+#include "caravan/federated/run_plan.h"
 #include "caravan/train/pipeline_executor.h"
 #include "tests/support/known_failures.h"
 
@@ -200,5 +202,43 @@ TEST_CASE("#771: two runs of a pipeline have the same bits", "[parallel][known][
     CHECK(first.numbers == second.numbers);
     CHECK(first.weights == second.weights);
     CHECK(first.weights.empty() == (world().rank() != 0));
+  }
+}
+
+TEST_CASE("Megatron #637, #525: a stage's memory is the plan's, and the dry run's that of the largest",
+          "[parallel][known][pipeline]") {
+  const Recompute recompute = GENERATE(Recompute::kNone, Recompute::kFull);
+  // Rows as long as the plan assumes.
+  const Batch batch = batch_of(std::vector<std::int64_t>(kRows, kLongest));
+  std::vector<ParallelSection> all = meshes();
+  if (world().size() > 2) {
+    all.push_back(with(PipelineSchedule::kZeroBubble, {.dp_shard = 2, .pp = 2, .zero_stage = 2}));
+    all.push_back(with(PipelineSchedule::kInterleaved, {.dp_shard = 1, .cp = 2, .pp = 2}));
+  }
+  for (const ParallelSection& parallel : all) {
+    CAPTURE(name_of(parallel), parallel.zero_stage, enum_name(recompute));
+    RunConfig config = config_of(parallel);
+    config.training.recompute = recompute;
+    const ModelConfig model = model_of(true);
+    MeshRun run(world(), config, model);
+    const SynchronousNeeds plan = measure_synchronous(config, model, run->layout());
+    const auto& executor = dynamic_cast<PipelineExecutor&>(run->trainer().steps_executor());
+    const auto* sharded = dynamic_cast<const ShardedStore*>(&run->store());
+    const auto used_bytes = [&] {
+      const ParameterSet& parameters = run->model().parameters();
+      return parameters.value_bytes() + parameters.grad_bytes() + run->trainer().optimizer().state().bytes() +
+             run->model().rope_bytes() + (sharded == nullptr ? 0 : sharded->bytes()) +
+             executor.saved_high_water() + executor.scratch_high_water() + executor.message_bytes() +
+             executor.batch_bytes();
+    };
+    CHECK(executor.arena_bytes() == plan.step.saved_bytes + plan.step.scratch_bytes);
+    run->step(batch, 1e-3);
+    run->loss_sum(batch);
+    CHECK(executor.saved_high_water() == plan.step.saved_bytes);
+    CHECK(executor.scratch_high_water() == plan.step.scratch_bytes);
+    CHECK(executor.message_bytes() == plan.step.message_bytes);
+    CHECK((sharded == nullptr ? 0 : sharded->bytes()) == plan.store_bytes);
+    CHECK(world().all_reduce_value(used_bytes(), ReduceOp::kMax) ==
+          make_plan(config, model, world().size()).aggregator.total());
   }
 }
