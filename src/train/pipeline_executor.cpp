@@ -132,17 +132,23 @@ double PipelineExecutor::walk_training(const Tokens& tokens) {
   double sum = 0.0;
   for (const PipelineStep& step : list_of(tokens.size())) {
     const auto number = static_cast<std::size_t>(step.micro_batch);
+    const auto note = [&](double begin) {
+      if (recorded_ != nullptr) {
+        recorded_->push_back({step, begin, now_seconds()});
+      }
+    };
+    const auto now = [&] { return recorded_ != nullptr ? now_seconds() : 0.0; };
     if (is_message(step.op)) {
+      const double begin = now();
       message(step, tokens[number]);
+      note(begin);
       continue;
     }
     arrive();
-    const double begin = recorded_ != nullptr ? now_seconds() : 0.0;
+    const double begin = now();
     sum += compute(step, tokens[number],
                    number + 1 == tokens.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
-    if (recorded_ != nullptr) {
-      recorded_->push_back({step, begin, now_seconds()});
-    }
+    note(begin);
   }
   activations_.finish();
   gradients_.finish();

@@ -35,7 +35,8 @@ class PipelineExecutor final : public StepExecutor {
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   Context context() override { return context(scratch_arena_, nullptr); }
 
-  /// Where the computations of steps are noted from now on, in seconds of a steady clock; null: nowhere.
+  /// Where the steps of the lists are noted from now on, in seconds of a steady clock; of a message its start
+  /// alone. Null: nowhere.
   void record(std::vector<PipelineTimeline::Interval>* intervals) { recorded_ = intervals; }
   std::int64_t arena_bytes() const;
   /// Most that was in use at a time: of the fullest slot times their number, since all are of one size.
