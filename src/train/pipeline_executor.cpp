@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <numeric>
 
 #include "caravan/core/error.h"
 #include "caravan/ops/elementwise.h"
@@ -67,12 +68,9 @@ StepNeeds PipelineExecutor::measure(Llama& model, CountingBackend& counting, con
   executor.walk_training(executor.tokens_);
   StepNeeds needs{.work = counting.work()};
   executor.walk_forward(executor.tokens_, nullptr);
-  for (const Slot& slot : executor.slots_) {
-    needs.saved_bytes = std::max(needs.saved_bytes, slot.arena.high_water());
-  }
-  needs.saved_bytes *= static_cast<std::int64_t>(executor.slots_.size());
-  needs.scratch_bytes = executor.scratch_arena_.high_water();
-  needs.message_bytes = executor.activations_.bytes() + executor.gradients_.bytes();
+  needs.saved_bytes = executor.saved_high_water();
+  needs.scratch_bytes = executor.scratch_high_water();
+  needs.message_bytes = executor.message_bytes();
   return needs;
 }
 
@@ -135,17 +133,23 @@ double PipelineExecutor::walk_training(const Tokens& tokens) {
   double sum = 0.0;
   for (const PipelineStep& step : list_of(tokens.size())) {
     const auto number = static_cast<std::size_t>(step.micro_batch);
+    const auto note = [&](double begin) {
+      if (recorded_ != nullptr) {
+        recorded_->push_back({step, begin, now_seconds()});
+      }
+    };
+    const auto now = [&] { return recorded_ != nullptr ? now_seconds() : 0.0; };
     if (is_message(step.op)) {
+      const double begin = now();
       message(step, tokens[number]);
+      note(begin);
       continue;
     }
     arrive();
-    const double begin = recorded_ != nullptr ? now_seconds() : 0.0;
+    const double begin = now();
     sum += compute(step, tokens[number],
                    number + 1 == tokens.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
-    if (recorded_ != nullptr) {
-      recorded_->push_back({step, begin, now_seconds()});
-    }
+    note(begin);
   }
   activations_.finish();
   gradients_.finish();
@@ -352,6 +356,19 @@ std::int64_t PipelineExecutor::arena_bytes() const {
     total += slot.arena.capacity();
   }
   return total;
+}
+
+std::int64_t PipelineExecutor::saved_high_water() const {
+  std::int64_t most = 0;
+  for (const Slot& slot : slots_) {
+    most = std::max(most, slot.arena.high_water());
+  }
+  return most * static_cast<std::int64_t>(slots_.size());
+}
+
+std::int64_t PipelineExecutor::batch_bytes() const {
+  return std::accumulate(device_batches_.begin(), device_batches_.end(), std::int64_t{0},
+                         [](std::int64_t sum, const DeviceBatch& batch) { return sum + batch.bytes(); });
 }
 
 }  // namespace caravan

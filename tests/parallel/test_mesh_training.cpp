@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "caravan/comm/mpi_session.h"
-#include "tests/support/mesh_runs.h"
+#include "tests/support/one_rank_reference.h"
 
 using namespace caravan;
 using namespace caravan::test;
@@ -231,58 +231,14 @@ Batch batch_of(const Layout& layout, std::int64_t number) {
 
 namespace {
 
-/// What one rank computes alone, on the root; the others wait for its numbers instead of repeating them.
-struct Reference {
-  MeshGradients gradients;
-  std::vector<double> curve;  // loss, gradient norm of every step, then the held-out loss
-};
-
-Reference one_rank_reference(Communicator& world, const Layout& layout, DType dtype) {
-  Reference reference;
-  reference.curve.resize(2 * kSteps + 2);
-  if (world.rank() == 0) {
-    SelfCommunicator self;
-    MeshRun run(self, one_rank(layout, dtype), model_of(layout));
-    reference.gradients = run.gradients(batch_of(layout, 0));
-    for (std::size_t step = 0; step < kSteps; ++step) {
-      const StepResult result =
-          run->step(batch_of(layout, static_cast<std::int64_t>(step)), learning_rate(layout));
-      reference.curve[2 * step] = result.loss;
-      reference.curve[2 * step + 1] = result.grad_norm;
-    }
-    reference.curve[2 * kSteps] = run->loss_sum(batch_of(layout, 1000));
-    reference.curve[2 * kSteps + 1] = reference.gradients.loss;
-  }
-  world.broadcast(TensorView(reference.curve.data(), DType::kFloat64,
-                             {static_cast<std::int64_t>(reference.curve.size())}),
-                  0);
-  return reference;
-}
-
-void check_close(double value, double expected, double relative) {
-  CHECK(std::abs(value - expected) <= relative * std::abs(expected));
-}
-
 void check_equals_one_rank(Communicator& world, const Layout& layout, DType dtype) {
   CAPTURE(layout.name, dtype_name(dtype));
-  const Reference reference = one_rank_reference(world, layout, dtype);
-  MeshRun run(world, config_of(layout, dtype), model_of(layout));
-  const MeshGradients gradients = run.gradients(batch_of(layout, 0));
-  check_close(gradients.loss, reference.curve[2 * kSteps + 1], mesh_tolerance(dtype));
-  for (const auto& [name, values] : reference.gradients.values) {
-    CAPTURE(name);
-    CHECK(relative_difference(gradients.values.at(name), values) <= mesh_tolerance(dtype));
-  }
-  for (std::size_t step = 0; step < kSteps; ++step) {
-    CAPTURE(step);
-    const Batch batch = batch_of(layout, static_cast<std::int64_t>(step));
-    const StepResult result = run->step(batch, learning_rate(layout));
-    check_close(result.loss, reference.curve[2 * step], mesh_tolerance(dtype));
-    // A norm is a sum over all gradients; twenty updates apart, its rounding is some steps' together.
-    check_close(result.grad_norm, reference.curve[2 * step + 1], 10 * mesh_tolerance(dtype));
-    CHECK(result.tokens == batch.valid_tokens);
-  }
-  check_close(run->loss_sum(batch_of(layout, 1000)), reference.curve[2 * kSteps], mesh_tolerance(dtype));
+  const MeshTask task{.model = model_of(layout),
+                      .batch = [&](std::int64_t number) { return batch_of(layout, number); },
+                      .steps = kSteps,
+                      .lr = learning_rate(layout)};
+  const OneRankReference reference = one_rank_reference(world, one_rank(layout, dtype), task);
+  check_against_one_rank(world, config_of(layout, dtype), task, reference);
 }
 
 }  // namespace

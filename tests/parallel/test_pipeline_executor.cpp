@@ -51,7 +51,7 @@ TEST_CASE("the schedule of a pipeline changes no bit of a gradient", "[parallel]
   CHECK(gradients_with(PipelineSchedule::kZeroBubble) == expected);
 }
 
-TEST_CASE("a rank computes what its list says, one after the other", "[parallel][pipeline]") {
+TEST_CASE("a rank does what its list says, one after the other", "[parallel][pipeline]") {
   const PipelineSchedule schedule = GENERATE(PipelineSchedule::kGpipe, PipelineSchedule::k1F1B,
                                              PipelineSchedule::kInterleaved, PipelineSchedule::kZeroBubble);
   MeshRun run(MpiSession::current().world(), pipelined(schedule), mesh_model(false, kLayers));
@@ -64,15 +64,14 @@ TEST_CASE("a rank computes what its list says, one after the other", "[parallel]
   const SynchronousLayout& layout = run->layout();
   PipelineShape shape = layout.pipeline;
   shape.micro_batches = kRows / layout.sizes.dp_replicate;
-  std::vector<PipelineStep> listed = make_pipeline(shape).ranks.at(layout.at.index("pp"));
-  std::erase_if(listed, [](const PipelineStep& step) { return is_message(step.op); });
+  const std::vector<PipelineStep> listed = make_pipeline(shape).ranks.at(layout.at.index("pp"));
   REQUIRE(done.size() == listed.size());
   double now = 0.0;
   for (std::size_t i = 0; i < done.size(); ++i) {
     CAPTURE(describe(listed[i]));
     CHECK(done[i].step == listed[i]);
     CHECK(now <= done[i].begin);
-    CHECK(done[i].begin < done[i].end);
+    CHECK(done[i].begin <= done[i].end);
     now = done[i].end;
   }
 }

@@ -2,6 +2,7 @@
 // tested on.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -22,10 +23,15 @@ struct CoveringLayout {
                             parallel.pp);
   }
 
-  /// The choices, each by number, in the order of kChoices.
-  static constexpr std::array<int, 9> kChoices = {2, 4, 2, 3, 3, 2, 2, 2, 3};
-  std::array<int, 9> choices() const {
+  /// Stages need a layer each.
+  int n_layers() const { return std::max(2, static_cast<int>(parallel.pp * parallel.stages_per_rank)); }
+
+  /// The choices, each by number; kChoices says among how many. The last are the size of the pipeline and its
+  /// schedule, 0 where there is none.
+  static constexpr std::array<int, 11> kChoices = {2, 4, 2, 3, 3, 2, 2, 2, 3, 3, 5};
+  std::array<int, 11> choices() const {
     const bool is_ring = parallel.context == ContextExchange::kRing;
+    const int pipeline = parallel.pp == 1 ? 0 : (parallel.pp == 2 ? 1 : 2);
     return {parallel.dp_replicate > 1 ? 1 : 0,
             parallel.dp_shard > 1 ? static_cast<int>(parallel.zero_stage) : 0,
             parallel.reshard_after_forward ? 1 : 0,
@@ -34,7 +40,9 @@ struct CoveringLayout {
             is_tied ? 1 : 0,
             is_packed ? 1 : 0,
             accumulates ? 1 : 0,
-            static_cast<int>(recompute)};
+            static_cast<int>(recompute),
+            pipeline,
+            pipeline == 0 ? 0 : 1 + static_cast<int>(parallel.pipeline_schedule)};
   }
 
   std::string name() const {
@@ -50,6 +58,8 @@ struct CoveringLayout {
     size("tp", parallel.tp);
     add(parallel.tp > 1 && parallel.sequence_parallel, "sp");
     size(parallel.context == ContextExchange::kRing ? "ring" : "gather", parallel.cp);
+    size("pp", parallel.pp);
+    add(parallel.pp > 1, std::string(enum_name(parallel.pipeline_schedule)));
     add(is_tied, "tied");
     add(is_packed, "packed");
     add(accumulates, "accumulated");
@@ -58,8 +68,7 @@ struct CoveringLayout {
   }
 };
 
-/// dp_replicate · dp_shard is at most 4, so that steps of 4 rows can be divided.
-inline std::vector<CoveringLayout> covering_layouts() {
+inline std::vector<CoveringLayout> layouts_without_pipeline() {
   constexpr auto kRing = ContextExchange::kRing;
   constexpr auto kSelective = Recompute::kSelective;
   constexpr auto kFull = Recompute::kFull;
@@ -129,6 +138,138 @@ inline std::vector<CoveringLayout> covering_layouts() {
       {.parallel =
            P{.dp_replicate = 2, .dp_shard = 2, .cp = 2, .context = kRing, .reshard_after_forward = false}},
   };
+}
+
+/// Has every pair with the pipeline's size or schedule in it.
+inline std::vector<CoveringLayout> layouts_with_pipeline() {
+  constexpr auto kRing = ContextExchange::kRing;
+  constexpr auto kGpipe = PipelineSchedule::kGpipe;
+  constexpr auto kInterleaved = PipelineSchedule::kInterleaved;
+  constexpr auto kZeroBubble = PipelineSchedule::kZeroBubble;
+  constexpr auto kSelective = Recompute::kSelective;
+  constexpr auto kFull = Recompute::kFull;
+  using P = ParallelSection;
+  return {
+      // The pipeline alone.
+      {.parallel = P{.dp_shard = 1, .pp = 2}, .is_tied = true, .accumulates = true},
+      {.parallel = P{.dp_shard = 1, .pp = 2, .pipeline_schedule = kZeroBubble},
+       .is_packed = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 1, .pp = 4, .pipeline_schedule = kZeroBubble},
+       .is_tied = true,
+       .accumulates = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_shard = 1, .pp = 4, .pipeline_schedule = kInterleaved, .stages_per_rank = 2},
+       .is_packed = true},
+      // With another axis or two.
+      {.parallel = P{.dp_shard = 2,
+                     .tp = 2,
+                     .pp = 2,
+                     .pipeline_schedule = kGpipe,
+                     .sequence_parallel = false,
+                     .reshard_after_forward = false}},
+      {.parallel = P{.dp_shard = 2, .tp = 2, .pp = 2, .sequence_parallel = false, .zero_stage = 1},
+       .is_tied = true,
+       .is_packed = true,
+       .accumulates = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_shard = 1,
+                     .cp = 2,
+                     .tp = 2,
+                     .pp = 2,
+                     .pipeline_schedule = kInterleaved,
+                     .stages_per_rank = 2,
+                     .context = kRing},
+       .is_tied = true,
+       .is_packed = true,
+       .accumulates = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_replicate = 2,
+                     .dp_shard = 2,
+                     .pp = 2,
+                     .pipeline_schedule = kInterleaved,
+                     .stages_per_rank = 2,
+                     .zero_stage = 2}},
+      {.parallel = P{.dp_shard = 1, .cp = 2, .tp = 2, .pp = 2, .pipeline_schedule = kGpipe},
+       .is_packed = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_shard = 2, .cp = 2, .pp = 2, .pipeline_schedule = kZeroBubble, .zero_stage = 1},
+       .accumulates = true},
+      {.parallel =
+           P{.dp_replicate = 2, .dp_shard = 2, .pp = 2, .pipeline_schedule = kZeroBubble, .zero_stage = 2},
+       .is_tied = true,
+       .is_packed = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_replicate = 2, .dp_shard = 2, .pp = 2, .reshard_after_forward = false},
+       .is_tied = true,
+       .is_packed = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 1, .cp = 2, .tp = 2, .pp = 2, .context = kRing}},
+      {.parallel =
+           P{.dp_shard = 2, .cp = 2, .pp = 2, .pipeline_schedule = kGpipe, .context = kRing, .zero_stage = 2},
+       .is_tied = true,
+       .accumulates = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 2,
+                     .cp = 2,
+                     .pp = 2,
+                     .pipeline_schedule = kInterleaved,
+                     .stages_per_rank = 2,
+                     .zero_stage = 1},
+       .is_packed = true,
+       .accumulates = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_shard = 2,
+                     .tp = 2,
+                     .pp = 2,
+                     .pipeline_schedule = kZeroBubble,
+                     .sequence_parallel = false,
+                     .reshard_after_forward = false},
+       .is_packed = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 1,
+                     .tp = 2,
+                     .pp = 4,
+                     .pipeline_schedule = kInterleaved,
+                     .stages_per_rank = 2,
+                     .sequence_parallel = false},
+       .is_tied = true,
+       .is_packed = true,
+       .accumulates = true},
+      {.parallel = P{.dp_shard = 1, .cp = 2, .pp = 4, .pipeline_schedule = kZeroBubble, .context = kRing},
+       .is_packed = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 2, .pp = 4, .zero_stage = 2}, .is_packed = true, .recompute = kSelective},
+      {.parallel = P{.dp_shard = 2,
+                     .pp = 4,
+                     .pipeline_schedule = kInterleaved,
+                     .stages_per_rank = 2,
+                     .reshard_after_forward = false},
+       .is_tied = true,
+       .accumulates = true,
+       .recompute = kSelective},
+      {.parallel = P{.dp_shard = 2, .pp = 4, .pipeline_schedule = kGpipe, .zero_stage = 1},
+       .is_tied = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_shard = 1, .cp = 2, .pp = 4}, .recompute = kFull},
+      {.parallel = P{.dp_shard = 1, .tp = 2, .pp = 4, .pipeline_schedule = kZeroBubble},
+       .is_tied = true,
+       .is_packed = true,
+       .recompute = kFull},
+      {.parallel = P{.dp_replicate = 2, .dp_shard = 1, .pp = 4, .pipeline_schedule = kGpipe},
+       .is_tied = true,
+       .is_packed = true,
+       .accumulates = true,
+       .recompute = kSelective},
+  };
+}
+
+/// dp_replicate · dp_shard is at most 4, so that steps of 4 rows can be divided.
+inline std::vector<CoveringLayout> covering_layouts() {
+  std::vector<CoveringLayout> all = layouts_without_pipeline();
+  const std::vector<CoveringLayout> pipelined = layouts_with_pipeline();
+  all.insert(all.end(), pipelined.begin(), pipelined.end());
+  return all;
 }
 
 }  // namespace caravan::test

@@ -36,9 +36,16 @@ class PipelineExecutor final : public StepExecutor {
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   Context context() override { return context(scratch_arena_, nullptr); }
 
-  /// Where the computations of steps are noted from now on, in seconds of a steady clock; null: nowhere.
+  /// Where the steps of the lists are noted from now on, in seconds of a steady clock; of a message its start
+  /// alone. Null: nowhere.
   void record(std::vector<PipelineTimeline::Interval>* intervals) { recorded_ = intervals; }
   std::int64_t arena_bytes() const;
+  /// Most that was in use at a time: of the fullest slot times their number, since all are of one size.
+  std::int64_t saved_high_water() const;
+  std::int64_t scratch_high_water() const { return scratch_arena_.high_water(); }
+  /// Memory of the messages on their way, and of a step's micro-batches on the device.
+  std::int64_t message_bytes() const { return activations_.bytes() + gradients_.bytes(); }
+  std::int64_t batch_bytes() const;
 
  private:
   struct Slot {

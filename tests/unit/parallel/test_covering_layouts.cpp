@@ -12,10 +12,17 @@ namespace {
 
 constexpr std::size_t kZeroStage = 1;
 constexpr std::size_t kReshard = 2;
+constexpr std::size_t kPipeline = 9;
+constexpr std::size_t kSchedule = 10;
 
-/// Weights that are not divided, or not in stage 3, are never gathered: resharding is no choice there.
 bool is_possible(std::size_t first, int value, std::size_t second, int other) {
-  return !(first == kZeroStage && second == kReshard && value != 3 && other == 0);
+  if (first == kZeroStage && second == kReshard) {
+    return value == 3 || other == 1;  // weights that are not divided, or not in stage 3, are never gathered
+  }
+  if (first == kPipeline && second == kSchedule) {
+    return (value == 0) == (other == 0);  // one stage has no schedule, several always have one
+  }
+  return true;
 }
 
 }  // namespace
@@ -51,6 +58,8 @@ TEST_CASE("layouts have names of their own and at most 8 ranks", "[parallel][lay
     CAPTURE(layout.name());
     CHECK(names.insert(layout.name()).second);
     CHECK(layout.parallel.dp_replicate * layout.parallel.dp_shard <= 4);
+    CHECK((layout.parallel.stages_per_rank > 1) ==
+          (layout.parallel.pp > 1 && layout.parallel.pipeline_schedule == PipelineSchedule::kInterleaved));
     sizes.insert(layout.ranks());
   }
   CHECK(sizes == std::set<int>{1, 2, 4, 8});

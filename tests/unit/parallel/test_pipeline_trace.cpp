@@ -5,36 +5,13 @@
 #include <fmt/format.h>
 
 #include <catch2/catch.hpp>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+
+#include "support/documents.h"
 
 using namespace caravan;
+using namespace caravan::test;
 
 namespace {
-
-namespace fs = std::filesystem;
-
-fs::path docs_folder() {
-  const char* folder = std::getenv("CARAVAN_SOURCE_DIR");
-  return fs::path(folder != nullptr ? folder : ".") / "docs";
-}
-
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-/// Compares a file of the documentation with what it should be, or writes it.
-void check_file(const fs::path& path, const std::string& wanted) {
-  const char* update = std::getenv("CARAVAN_UPDATE_DOCS");
-  if (update != nullptr && std::string(update) == "1") {
-    std::ofstream(path) << wanted;
-  }
-  INFO(path << " is out of date; run this test with CARAVAN_UPDATE_DOCS=1");
-  CHECK(read_file(path) == wanted);
-}
 
 struct Simulated {
   PipelinePlan plan;
@@ -49,17 +26,6 @@ Simulated simulated(const PipelineShape& shape, double unit) {
 
 PipelineShape shape_of(PipelineSchedule schedule, std::int64_t micro_batches) {
   return {schedule, 4, schedule == PipelineSchedule::kInterleaved ? 2 : 1, micro_batches};
-}
-
-/// Replaces what stands between the markers of `name`.
-std::string replaced(const std::string& text, const std::string& name, const std::string& content) {
-  const std::string begin = "<!-- " + name + ":begin -->\n";
-  const std::string end = "<!-- " + name + ":end -->";
-  const auto from = text.find(begin);
-  const auto to = text.find(end);
-  REQUIRE(from != std::string::npos);
-  REQUIRE(to != std::string::npos);
-  return text.substr(0, from + begin.size()) + content + text.substr(to);
 }
 
 std::string costs() {
@@ -97,7 +63,7 @@ TEST_CASE("labels of any width keep the columns", "[parallel][pipeline]") {
 
 TEST_CASE("docs/notes/pipeline.md shows the traces and costs that the simulator gives",
           "[parallel][pipeline]") {
-  const fs::path path = docs_folder() / "notes" / "pipeline.md";
+  const std::filesystem::path path = docs_folder() / "notes" / "pipeline.md";
   std::string text = read_file(path);
   for (const auto& [name, schedule] : EnumNames<PipelineSchedule>::kNames) {
     const auto [plan, timeline] =
