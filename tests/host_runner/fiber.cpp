@@ -28,8 +28,8 @@ constexpr unsigned kNoSync = 1;  // a switch is not an order between the two fib
 #endif
 
 std::size_t page_bytes() {
-  static const auto kPage = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  return kPage;
+  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return page;
 }
 
 }  // namespace

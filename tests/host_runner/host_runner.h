@@ -187,6 +187,7 @@ inline int __all_sync(unsigned mask, int predicate, CARAVAN_SITE) {
 }
 
 // ---- atomics: relaxed, as CUDA's
+// NOLINTBEGIN(readability-non-const-parameter): they write
 
 inline float atomicAdd(float* address, float value) {
   return caravan::host_runner::atomic_update<float, std::uint32_t>(address,
@@ -198,6 +199,8 @@ inline int atomicAdd(int* address, int value) {
 inline unsigned atomicAdd(unsigned* address, unsigned value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
+
+// NOLINTEND(readability-non-const-parameter)
 
 // ---- arithmetic; more accurate than the GPU's own
 

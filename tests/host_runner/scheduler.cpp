@@ -18,8 +18,8 @@ constexpr unsigned kMostBlocksYz = 65535;
 }  // namespace
 
 Runner& runner() {
-  static auto* const kRunner = new Runner;  // never destroyed: its fibers may be suspended
-  return *kRunner;
+  static auto* const the_runner = new Runner;  // never destroyed: its fibers may be suspended
+  return *the_runner;
 }
 
 // splitmix64 (Steele, Lea and Flood 2014)
@@ -188,7 +188,7 @@ Thread* Runner::next_ready() {
       const auto turn = static_cast<int>(random() % kWarpSize);
       lane = (std::countr_zero(std::rotr(ready, turn)) + turn) % 32;
     }
-    return team_->threads[static_cast<std::size_t>(warp * 32 + lane)].get();
+    return team_->threads[static_cast<std::size_t>(warp) * 32 + static_cast<std::size_t>(lane)].get();
   }
   return nullptr;
 }

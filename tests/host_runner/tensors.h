@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -56,7 +57,9 @@ class TestTensor {
     return *this;
   }
   TestTensor& ints(const std::vector<std::int32_t>& values) {
-    std::memcpy(data(), values.data(), bytes_);
+    if (bytes_ > 0) {  // an empty vector has no address
+      std::memcpy(data(), values.data(), bytes_);
+    }
     return *this;
   }
 
@@ -150,7 +153,9 @@ class TestWorkspace {
  public:
   explicit TestWorkspace(std::int64_t bytes)
       : storage_(static_cast<std::size_t>(bytes + 15) / 16), bytes_(bytes) {
-    std::memset(storage_.data(), 0xff, storage_.size() * sizeof(Line));
+    if (!storage_.empty()) {
+      std::memset(storage_.data(), 0xff, storage_.size() * sizeof(Line));
+    }
   }
   cuda::Workspace get() { return {storage_.data(), bytes_}; }
 

@@ -108,7 +108,7 @@ std::string report_of_child(const Body& body) {
 // ---- rules of barriers and warps
 
 void divergent_barrier_kernel() {
-  if (thread_index() < 32) {
+  if (thread_index() < 32) {  // NOLINT(bugprone-branch-clone): two barriers, that is the fault
     __syncthreads();
   } else {
     __syncthreads();
