@@ -13,7 +13,7 @@ packages=(
   libopenblas-pthread-dev
   libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev
   libpcre2-dev zlib1g-dev libzip-dev zipcmp zipmerge ziptool
-  catch2 python3 python3-h5py
+  catch2 libboost-context-dev python3 python3-h5py
 )
 dev_packages=(clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev cppcheck gcovr)
 

@@ -1,0 +1,25 @@
+#include "kernels/cuda/launch_checks.h"
+
+#include "caravan/core/error.h"
+
+namespace caravan::cuda {
+
+void check_float32(const TensorView& view) {
+  CARAVAN_CHECK(view.dtype() == DType::kFloat32, "CUDA kernels store float32 or bfloat16, not {}",
+                view.str());
+}
+
+void check_workspace(const char* op, std::int64_t bytes, std::int64_t needed) {
+  CARAVAN_CHECK(bytes >= needed, "{}: {} bytes of scratch memory, {} needed", op, bytes, needed);
+}
+
+void check_rounding(const TensorView& param, bool has_master, bool is_stochastic) {
+  CARAVAN_CHECK(!has_master || !is_stochastic, "{}: stochastic rounding is for weights without a master copy",
+                param.str());
+}
+
+void check_head_dim(std::int64_t head_dim, const char* supported, bool is_supported) {
+  CARAVAN_CHECK(is_supported, "CUDA attention with heads of {}; there is {}", head_dim, supported);
+}
+
+}  // namespace caravan::cuda

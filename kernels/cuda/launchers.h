@@ -1,0 +1,119 @@
+// The hand-written CUDA kernels, one launcher per op of the backend's table. Contracts (shapes, what is
+// accumulated, what may overlap) are those of backend/op_args.h with these differences:
+//  - T, the storage type of activations, weights and their gradients, is float32 or bfloat16; arithmetic and
+//  sums are
+//    in float32. Statistics (rstd, lse, row_max, row_sum, target_logit, losses) and rotary tables are float32
+//    always.
+//  - Weight gradients (dweight) are T or float32.
+//  - Pointers in arguments are device memory, StepScalars included. Nothing is checked here that needs a look
+//  at device
+//    memory: ids and positions must be rows of their tables.
+//  - Scratch memory belongs to the caller, is aligned to 16 bytes and free again when the stream has passed
+//  the op;
+//    *_workspace_bytes says how much an op needs.
+// Results do not depend on the schedule of blocks: no float atomics. Launchers throw DeviceError when a
+// launch fails.
+#pragma once
+
+#include <cstdint>
+
+#include "caravan/backend/op_args.h"
+
+struct CUstream_st;  // CUDA's stream, without CUDA's headers
+
+namespace caravan::cuda {
+
+using StreamHandle = CUstream_st*;
+
+struct Workspace {
+  void* data = nullptr;
+  std::int64_t bytes = 0;
+};
+
+// ---- norm.cu
+
+void rmsnorm_forward(const RmsNormForwardArgs& args, StreamHandle stream);
+std::int64_t rmsnorm_backward_workspace_bytes(const RmsNormBackwardArgs& args);
+/// dweight is summed over parts of the rows that depend on the number of rows alone, then over parts in their
+/// order.
+void rmsnorm_backward(const RmsNormBackwardArgs& args, const Workspace& workspace, StreamHandle stream);
+
+// ---- rope.cu
+
+void rope(const RopeArgs& args, StreamHandle stream);
+
+// ---- activation.cu
+
+void swiglu_forward(const SwigluForwardArgs& args, StreamHandle stream);
+void swiglu_backward(const SwigluBackwardArgs& args, StreamHandle stream);
+
+// ---- embedding.cu
+
+void embedding_forward(const EmbeddingForwardArgs& args, StreamHandle stream);
+std::int64_t embedding_backward_workspace_bytes(const EmbeddingBackwardArgs& args);
+/// Sorts the tokens by row, keeping their order, and adds each row's gradients in float32 in the order of t.
+void embedding_backward(const EmbeddingBackwardArgs& args, const Workspace& workspace, StreamHandle stream);
+
+// ---- loss.cu
+
+void cross_entropy_stats(const CrossEntropyStatsArgs& args, StreamHandle stream);
+void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, StreamHandle stream);
+void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream);
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream);
+
+/// The four steps above in one kernel, for a vocabulary that is whole on this device: one pass over a row of
+/// logits for its maximum and sum together, and one that turns it into the gradient in place.
+struct CrossEntropyFusedArgs {
+  TensorView logits;          // [C, V] T; in: logits, out: dlogits
+  TensorView targets;         // [C] int32
+  TensorView target_weights;  // [C] float32
+  TensorView lse;             // [C] float32
+  TensorView losses;          // [C] float32
+  const StepScalars* scalars = nullptr;
+};
+void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream);
+
+// ---- attention.cu
+
+/// head_dim up to 256.
+void attention_forward(const AttentionForwardArgs& args, StreamHandle stream);
+std::int64_t attention_backward_workspace_bytes(const AttentionShape& shape);
+/// No sum depends on the order of blocks: dq and (dk, dv) are two kernels.
+void attention_backward(const AttentionBackwardArgs& args, const Workspace& workspace, StreamHandle stream);
+void attention_merge(const AttentionMergeArgs& args, StreamHandle stream);
+
+// ---- elementwise.cu
+
+void add(const AddArgs& args, StreamHandle stream);
+void scale(const ScaleArgs& args, StreamHandle stream);
+/// float32 and bfloat16 in any combination, int32 to int32; any strides.
+void copy(const CopyArgs& args, StreamHandle stream);
+void random_normal(const RandomNormalArgs& args, StreamHandle stream);
+
+// ---- optimizer.cu
+
+enum class WeightRounding : std::uint8_t {
+  kNearest,
+  kStochastic,  // up or down by chance, so that small updates of bfloat16 weights are right on average
+};
+/// What AdamW needs beyond AdamwArgs, where m and v are float32, param is T and grad T or float32.
+struct AdamwStorage {
+  TensorView
+      master;  // float32, the shape of param: updated, and param is its rounding; undefined: param is updated
+  WeightRounding rounding = WeightRounding::kNearest;  // of param; kStochastic wants no master
+  // Random bits are a pure function of (seed, stream, step, place in the whole tensor), whatever the
+  // division.
+  std::uint64_t seed = 0;
+  std::uint64_t stream = 0;        // of the parameter: stream_id(name)
+  std::int64_t element_begin = 0;  // place of param's first element in the whole tensor
+};
+void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stream);
+
+std::int64_t sum_squares_workspace_bytes(const TensorView& x);
+/// result[0] += Σ x² in double, in an order that depends on the size alone; `result` is device memory.
+void sum_squares(const TensorView& x, double* result, const Workspace& workspace, StreamHandle stream);
+/// scalars.clip_factor = min(1, max_norm / sqrt(sum_squares[0])), from device memory to device memory: no
+/// host waits.
+void clip_factor(const double* sum_squares, double max_norm, StepScalars* scalars, StreamHandle stream);
+
+}  // namespace caravan::cuda

@@ -1,0 +1,223 @@
+// AdamW (Loshchilov and Hutter 2019, algorithm 2) in PyTorch's order of operations, the sum of squares behind
+// the gradient norm, and clipping. The derivation is docs/derivations/adamw.md.
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/launchers.h"
+#include "kernels/cuda/philox.h"
+
+namespace caravan::cuda {
+namespace {
+
+// ---- AdamW
+
+/// What is the same for all elements of a step, in the order of reference/optimizer_step.h.
+struct AdamwFactors {
+  float clip, decay, mix1, keep2, mix2, step, root_correction, eps;
+};
+
+template <class T, class G>
+struct Adamw {
+  T* param;
+  const G* grad;
+  float* m;
+  float* v;
+  float* master;  // null: param is the value itself
+  const StepScalars* scalars;
+  double weight_decay, beta1, beta2, eps;
+  WeightRounding rounding;
+  std::uint64_t seed, stream;
+  std::int64_t element_begin;
+
+  __device__ AdamwFactors factors() const {
+    return {.clip = static_cast<float>(scalars->clip_factor),
+            .decay = static_cast<float>(scalars->lr * weight_decay),
+            .mix1 = static_cast<float>(1.0 - beta1),
+            .keep2 = static_cast<float>(beta2),
+            .mix2 = static_cast<float>(1.0 - beta2),
+            .step = static_cast<float>(scalars->lr / scalars->bias_correction1),
+            .root_correction = static_cast<float>(scalars->bias_correction2_sqrt),
+            .eps = static_cast<float>(eps)};
+  }
+
+  /// 16 random bits of an element; neighbours that share a block of the generator share its computation.
+  struct Bits {
+    PhiloxBlock block;
+    std::int64_t number = -1;
+  };
+  __device__ unsigned random_bits(std::int64_t element, Bits& bits) const {
+    const std::int64_t place = element_begin + element;
+    if (place / 8 != bits.number) {
+      bits.number = place / 8;
+      bits.block = philox_block(seed, stream + static_cast<std::uint64_t>(scalars->step),
+                                static_cast<std::uint64_t>(bits.number));
+    }
+    // An array in registers has no index that is known at run time only.
+    const std::uint32_t(&words)[4] = bits.block.words;
+    const std::uint32_t low = place % 4 < 2 ? words[0] : words[1];
+    const std::uint32_t high = place % 4 < 2 ? words[2] : words[3];
+    const std::uint32_t word = place % 8 < 4 ? low : high;
+    return place % 2 == 0 ? word & 0xffffU : word >> 16U;
+  }
+
+  /// Adding 16 random bits below the mantissa and cutting carries with the probability of what is cut off.
+  /// Infinities and NaN stay what they are.
+  __device__ T rounded(float value, std::int64_t element, Bits& bits) const {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      const unsigned all = __float_as_uint(value);
+      if (rounding == WeightRounding::kStochastic && (all & 0x7f800000U) != 0x7f800000U) {
+        return BFloat16{static_cast<std::uint16_t>((all + random_bits(element, bits)) >> 16U)};
+      }
+    }
+    return store_float<T>(value);
+  }
+
+  template <int N>
+  __device__ void apply(std::int64_t at) const {
+    const AdamwFactors f = factors();
+    Bits bits{};
+    Pack<T, N> p = load_pack<N>(param + at);
+    const Pack<G, N> gradient = load_pack<N>(grad + at);
+    Pack<float, N> first = load_pack<N>(m + at);
+    Pack<float, N> second = load_pack<N>(v + at);
+    Pack<float, N> exact;
+    if (master != nullptr) {
+      exact = load_pack<N>(master + at);
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float value = master != nullptr ? exact[i] : load_float(p[i]);
+      const float g = load_float(gradient[i]) * f.clip;
+      value -= f.decay * value;
+      first[i] += f.mix1 * (g - first[i]);
+      second[i] = f.keep2 * second[i] + f.mix2 * g * g;
+      value -= f.step * first[i] / (sqrtf(second[i]) / f.root_correction + f.eps);
+      exact[i] = value;
+      p[i] = rounded(value, at + i, bits);
+    }
+    store_pack<N>(param + at, p);
+    store_pack<N>(m + at, first);
+    store_pack<N>(v + at, second);
+    if (master != nullptr) {
+      store_pack<N>(master + at, exact);
+    }
+  }
+};
+
+// ---- sum of squares
+
+constexpr int kThreads = 256;
+constexpr std::int64_t kMostParts = 1024;
+
+std::int64_t parts_of(std::int64_t count) {
+  constexpr std::int64_t kFewest = 16 * kThreads;  // elements of a part
+  return std::clamp<std::int64_t>((count + kFewest - 1) / kFewest, 1, kMostParts);
+}
+
+template <int N, class T>
+__global__ void __launch_bounds__(kThreads)
+    sum_squares_parts_kernel(const T* x, std::int64_t count, double* partials) {
+  SharedMemory smem;
+  auto* scratch = smem.take<double>(kThreads / kWarpSize);
+  const std::int64_t first =
+      static_cast<std::int64_t>(blockIdx.x) * kThreads + static_cast<std::int64_t>(threadIdx.x);
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads;
+  double sum = 0.0;
+  for (std::int64_t pack = first; pack < count / N; pack += step) {
+    const Pack<T, N> values = load_pack<N>(x + pack * N);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const auto value = static_cast<double>(load_float(values[i]));
+      sum += value * value;
+    }
+  }
+  if (first < count % N) {
+    const auto value = static_cast<double>(load_float(x[count / N * N + first]));
+    sum += value * value;
+  }
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) {
+    partials[blockIdx.x] = sum;
+  }
+}
+
+/// One block: every thread its parts in order, then over threads in a fixed tree.
+__global__ void __launch_bounds__(kThreads)
+    add_sum_squares_kernel(const double* partials, std::int64_t parts, double* result) {
+  SharedMemory smem;
+  auto* scratch = smem.take<double>(kThreads / kWarpSize);
+  double sum = 0.0;
+  for (auto part = static_cast<std::int64_t>(threadIdx.x); part < parts; part += kThreads) {
+    sum += partials[part];
+  }
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) {
+    *result += sum;
+  }
+}
+
+__global__ void clip_factor_kernel(const double* sum_squares, double max_norm, StepScalars* scalars) {
+  if (threadIdx.x == 0) {
+    const double norm = sqrt(*sum_squares);
+    scalars->clip_factor = norm > max_norm ? max_norm / norm : 1.0;
+  }
+}
+
+}  // namespace
+
+void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stream) {
+  const bool has_master = storage.master.defined();
+  check_rounding(args.param, has_master, storage.rounding == WeightRounding::kStochastic);
+  with_storage(args.param, [&]<class T>() {
+    with_storage(args.grad, [&]<class G>() {
+      const Adamw<T, G> op{.param = args.param.data<T>(),
+                           .grad = args.grad.data<G>(),
+                           .m = args.m.data<float>(),
+                           .v = args.v.data<float>(),
+                           .master = has_master ? storage.master.data<float>() : nullptr,
+                           .scalars = args.scalars,
+                           .weight_decay = args.weight_decay,
+                           .beta1 = args.beta1,
+                           .beta2 = args.beta2,
+                           .eps = args.eps,
+                           .rounding = storage.rounding,
+                           .seed = storage.seed,
+                           .stream = storage.stream,
+                           .element_begin = storage.element_begin};
+      launch_elementwise<4>("adamw", op, args.param.numel(),
+                            is_aligned(op.param, op.grad, op.m, op.v, op.master), stream);
+    });
+  });
+}
+
+std::int64_t sum_squares_workspace_bytes(const TensorView& x) {
+  return parts_of(x.numel()) * static_cast<std::int64_t>(sizeof(double));
+}
+
+void sum_squares(const TensorView& x, double* result, const Workspace& workspace, StreamHandle stream) {
+  const std::int64_t needed = sum_squares_workspace_bytes(x);
+  check_workspace("sum_squares", workspace.bytes, needed);
+  const std::int64_t parts = parts_of(x.numel());
+  auto* partials = static_cast<double*>(workspace.data);
+  const auto shape = [&](std::int64_t blocks) {
+    return LaunchShape{.grid = static_cast<unsigned>(blocks),
+                       .block = kThreads,
+                       .shared_bytes = kThreads / kWarpSize * sizeof(double),
+                       .stream = stream};
+  };
+  with_storage(x, [&]<class T>() {
+    const T* data = x.data<T>();
+    if (is_aligned(data)) {
+      launch("sum_squares", sum_squares_parts_kernel<kPackSize<T>, T>, shape(parts), data, x.numel(),
+             partials);
+    } else {
+      launch("sum_squares", sum_squares_parts_kernel<1, T>, shape(parts), data, x.numel(), partials);
+    }
+  });
+  launch("sum_squares_total", add_sum_squares_kernel, shape(1), partials, parts, result);
+}
+
+void clip_factor(const double* sum_squares, double max_norm, StepScalars* scalars, StreamHandle stream) {
+  launch("clip_factor", clip_factor_kernel, {.grid = 1, .block = kWarpSize, .stream = stream}, sum_squares,
+         max_norm, scalars);
+}
+
+}  // namespace caravan::cuda
