@@ -257,7 +257,7 @@ TEST_CASE("Megatron #1509, PR #3920: going on reads the state into place, withou
 
 TEST_CASE("PR #2247: the norm of offloaded gradients is a number, and clips", "[parallel][known]") {
   const Batch batch = mesh_batch(0, kRows, kLongest, false);
-  const double expected = norm_of(alone(batch, false));
+  const double expected = norm_of(alone(batch, mesh_model(false)));
   for (const CpuOffload offload : {CpuOffload::kOptimizer, CpuOffload::kParametersAndOptimizer}) {
     RunConfig config = config_of({.cpu_offload = offload});
     config.training.clip_norm = expected / 8;

@@ -227,7 +227,7 @@ TEST_CASE("Megatron #637, #525: a stage's memory is the plan's, and the dry run'
     const auto used_bytes = [&] {
       const ParameterSet& parameters = run->model().parameters();
       return parameters.value_bytes() + parameters.grad_bytes() + run->trainer().optimizer().state().bytes() +
-             run->model().rope_bytes() + (sharded == nullptr ? 0 : sharded->bytes()) +
+             run->model().rope_bytes() + (sharded == nullptr ? 0 : sharded->device_bytes()) +
              executor.saved_high_water() + executor.scratch_high_water() + executor.message_bytes() +
              executor.batch_bytes();
     };
@@ -237,7 +237,7 @@ TEST_CASE("Megatron #637, #525: a stage's memory is the plan's, and the dry run'
     CHECK(executor.saved_high_water() == plan.step.saved_bytes);
     CHECK(executor.scratch_high_water() == plan.step.scratch_bytes);
     CHECK(executor.message_bytes() == plan.step.message_bytes);
-    CHECK((sharded == nullptr ? 0 : sharded->bytes()) == plan.store_bytes);
+    CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes);
     CHECK(world().all_reduce_value(used_bytes(), ReduceOp::kMax) ==
           make_plan(config, model, world().size()).aggregator.total());
   }
