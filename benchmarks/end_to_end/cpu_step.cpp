@@ -249,13 +249,12 @@ json generate(Backend& backend, KvCache cache) {
   const ModelConfig config = model_config();
   std::int64_t weight_bytes = 0;
   SelfCommunicator alone;
-  Generator generator(
-      config, DType::kFloat32, backend, kPrompt + kNewTokens, cache,
-      [&](const Context& ctx, ParameterSet& parameters) {
-        initialise(ctx, whole_shards(parameters), 1);
-        weight_bytes = parameters.value_bytes() - config.vocab_size * config.hidden_size * 4;
-      },
-      alone);
+  Generator generator(config, DType::kFloat32, backend, kPrompt + kNewTokens, cache,
+                      [&](const Context& ctx, ParameterSet& parameters) {
+                        initialise(ctx, whole_shards(parameters), 1);
+                        weight_bytes = parameters.value_bytes() - config.vocab_size * config.hidden_size * 4;
+                      },
+                      {alone});
   std::vector<std::int32_t> prompt;
   for (std::int32_t i = 0; i < kPrompt; ++i) {
     prompt.push_back(i + 10);

@@ -8,7 +8,7 @@
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/train/evaluator.h"
-#include "caravan/train/inference_layout.h"
+#include "caravan/train/inference_model.h"
 #include "caravan/train/run_inputs.h"
 #include "commands.h"
 #include "failure.h"
@@ -42,27 +42,23 @@ void run(const EvalOptions& options) {
     fail<ConfigError>("--batch-size {} with --max-seq-len {} is more tokens than a batch may have, {}",
                       options.batch_size, options.max_seq_len, std::numeric_limits<std::int32_t>::max());
   }
-  Communicator& ranks = model_ranks();
+  const InferenceRanks ranks = model_ranks(options.model);
   OpenedModel opened;
   std::unique_ptr<BatchLoader> data;
   std::unique_ptr<BatchLoader> train;
-  std::unique_ptr<InferenceLayout> layout;
   agree([&] {
     opened = open(options.model);
-    layout =
-        std::make_unique<InferenceLayout>(opened.source.config, opened.dtype, options.max_seq_len, ranks);
+    inference_mesh(opened.source.config, ranks.all.size(), ranks.pp);  // throws when they cannot share it
     data = open_loader(options, options.data, opened);
     train = options.unigram.empty() ? nullptr : open_loader(options, options.unigram, opened);
   });
   set_threads(options.model.threads);
   const std::unique_ptr<Backend> backend = make_backend();
-  const Executor::Limits limits{
-      .batch = options.batch_size, .seq_len = options.max_seq_len - 1, .pass = Pass::kForward};
-  Llama model(opened.source.config, layout->model(), *backend, layout->ports());
-  Executor executor(model, *backend, limits, layout->needs(limits));
-  load_parameters(opened.source, 0, executor.context(), whole_shards(model.parameters()));
-  const Evaluation result = evaluate(executor, *data);
-  if (ranks.rank() != 0) {
+  InferenceModel model(opened.source.config, opened.dtype, *backend,
+                       {.rows = options.batch_size, .seq_len = options.max_seq_len - 1}, ranks);
+  load_parameters(opened.source, 0, model.context(), whole_shards(model.parameters()));
+  const Evaluation result = evaluate([&](const Batch& batch) { return model.loss_sum(batch); }, *data);
+  if (ranks.all.rank() != 0) {
     return;
   }
   log::info("{} tokens of {} samples in {:.2f} s", result.tokens, result.samples, result.seconds);
@@ -103,7 +99,9 @@ void add_eval_command(CLI::App& program) {
       "Examples:\n"
       "  caravan eval --checkpoint DIR --data test.jsonl --json\n"
       "  caravan eval --checkpoint DIR --data eval.txt --unigram train.txt\n"
-      "  mpirun -n 4 caravan eval --checkpoint DIR --data test.jsonl    # the ranks share the model\n");
+      "  mpirun -n 4 caravan eval --checkpoint DIR --data test.jsonl    # the ranks share the model\n"
+      "  mpirun -n 4 caravan eval --checkpoint DIR --data test.jsonl --pp 2    # in two stages of two "
+      "ranks\n");
   command->callback([options] { run(*options); });
 }
 

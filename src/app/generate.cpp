@@ -81,13 +81,13 @@ void run(const GenerateOptions& options) {
   if (std::isnan(options.sampling.temperature) || std::isnan(options.sampling.top_p)) {
     throw ConfigError("--temperature and --top-p: nan is no number to sample with");  // passes CLI::Range
   }
-  Communicator& ranks = model_ranks();
+  const InferenceRanks ranks = model_ranks(options.model);
   OpenedModel opened;
   std::vector<std::int32_t> prompt;
   agree([&] {
     opened = open(options.model);
     prompt = prompt_ids(options, opened);
-    InferenceLayout(opened.source.config, opened.dtype, 1, ranks);  // throws when they cannot share the model
+    inference_mesh(opened.source.config, ranks.all.size(), ranks.pp);  // throws when they cannot share it
   });
   const auto longest = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
   if (longest > opened.source.config.max_position) {
@@ -107,7 +107,7 @@ void run(const GenerateOptions& options) {
     stop_ids = opened.text.tokenizer->stop_ids();
   }
   std::optional<TokenPrinter> printer;  // every rank makes the same tokens; one shows them
-  if (ranks.rank() == 0) {
+  if (ranks.all.rank() == 0) {
     printer.emplace(options, opened);
   }
   const StopWatch watch;
@@ -158,7 +158,8 @@ void add_generate_command(CLI::App& program) {
       "Examples:\n"
       "  caravan generate --checkpoint DIR --prompt 'Two plus two equals' -n 16\n"
       "  caravan generate --checkpoint DIR --ids 17,4,9 -n 8 --temperature 0.8 --top-p 0.9 --seed 1\n"
-      "  mpirun -n 2 caravan generate --checkpoint DIR --prompt 'Once'    # the ranks share the model\n");
+      "  mpirun -n 2 caravan generate --checkpoint DIR --prompt 'Once'    # the ranks share the model\n"
+      "  mpirun -n 4 caravan generate --checkpoint DIR --ids 17,4 --pp 2    # in two stages of two ranks\n");
   command->callback([options] { run(*options); });
 }
 

@@ -19,6 +19,13 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       .add_option("--rope-scaling-factor", options.rope_scaling_factor,
                   "Overrides the factor of scaled rotary embeddings")
       ->check(CLI::Range(1e-3, 1e6));
+  command
+      .add_option(
+          "--pp", options.pp,
+          "Cut the layers into this many stages, one after another on the ranks; the ranks of a stage "
+          "divide heads, MLP rows and vocabulary")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
   command.add_option("--threads", options.threads, "Threads; default: the cores this process may use")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
 }
@@ -34,12 +41,12 @@ OpenedModel open(const ModelOptions& options) {
   return opened;
 }
 
-Communicator& model_ranks() {
+InferenceRanks model_ranks(const ModelOptions& options) {
   if (MpiSession::exists()) {
-    return MpiSession::current().world();
+    return {MpiSession::current().world(), options.pp};
   }
   static SelfCommunicator self;
-  return self;
+  return {self, options.pp};
 }
 
 }  // namespace caravan::app

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "caravan/comm/communicator.h"
+#include "caravan/train/inference_layout.h"
 #include "caravan/train/run_inputs.h"
 
 namespace caravan::app {
@@ -17,6 +17,7 @@ struct ModelOptions {
   std::string dtype = "float32";
   std::optional<double> rope_scaling_factor;
   std::optional<std::int64_t> threads;
+  std::int64_t pp = 1;
 };
 
 void add_model_options(CLI::App& command, ModelOptions& options);
@@ -30,6 +31,6 @@ struct OpenedModel {
 OpenedModel open(const ModelOptions& options);
 
 /// The ranks that hold the model together: all that were started, or this one alone.
-Communicator& model_ranks();
+InferenceRanks model_ranks(const ModelOptions& options);
 
 }  // namespace caravan::app

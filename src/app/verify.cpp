@@ -76,16 +76,8 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
   check_output(options, checked.output);
   const auto plan_for = [&](const ModelConfig& model) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
-    if (checked.sizes.pp > 1) {
-      fail<ConfigError>(
-          "caravan verify compares segments on ranks that have all layers, but parallel.pp is {}; set it to "
-          "1",
-          checked.sizes.pp);
-    }
     checked.one_rank = one_rank_config(config, checked.sizes);
-    const VerifierBytes extra =
-        verifier_bytes(SynchronousLayout(config, model, checked.sizes, 0),
-                       SynchronousLayout(checked.one_rank, model, MeshSizes{}, 0), model);
+    const VerifierBytes extra = verifier_bytes(config, model, checked.sizes);
     checked.rank_bytes = make_plan(config, model, ranks).aggregator.total() + extra.rank;
     checked.root_bytes = make_plan(checked.one_rank, model, 1).aggregator.total() + extra.root;
   };
@@ -209,7 +201,9 @@ void add_verify_command(CLI::App& program) {
       "tensor that differs.\n\n"
       "Examples:\n"
       "  mpirun -n 4 caravan verify RUN.yaml --set parallel.tp=2 --steps 20\n"
-      "  mpirun -n 8 caravan verify RUN.yaml --set parallel.cp=2 --set dtype=float64 --output cp2.h5\n");
+      "  mpirun -n 8 caravan verify RUN.yaml --set parallel.cp=2 --set dtype=float64 --output cp2.h5\n"
+      "  mpirun -n 4 caravan verify RUN.yaml --set parallel.pp=2 --set "
+      "parallel.pipeline_schedule=zero_bubble\n");
   command->callback([options] { run(*options); });
 }
 

@@ -31,7 +31,7 @@ void EmbeddingSegment::forward(Context& ctx, const TokenBatch& batch, ResidualSt
                           .vocab_size = weight_->spec().shape[0]});
   boundary_->leave(ctx, partial, stream.x).wait();
   stream.has_delta = false;
-  ctx.observe(weight_->name(), stream.x);
+  ctx.observe("tok_embeddings", stream.x);
 }
 
 void EmbeddingSegment::finish_input(Context& ctx, const TokenBatch& batch, const TensorView& g,

@@ -12,11 +12,11 @@ const ModelConfig& possible(const ModelConfig& config) {
   return config;
 }
 
+}  // namespace
+
 std::vector<Range> stage_layers(const ModelConfig& config, const Llama::Layout& layout) {
   return layout.stages.empty() ? std::vector<Range>{{0, config.n_layers}} : layout.stages;
 }
-
-}  // namespace
 
 Llama::Llama(const ModelConfig& config, const Layout& layout, Backend& backend, const Ports& ports)
     : config_(possible(config)),

@@ -91,9 +91,10 @@ std::int64_t CachedAttention::bytes(DType dtype, std::int64_t n_layers, std::int
   return n_layers * 2 * capacity * kv_width * static_cast<std::int64_t>(dtype_bytes(dtype));
 }
 
-CachedAttention::CachedAttention(Backend& backend, DType dtype, std::int64_t n_layers, std::int64_t capacity,
+CachedAttention::CachedAttention(Backend& backend, DType dtype, Range layers, std::int64_t capacity,
                                  std::int64_t kv_width)
-    : memory_(backend.allocate(bytes(dtype, n_layers, capacity, kv_width))),
+    : layers_(layers),
+      memory_(backend.allocate(bytes(dtype, layers.size(), capacity, kv_width))),
       key_index_(backend.allocate(capacity * static_cast<std::int64_t>(sizeof(std::int32_t)))),
       dtype_(dtype),
       capacity_(capacity),
@@ -103,8 +104,9 @@ CachedAttention::CachedAttention(Backend& backend, DType dtype, std::int64_t n_l
 }
 
 TensorView CachedAttention::cache(int layer, int which) const {
+  CARAVAN_CHECK(layers_.begin <= layer && layer < layers_.end, "layer {} has no K/V cache here", layer);
   const std::int64_t one = capacity_ * kv_width_ * static_cast<std::int64_t>(dtype_bytes(dtype_));
-  return memory_.view((2 * layer + which) * one, dtype_, {capacity_, kv_width_});
+  return memory_.view((2 * (layer - layers_.begin) + which) * one, dtype_, {capacity_, kv_width_});
 }
 
 void CachedAttention::forward(Context& ctx, const AttentionCall& call, const TensorView& q,

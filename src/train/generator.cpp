@@ -66,27 +66,27 @@ std::int32_t choose_token(std::span<const double> logits, const SamplingOptions&
 }
 
 Generator::Generator(const ModelConfig& config, DType dtype, Backend& backend, std::int64_t max_tokens,
-                     KvCache cache, const Load& load, Communicator& tp)
-    : layout_(config, dtype, max_tokens, tp), max_tokens_(max_tokens) {
-  if (cache == KvCache::kOn) {
-    cached_ =
-        std::make_unique<CachedAttention>(backend, dtype, config.n_layers, max_tokens, layout_.kv_width());
-  }
-  const Executor::Limits limits{
-      .batch = 1, .seq_len = max_tokens, .pass = Pass::kForward, .policy = SavePolicy::none()};
-  model_ = std::make_unique<Llama>(config, layout_.model(), backend,
-                                   cached_ ? layout_.ports(*cached_) : layout_.ports());
-  // The cache's attention needs values to run; the local one allocates the same on shapes alone.
-  executor_ = std::make_unique<Executor>(*model_, backend, limits, layout_.needs(limits));
-  load(executor_->context(), model_->parameters());
+                     KvCache cache, const Load& load, const InferenceRanks& ranks)
+    : model_(config, dtype, backend, {.rows = 1, .seq_len = max_tokens, .cache = cache}, ranks),
+      cache_(cache),
+      max_tokens_(max_tokens) {
+  load(model_.context(), model_.parameters());
+}
+
+std::vector<double> Generator::logits_in_last_stage(std::span<const std::int32_t> ids, std::int64_t begin) {
+  CARAVAN_CHECK(!ids.empty() && begin + static_cast<std::int64_t>(ids.size()) <= max_tokens_,
+                "{} tokens at place {} of a row of {}", ids.size(), begin, max_tokens_);
+  CARAVAN_CHECK(begin == 0 || cache_ == KvCache::kOn, "a continuation needs the cache");
+  const auto count = static_cast<std::int64_t>(ids.size());
+  return model_.logits(row_batch(ids, begin), count - 1, count);
 }
 
 std::vector<double> Generator::next_logits(std::span<const std::int32_t> ids, std::int64_t begin) {
-  CARAVAN_CHECK(!ids.empty() && begin + static_cast<std::int64_t>(ids.size()) <= max_tokens_,
-                "{} tokens at place {} of a row of {}", ids.size(), begin, max_tokens_);
-  CARAVAN_CHECK(begin == 0 || cached_, "a continuation needs the cache");
-  const auto count = static_cast<std::int64_t>(ids.size());
-  return layout_.whole_rows(executor_->logits(row_batch(ids, begin), count - 1, count));
+  std::vector<double> logits = logits_in_last_stage(ids, begin);
+  const std::int64_t vocab = model_.vocab_size();
+  logits.resize(static_cast<std::size_t>(vocab));
+  model_.ranks().broadcast(TensorView(logits.data(), DType::kFloat64, {vocab}), model_.sampler());
+  return logits;
 }
 
 std::vector<std::int32_t> Generator::generate(std::span<const std::int32_t> prompt, std::int64_t count,
@@ -94,12 +94,18 @@ std::vector<std::int32_t> Generator::generate(std::span<const std::int32_t> prom
                                               const SamplingOptions& sampling,
                                               const std::function<bool(std::int32_t)>& on_token) {
   std::vector<std::int32_t> row(prompt.begin(), prompt.end());
+  const bool continues = cache_ == KvCache::kOn;
   std::size_t fed = 0;
   while (static_cast<std::int64_t>(row.size() - prompt.size()) < count) {
-    const std::span<const std::int32_t> feed = std::span(row).subspan(cached_ ? fed : 0);
-    const std::vector<double> logits = next_logits(feed, static_cast<std::int64_t>(cached_ ? fed : 0));
+    const std::span<const std::int32_t> feed = std::span(row).subspan(continues ? fed : 0);
+    const std::vector<double> logits =
+        logits_in_last_stage(feed, static_cast<std::int64_t>(continues ? fed : 0));
     fed = row.size();
-    const std::int32_t id = choose_token(logits, sampling, row.size());
+    std::int32_t id = 0;
+    if (model_.ranks().rank() == model_.sampler()) {
+      id = choose_token(logits, sampling, row.size());
+    }
+    model_.ranks().broadcast(TensorView(&id, DType::kInt32, {1}), model_.sampler());
     if (std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) {
       break;
     }

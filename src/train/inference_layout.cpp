@@ -8,32 +8,19 @@
 #include "caravan/comm/self_communicator.h"
 #include "caravan/core/error.h"
 #include "caravan/parallel/mesh_layout.h"
+#include "caravan/train/pipeline_executor.h"
 
 namespace caravan {
 namespace {
 
 /// A single token cannot be divided among ranks, so they do not divide tokens at all.
-ParallelSection tensor_parallel(std::int64_t ranks) {
+ParallelSection inference_parallel(std::int64_t tp, std::int64_t pp) {
   ParallelSection parallel;
   parallel.dp_shard = 1;
-  parallel.tp = ranks;
+  parallel.tp = tp;
+  parallel.pp = pp;
   parallel.sequence_parallel = false;
   return parallel;
-}
-
-Llama::Layout layout_of(const ModelConfig& config, DType dtype, std::int64_t positions,
-                        const ParallelSection& parallel, int rank) {
-  RunConfig run;
-  run.parallel = parallel;
-  const MeshSizes sizes = resolve_mesh(parallel, parallel.tp);
-  if (const auto problems = mesh_problems(run, config, sizes); !problems.empty()) {
-    fail<ConfigError>("{} ranks cannot share this model: {}", parallel.tp, fmt::join(problems, "; "));
-  }
-  return {.table = parallel.tp == 1 ? ShardTable::kWhole : ShardTable::kSynchronous,
-          .at = mesh_coordinates(parallel, config, sizes, rank),
-          .dtype = dtype,
-          .gradients = Gradients::kNone,
-          .positions = positions};
 }
 
 /// The group of this rank on the axes that inference has not.
@@ -44,23 +31,58 @@ SelfCommunicator& nobody() {
 
 }  // namespace
 
+MeshSizes inference_mesh(const ModelConfig& model, std::int64_t ranks, std::int64_t pp) {
+  if (ranks % pp != 0) {
+    fail<ConfigError>("{} rank{} cannot make {} equal stages; start a multiple of {}, or give another --pp",
+                      ranks, ranks == 1 ? "" : "s", pp, pp);
+  }
+  RunConfig run;
+  run.parallel = inference_parallel(ranks / pp, pp);
+  const MeshSizes sizes = resolve_mesh(run.parallel, ranks);
+  if (const auto problems = mesh_problems(run, model, sizes); !problems.empty()) {
+    fail<ConfigError>("{} ranks cannot share this model: {}", ranks, fmt::join(problems, "; "));
+  }
+  return sizes;
+}
+
 InferenceLayout::InferenceLayout(const ModelConfig& config, DType dtype, std::int64_t positions,
-                                 Communicator& tp)
+                                 const InferenceRanks& ranks)
     : config_(config),
-      tp_(tp),
-      parallel_(tensor_parallel(tp.size())),
-      layout_(layout_of(config, dtype, positions, parallel_, tp.rank())),
-      ports_(parallel_, config, tp, nobody()),
+      sizes_(inference_mesh(config, ranks.all.size(), ranks.pp)),
+      mesh_(ranks.all, sizes_),
+      parallel_(inference_parallel(sizes_.tp, sizes_.pp)),
+      layout_{.table = ranks.all.size() == 1 ? ShardTable::kWhole : ShardTable::kSynchronous,
+              .at = mesh_coordinates(parallel_, config, sizes_, ranks.all.rank()),
+              .dtype = dtype,
+              .gradients = Gradients::kNone,
+              .positions = positions,
+              .stages = stages_of_rank(config, pipeline(1), pp().rank())},
+      ports_(parallel_, config, tp(), nobody()),
       kv_width_(config.n_kv_heads / layout_.at.count("kv") * config.head_dim) {}
 
-StepNeeds InferenceLayout::needs(const Executor::Limits& limits) const {
-  CountingCommunicator tp(tp_.rank(), tp_.size());
-  const MeshPorts ports(parallel_, config_, tp, nobody());
-  return Executor::measure(config_, layout_, ports.ports(), limits);
+Range InferenceLayout::layers() const {
+  return stage_layers(config_, layout_).front();
+}
+
+PipelineShape InferenceLayout::pipeline(std::int64_t micro_batches) const {
+  return {.schedule = PipelineSchedule::kGpipe, .ranks = sizes_.pp, .micro_batches = micro_batches};
+}
+
+StepNeeds InferenceLayout::needs(const Executor::Limits& limits, std::int64_t micro_batches) const {
+  CountingCommunicator counted_tp(tp().rank(), tp().size());
+  CountingCommunicator counted_pp(pp().rank(), pp().size());
+  const MeshPorts ports(parallel_, config_, counted_tp, nobody());
+  if (sizes_.pp == 1) {
+    return Executor::measure(config_, layout_, ports.ports(), limits);
+  }
+  CountingBackend counting;
+  Llama model(config_, layout_, counting, ports.ports());
+  ReplicatedStore store(model.parameters());
+  return PipelineExecutor::measure(model, counting, {limits, pipeline(micro_batches), counted_pp, store});
 }
 
 std::vector<double> InferenceLayout::whole_rows(const std::vector<double>& columns) const {
-  if (tp_.size() == 1) {
+  if (tp().size() == 1) {
     return columns;
   }
   const ShardSpec cut{{{"tp", 0, 1}}, {}};
@@ -71,7 +93,7 @@ std::vector<double> InferenceLayout::whole_rows(const std::vector<double>& colum
     std::copy_n(columns.begin() + row * mine.size(), mine.size(),
                 whole.begin() + row * config_.vocab_size + mine.begin);
   }
-  tp_.all_reduce(TensorView(whole.data(), DType::kFloat64, {rows * config_.vocab_size}));
+  tp().all_reduce(TensorView(whole.data(), DType::kFloat64, {rows * config_.vocab_size}));
   return whole;
 }
 

@@ -9,9 +9,10 @@ namespace caravan {
 namespace {
 
 constexpr std::string_view kEmbedding = "tok_embeddings";
+constexpr std::string_view kLogits = "logits";
 
-bool is_block_segment(std::string_view name) {
-  return name.ends_with(".attention") || name.ends_with(".feed_forward");
+bool is_segment(std::string_view name) {
+  return name == kEmbedding || name.ends_with(".attention") || name.ends_with(".feed_forward");
 }
 
 }  // namespace
@@ -21,14 +22,21 @@ TensorView SegmentOutput::view() {
   return {bytes.data(), dtype, {columns == 0 ? 0 : items / columns, columns}};
 }
 
+std::vector<std::string> output_names(const ModelConfig& model) {
+  std::vector<std::string> names = {std::string(kEmbedding)};
+  for (std::int64_t layer = 0; layer < model.n_layers; ++layer) {
+    names.push_back(fmt::format("layers.{}.attention", layer));
+    names.push_back(fmt::format("layers.{}.feed_forward", layer));
+  }
+  names.emplace_back(kLogits);
+  return names;
+}
+
 void OutputTrace::observe(std::string_view name, const TensorView& value) {
-  if (is_block_segment(name)) {
+  if (is_segment(name)) {
     keep(std::string(name), value);
-  } else if (name.starts_with(kEmbedding) && !has_embedding_) {
-    has_embedding_ = true;
-    keep(std::string(kEmbedding), value);
   } else if (name == output_name_) {
-    keep("logits", value);
+    keep(std::string(kLogits), value);
   }
 }
 
@@ -60,26 +68,30 @@ TokenRowNumbers token_rows(const Batch& batch, const SynchronousLayout& layout) 
 }
 
 std::int64_t rows_of_one_pass(const SynchronousLayout& layout) {
-  return layout.geometry.micro_batch * layout.geometry.data_ranks;
+  return layout.geometry.micro_batch * layout.geometry.data_ranks * layout.batches_held();
 }
 
 std::vector<SegmentOutput> trace_outputs(SynchronousRun& run, const Batch& batch, std::int32_t pad_id) {
   const SynchronousLayout& layout = run.layout();
   OutputTrace trace(run.model().config().tie_embeddings ? "tok_embeddings.weight" : "output.weight");
-  for (const Batch& part : micro_batches(batch, layout.geometry, batch_place(layout.at), pad_id)) {
-    trace.begin_pass();
-    run.trainer().steps_executor().observe_forward({&part, 1}, trace);
-  }
+  const std::vector<Batch> parts = micro_batches(batch, layout.geometry, batch_place(layout.at), pad_id);
+  run.trainer().steps_executor().observe_forward(parts, trace);
   return std::move(trace.outputs());
 }
 
 TraceBytes trace_bytes(const SynchronousLayout& layout, const ModelConfig& model, std::int64_t rows) {
   const std::int64_t tokens = rows * layout.limits.seq_len;
   const auto item = static_cast<std::int64_t>(dtype_bytes(layout.model.dtype));
-  const std::int64_t stream =
-      (2 * model.n_layers + 1) * model.hidden_size * tokens / layout.at.count("sp") * item;
+  std::int64_t segments = 0;
+  bool has_head = false;
+  for (const Range& layers : stage_layers(model, layout.model)) {
+    segments += 2 * layers.size() + (layers.begin == 0 ? 1 : 0);
+    has_head = has_head || layers.end == model.n_layers;
+  }
+  const std::int64_t stream = segments * model.hidden_size * tokens / layout.at.count("sp") * item;
   const std::int64_t columns = (model.vocab_size + layout.at.count("tp") - 1) / layout.at.count("tp");
-  return {.all = stream + tokens * columns * item, .logits = tokens * columns * item};
+  const std::int64_t logits = has_head ? tokens * columns * item : 0;
+  return {.all = stream + logits, .logits = logits};
 }
 
 }  // namespace caravan

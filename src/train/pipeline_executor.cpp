@@ -19,6 +19,10 @@ std::int64_t stream_elements(const Llama& model, const Executor::Limits& limits)
   return model.stream_shape(limits.batch * limits.seq_len).numel();
 }
 
+bool trains(const PipelineExecutor::Setup& setup) {
+  return setup.limits.pass == Pass::kForwardBackward;
+}
+
 bool is_forward(PipelineOp op) {
   return op == PipelineOp::kForward || op == PipelineOp::kSendActivation ||
          op == PipelineOp::kReceiveActivation;
@@ -37,7 +41,8 @@ PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& 
       groups_(model, setup.store),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
       activations_(backend, model.dtype(), stream_elements(model, setup.limits), setup.ranks, kActivationTag),
-      gradients_(backend, model.dtype(), stream_elements(model, setup.limits), setup.ranks, kGradientTag) {
+      gradients_(backend, model.dtype(), trains(setup) ? stream_elements(model, setup.limits) : 0,
+                 setup.ranks, kGradientTag) {
   const auto make_saved = [&] {
     std::vector<std::unique_ptr<Saved>> saved;
     for (const auto& segment : model.segments()) {
@@ -45,7 +50,7 @@ PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& 
     }
     return saved;
   };
-  const int slots = most_slots(setup.shape, setup.ranks.rank());
+  const int slots = trains(setup) ? most_slots(setup.shape, setup.ranks.rank()) : 0;
   for (int i = 0; i < slots; ++i) {
     slots_.push_back({Arena("activations of a micro-batch", backend.allocate(needs.saved_bytes / slots)),
                       make_saved(),
@@ -65,9 +70,15 @@ StepNeeds PipelineExecutor::measure(Llama& model, CountingBackend& counting, con
   for (const DeviceBatch& batch : executor.device_batches_) {
     executor.tokens_.push_back(batch.shape(setup.limits.batch, setup.limits.seq_len));
   }
-  executor.walk_training(executor.tokens_);
-  StepNeeds needs{.work = counting.work()};
-  executor.walk_forward(executor.tokens_, nullptr);
+  StepNeeds needs;
+  if (trains(setup)) {
+    executor.walk_training(executor.tokens_);
+    needs.work = counting.work();
+  }
+  executor.walk_losses(executor.tokens_, nullptr);
+  if (!trains(setup)) {
+    needs.work = counting.work();
+  }
   needs.saved_bytes = executor.saved_high_water();
   needs.scratch_bytes = executor.scratch_high_water();
   needs.message_bytes = executor.message_bytes();
@@ -117,16 +128,29 @@ const PipelineExecutor::Tokens& PipelineExecutor::upload(std::span<const Batch> 
 }
 
 double PipelineExecutor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+  CARAVAN_CHECK(trains(setup_), "this executor was built for the forward pass only");
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   return walk_training(upload(micro_batches));
 }
 
 double PipelineExecutor::loss_sum(std::span<const Batch> micro_batches) {
-  return walk_forward(upload(micro_batches), nullptr);
+  return walk_losses(upload(micro_batches), nullptr);
 }
 
 void PipelineExecutor::observe_forward(std::span<const Batch> micro_batches, Trace& trace) {
-  walk_forward(upload(micro_batches), &trace);
+  walk_losses(upload(micro_batches), &trace);
+}
+
+std::vector<double> PipelineExecutor::logits(const Batch& batch, std::int64_t begin, std::int64_t end) {
+  std::vector<double> result;
+  walk_forward(upload({&batch, 1}), nullptr, [&](Context& ctx, const TokenBatch&, ResidualStream& stream) {
+    const std::int64_t columns = model_.head().columns();
+    const TensorView logits = ctx.allocate("logits", {end - begin, columns});
+    model_.head().logits(ctx, stream, begin, end, logits);
+    result.resize(static_cast<std::size_t>((end - begin) * columns));
+    copy(ctx, {.from = logits, .to = TensorView(result.data(), DType::kFloat64, logits.shape())});
+  });
+  return result;
 }
 
 double PipelineExecutor::walk_training(const Tokens& tokens) {
@@ -312,15 +336,24 @@ void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatc
   slot.arena.release(0);
 }
 
+double PipelineExecutor::walk_losses(const Tokens& tokens, Trace* trace) {
+  double sum = 0.0;
+  walk_forward(tokens, trace, [&](Context& ctx, const TokenBatch& batch, ResidualStream& stream) {
+    const TensorView losses = ctx.allocate("losses", {batch.n_tokens()});
+    model_.head().loss(ctx, batch, stream, losses);
+    sum += backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
+  });
+  return sum;
+}
+
 /// The forward part of the list: nothing is kept, so a rank has one stream, which every stage of every
 /// micro-batch passes through.
-double PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace) {
+void PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace, const AtHead& at_head) {
   Context ctx = context(scratch_arena_, trace);
   const ArenaScope all(scratch_arena_);
   const Shape most = model_.stream_shape(tokens.front().n_tokens());
   const TensorView room = ctx.allocate("stream", most);
   const TensorView delta = ctx.allocate("delta", most);
-  double sum = 0.0;
   for (const PipelineStep& step : list_of(tokens.size())) {
     if (!is_forward(step.op)) {
       continue;
@@ -337,17 +370,14 @@ double PipelineExecutor::walk_forward(const Tokens& tokens, Trace* trace) {
       run_segments(ctx, step, batch, stream, nullptr);
       if (is_last(step.stage)) {
         const ArenaScope scope(scratch_arena_);
-        const TensorView losses = ctx.allocate("losses", {batch.n_tokens()});
         const Lease lease = groups_.lease(groups_.head(), LeaseUse::kForward);
-        model_.head().loss(ctx, batch, stream, losses);
-        sum += backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
+        at_head(ctx, batch, stream);
       } else {
         add(ctx, {.x = stream.x, .z = stream.delta, .y = activations_.take(shape)});
       }
     }
   }
   activations_.finish();
-  return sum;
 }
 
 std::int64_t PipelineExecutor::arena_bytes() const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <ranges>
 
 #include "caravan/core/error.h"
 #include "top_tokens.h"
@@ -10,7 +11,7 @@
 namespace caravan {
 namespace {
 
-/// The rows of `batch` of which every rank of the mesh runs one micro-batch.
+/// The rows of `batch` that are compared.
 Batch first_rows(const Batch& batch, const SynchronousLayout& layout, std::int32_t pad_id) {
   return take_rows(batch, 0, std::min(batch.batch, rows_of_one_pass(layout)), batch.seq_len, pad_id);
 }
@@ -52,6 +53,30 @@ void mark_held(std::vector<bool>& held, const MatrixPart& part, const TensorView
       std::fill(begin, begin + static_cast<std::ptrdiff_t>(part.values.dim(1)), true);
     }
   }
+}
+
+/// All tensors of the model in forward order, whichever stage they are in.
+std::vector<ParameterSpec> tensors_of(SynchronousRun& mesh) {
+  return parameter_table(mesh.model().config(), mesh.layout().model.table);
+}
+
+/// A rank that has nothing of a tensor (it is in another stage, or no row falls to it) still takes part.
+MatrixPart no_part(const SynchronousRun& mesh) {
+  static double nothing = 0.0;
+  return {.rows = {}, .values = TensorView(&nothing, mesh.layout().model.dtype, {0, 1})};
+}
+
+/// Null: another stage has it.
+SegmentOutput* find_output(std::vector<SegmentOutput>& outputs, const std::string& name) {
+  const auto found = std::find_if(outputs.begin(), outputs.end(),
+                                  [&](const SegmentOutput& output) { return output.name == name; });
+  return found == outputs.end() ? nullptr : &*found;
+}
+
+/// Where this rank's columns of the vocabulary begin.
+std::int64_t first_logit(ParameterSet& parameters) {
+  const Parameter* untied = parameters.find("output.weight");
+  return (untied != nullptr ? *untied : parameters.at("tok_embeddings.weight")).region()[0].begin;
 }
 
 /// Elements that no rank has cannot be compared, and are as wrong as can be.
@@ -120,40 +145,55 @@ void Verifier::compare_models(const Batch& batch) {
 
 /// Unit by unit: of sharded weights no rank has more than a few at a time.
 void Verifier::compare_weights() {
-  for (const Parameter& parameter : on_.mesh.model().parameters().all()) {
-    const std::vector<int> group = {parameter.spec().group};
-    const Lease lease(on_.mesh.store(), group);
+  for (const ParameterSpec& spec : tensors_of(on_.mesh)) {
     const TensorView whole =
-        is_root() ? on_.one_rank->model().parameters().at(parameter.name()).stored_value() : TensorView();
-    compare(result_.weights, parameter.name(), part_of_tensor(parameter.region(), parameter.value()), whole,
-            0.0);
+        is_root() ? on_.one_rank->model().parameters().at(spec.name).stored_value() : TensorView();
+    const Parameter* parameter = on_.mesh.model().parameters().find(spec.name);
+    if (parameter == nullptr) {
+      compare(result_.weights, spec.name, no_part(on_.mesh), whole, 0.0);
+      continue;
+    }
+    const std::vector<int> group = {spec.group};
+    const Lease lease(on_.mesh.store(), group);
+    compare(result_.weights, spec.name, part_of_tensor(parameter->region(), parameter->value()), whole, 0.0);
   }
 }
 
 void Verifier::compare_outputs(const Batch& batch) {
   std::vector<SegmentOutput> mine = trace_outputs(on_.mesh, batch, on_.pad_id);
-  std::vector<SegmentOutput> whole(mine.size());
+  std::vector<SegmentOutput> whole;
   if (is_root()) {
     whole = trace_outputs(*on_.one_rank, batch, on_.pad_id);
-    CARAVAN_CHECK(whole.size() == mine.size(), "{} outputs beside {}", mine.size(), whole.size());
   }
   const TokenRowNumbers rows = token_rows(batch, on_.mesh.layout());
-  const ModelTolerances tolerances = tolerances_for(batch);
-  const std::int64_t last = static_cast<std::int64_t>(mine.size()) - 1;
-  for (std::int64_t i = 0; i < last; ++i) {
-    const auto index = static_cast<std::size_t>(i);
-    compare(result_.outputs, mine[index].name, {.rows = rows.stream, .values = mine[index].view()},
-            whole[index].view(), tolerances.output(i));
+  const std::vector<std::string> names = output_names(on_.mesh.model().config());
+  SegmentOutput nothing;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    MatrixPart part = no_part(on_.mesh);
+    if (SegmentOutput* output = find_output(mine, names[i])) {
+      const bool is_logits = i + 1 == names.size();
+      part = {.rows = is_logits ? rows.full : rows.stream,
+              .first_column = is_logits ? first_logit(on_.mesh.model().parameters()) : 0,
+              .values = output->view()};
+    }
+    SegmentOutput* expected = is_root() ? find_output(whole, names[i]) : &nothing;
+    CARAVAN_CHECK(expected != nullptr, "one rank has no output {}", names[i]);
+    compare_output(static_cast<std::int64_t>(i), names[i], part, *expected, batch);
   }
-  ParameterSet& parameters = on_.mesh.model().parameters();
-  const Parameter* untied = parameters.find("output.weight");
-  const Parameter& output = untied != nullptr ? *untied : parameters.at("tok_embeddings.weight");
-  TopTokens top(whole.back().view(), batch);
-  compare(result_.outputs, mine.back().name,
-          {.rows = rows.full, .first_column = output.region()[0].begin, .values = mine.back().view()},
-          whole.back().view(), tolerances.logits(), &top);
+}
+
+void Verifier::compare_output(std::int64_t number, const std::string& name, const MatrixPart& mine,
+                              SegmentOutput& whole, const Batch& batch) {
+  const ModelConfig& model = on_.mesh.model().config();
+  const double tolerance = tolerances_for(batch).output(number);
+  if (number <= 2 * model.n_layers) {
+    compare(result_.outputs, name, mine, whole.view(), tolerance);
+    return;
+  }
+  TopTokens top(whole.view(), batch);
+  compare(result_.outputs, name, mine, whole.view(), tolerance, &top);
   for (const std::int64_t k : kTopK) {
-    if (is_root() && k <= on_.mesh.model().config().vocab_size) {
+    if (is_root() && k <= model.vocab_size) {
       result_.top_k.push_back({k, top.agreement(k)});
     }
   }
@@ -166,20 +206,16 @@ void Verifier::compare_gradients(const Batch& batch) {
   }
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
   const double tolerance = tolerances_for(batch).gradient();
-  const auto& parameters = on_.mesh.model().parameters().all();
-  // NOLINTNEXTLINE(modernize-loop-convert): clang 14 does not compile std::views::reverse of a deque
-  for (auto at = parameters.rbegin(); at != parameters.rend(); ++at) {
-    const Parameter& parameter = *at;
+  const std::vector<ParameterSpec> specs = tensors_of(on_.mesh);
+  for (const ParameterSpec& spec : std::views::reverse(specs)) {
     const auto shard = std::find_if(shards.begin(), shards.end(), [&](const ParameterShard& candidate) {
-      return candidate.parameter == &parameter;
+      return candidate.parameter->name() == spec.name;
     });
-    // A rank that updates no row of a tensor still takes part.
-    double nothing = 0;
-    const MatrixPart none{.rows = {}, .values = TensorView(&nothing, on_.mesh.layout().model.dtype, {0, 1})};
     const TensorView whole =
-        is_root() ? on_.one_rank->model().parameters().at(parameter.name()).stored_grad() : TensorView();
-    compare(result_.gradients, parameter.name(),
-            shard == shards.end() ? none : part_of_tensor(shard->region, shard->grad), whole, tolerance);
+        is_root() ? on_.one_rank->model().parameters().at(spec.name).stored_grad() : TensorView();
+    compare(result_.gradients, spec.name,
+            shard == shards.end() ? no_part(on_.mesh) : part_of_tensor(shard->region, shard->grad), whole,
+            tolerance);
   }
 }
 
@@ -205,14 +241,22 @@ ModelTolerances Verifier::tolerances_for(const Batch& batch) const {
           on_.world.size()};
 }
 
-VerifierBytes verifier_bytes(const SynchronousLayout& layout, const SynchronousLayout& one_rank,
-                             const ModelConfig& model) {
-  const TraceBytes mine = trace_bytes(layout, model, layout.geometry.micro_batch);
-  const TraceBytes whole = trace_bytes(one_rank, model, rows_of_one_pass(layout));
+VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes) {
+  const int ranks_per_stage = sizes.dp_replicate * sizes.dp_shard * sizes.cp * sizes.tp;
+  TraceBytes most;
+  std::int64_t rows = 0;
+  for (int stage = 0; stage < sizes.pp; ++stage) {
+    const SynchronousLayout layout(config, model, sizes, stage * ranks_per_stage);
+    rows = rows_of_one_pass(layout);
+    const TraceBytes mine = trace_bytes(layout, model, rows / layout.geometry.data_ranks);
+    most = {.all = std::max(most.all, mine.all), .logits = std::max(most.logits, mine.logits)};
+  }
+  const SynchronousLayout one_rank(one_rank_config(config, sizes), model, MeshSizes{}, 0);
+  const TraceBytes whole = trace_bytes(one_rank, model, rows);
   // Another rank's part of a tensor at a time, and the logits of the mesh put together.
   const std::int64_t part =
-      model.vocab_size * model.hidden_size * static_cast<std::int64_t>(dtype_bytes(layout.model.dtype));
-  return {.rank = mine.all, .root = whole.all + whole.logits + std::max(part, mine.logits)};
+      model.vocab_size * model.hidden_size * static_cast<std::int64_t>(dtype_bytes(config.dtype));
+  return {.rank = most.all, .root = whole.all + whole.logits + std::max(part, most.logits)};
 }
 
 }  // namespace caravan

@@ -56,19 +56,22 @@ class WithIds(ProgramTest):
                             self.weights, "--data", "text.txt")
         self.expect_failure(2, "3 ranks cannot share this model: parallel.tp is 3, which does not divide the model's 8",
                             "eval", "--checkpoint", self.weights, "--data", "eval.jsonl", ranks=3)
+        self.expect_failure(2, "3 ranks cannot make 2 equal stages; start a multiple of 2, or give another --pp",
+                            "eval", "--checkpoint", self.weights, "--data", "eval.jsonl", "--pp", 2, ranks=3)
         self.expect_failure(1, "none: the checkpoint folder cannot be read", "eval", "--checkpoint", "none", "--data",
                             "eval.jsonl", ranks=2)
 
     def test_ranks_share_the_model_and_answer_once(self):
         how = ["-n", 20, "--temperature", 1, "--dtype", "float64"]
         loss, ids = self.evaluate("--dtype", "float64"), self.generate(*how)
-        for ranks in (2, 8):
+        for ranks, pp in ((2, 1), (8, 1), (2, 2), (8, 2)):
             result = self.succeed("eval", "--checkpoint", self.weights, "--data", "eval.jsonl", "--json", "--max-seq-len",
-                                  24, "--dtype", "float64", ranks=ranks)
+                                  24, "--dtype", "float64", "--pp", pp, ranks=ranks)
             found = json.loads(result.out)
             self.assertEqual(found["tokens"], loss["tokens"])
             self.assertAlmostEqual(found["loss"] / loss["loss"], 1, delta=1e-12)
-            out = self.succeed("generate", "--checkpoint", self.weights, "--ids", "17,4,9", *how, ranks=ranks).out
+            out = self.succeed("generate", "--checkpoint", self.weights, "--ids", "17,4,9", *how, "--pp", pp,
+                               ranks=ranks).out
             self.assertEqual([int(word) for word in out.split()], ids)
 
     def test_the_cache_changes_no_token(self):
@@ -100,10 +103,12 @@ class WithIds(ProgramTest):
             ("--top-p: Value 0 not in range", ["--ids", 1, "--top-p", 0]),
             ("nan is no number to sample with", ["--ids", 1, "--temperature", "nan"]),
             ("3 ranks cannot share this model", ["--ids", 1]),
+            ("1 rank cannot make 2 equal stages", ["--ids", 1, "--pp", 2]),
+            ("3 stages, but the model has only 2 layers", ["--ids", 1, "--pp", 3]),
         ]:
             with self.subTest(words):
                 self.expect_failure(2, words, "generate", "--checkpoint", self.weights, *arguments,
-                                    ranks=3 if words.startswith("3 ranks") else 1)
+                                    ranks=3 if words.startswith("3 ") else 1)
 
 
 class WithText(ProgramTest):

@@ -18,14 +18,17 @@ class Verify(ProgramTest):
         return self.succeed("verify", "run.yaml", *overrides(**{**MESH, **values}), *arguments, ranks=ranks)
 
     def test_a_sound_mesh_passes_and_leaves_a_table_and_a_file(self):
-        for ranks, values in [(2, {}), (4, dict(dtype="float64", data__pack="true", parallel__zero_stage=2)), (1, dict(parallel__tp=1))]:
-            with self.subTest(ranks=ranks):
-                result = self.verify("--steps", 3, ranks=ranks, output__dir=f"out{ranks}", **values)
+        for case, (ranks, values) in enumerate([
+            (2, {}), (4, dict(dtype="float64", data__pack="true", parallel__zero_stage=2)), (1, dict(parallel__tp=1)),
+            (4, dict(parallel__pp=2, parallel__pipeline_schedule="zero_bubble")),
+        ]):
+            with self.subTest(ranks=ranks, values=values):
+                result = self.verify("--steps", 3, ranks=ranks, output__dir=f"out{case}", **values)
                 for line in ["weights: all 21 tensors are each rank's exact part of the whole", "layers.*.attention.wq.weight",
                              "next tokens that agree: top 1 100.00 %", "result: the mesh computes the model of one rank"]:
                     self.assertIn(line, result.out)
                 self.assertNotIn("DIFFERS", result.out)
-                self.assertEqual((self.folder / f"out{ranks}" / "verify.h5").read_bytes()[:4], b"\x89HDF")
+                self.assertEqual((self.folder / f"out{case}" / "verify.h5").read_bytes()[:4], b"\x89HDF")
 
     def test_a_file_of_ones_own_choice(self):
         self.verify("--steps", 0, "--output", "proof.h5")
@@ -51,8 +54,7 @@ class Refused(ProgramTest):
         self.refuse_verify(CONFIG, "compares a mesh of mode: synchronous with one rank, but mode is federated",
                            mode="federated", parallel__tp=1)
         self.refuse_verify(CONFIG, "which does not divide the model's 8 heads", parallel__tp=3, ranks=3)
-        self.refuse_verify(CONFIG, "on ranks that have all layers, but parallel.pp is 2; set it to 1",
-                           parallel__tp=1, parallel__pp=2)
+        self.refuse_verify(CONFIG, "3 stages, but the model has only 2 layers", parallel__tp=1, parallel__pp=3, ranks=3)
 
     def test_a_model_too_large_for_one_rank(self):
         self.refuse_verify(FAILURE, "caravan verify holds the whole model a second time on rank 0: the ranks on",

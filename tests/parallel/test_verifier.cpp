@@ -1,6 +1,6 @@
 // RANKS 2 4
 // TIMEOUT 300
-// caravan verify's comparisons: sound meshes are within their tolerances, three planted faults are found and
+// caravan verify's comparisons: sound meshes are within their tolerances, four planted faults are found and
 // named.
 #include <catch2/catch.hpp>
 #include <cstring>
@@ -24,6 +24,7 @@ struct Case {
   std::int64_t micro_batch = 1;
   bool is_tied = false;
   bool is_packed = false;
+  int n_layers = 2;
 };
 
 RunConfig config_of(const Case& layout) {
@@ -43,7 +44,7 @@ using Spoil = std::function<void(const std::vector<ParameterShard>& shards)>;
 /// Verifies a mesh over `world`, in which something may go wrong, whose weights `spoil` may have changed.
 Verification verify(Communicator& world, const Case& layout, int steps, const Spoil& spoil = {}) {
   Communicator& honest = MpiSession::current().world();
-  const ModelConfig model = mesh_model(layout.is_tied);
+  const ModelConfig model = mesh_model(layout.is_tied, layout.n_layers);
   const RunConfig config = config_of(layout);
   MeshRun mesh(world, config, model);
   if (spoil) {
@@ -91,11 +92,23 @@ std::vector<Case> sound_cases(int ranks) {
        .micro_batch = 4,
        .is_packed = true},
       {.parallel = {.dp_shard = 1, .cp = ranks, .context = ContextExchange::kRing}, .dtype = DType::kFloat32},
+      {.parallel = {.dp_shard = 1, .pp = ranks}, .is_tied = true, .n_layers = 5},
+      {.parallel = {.dp_shard = 1,
+                    .pp = ranks,
+                    .pipeline_schedule = PipelineSchedule::kInterleaved,
+                    .stages_per_rank = 2},
+       .dtype = DType::kFloat32,
+       .n_layers = 8},
   };
   if (ranks == 4) {
     cases.push_back({.parallel = {.dp_shard = 2, .tp = 2}, .is_tied = true});
     cases.push_back({.parallel = {.dp_shard = 1, .cp = 2, .tp = 2}, .micro_batch = 2, .is_packed = true});
     cases.push_back({.parallel = {.dp_replicate = 2}, .dtype = DType::kFloat32});
+    cases.push_back({.parallel = {.dp_shard = 1, .tp = 2, .pp = 2}, .is_tied = true, .n_layers = 3});
+    cases.push_back(
+        {.parallel = {.pp = 2, .pipeline_schedule = PipelineSchedule::kZeroBubble, .zero_stage = 2},
+         .dtype = DType::kFloat32,
+         .is_packed = true});
   }
   return cases;
 }
@@ -105,7 +118,8 @@ std::vector<Case> sound_cases(int ranks) {
 TEST_CASE("sound meshes lie within their tolerances, with room", "[parallel][verify]") {
   const int ranks = MpiSession::current().world().size();
   for (const Case& layout : sound_cases(ranks)) {
-    CAPTURE(layout.parallel.tp, layout.parallel.cp, layout.parallel.zero_stage, dtype_name(layout.dtype));
+    CAPTURE(layout.parallel.tp, layout.parallel.cp, layout.parallel.pp, layout.parallel.zero_stage,
+            dtype_name(layout.dtype));
     const Verification result = verify(MpiSession::current().world(), layout, 5);
     check_first_difference(result, "none");
     if (!is_root()) {
@@ -113,9 +127,10 @@ TEST_CASE("sound meshes lie within their tolerances, with room", "[parallel][ver
       continue;
     }
     CHECK(result.weights.size() ==
-          parameter_table(mesh_model(layout.is_tied), ShardTable::kSynchronous).size());
+          parameter_table(mesh_model(layout.is_tied, layout.n_layers), ShardTable::kSynchronous).size());
     CHECK(result.gradients.size() == result.weights.size());
-    REQUIRE(result.outputs.size() == 6);  // embedding, 2 × (attention, MLP), logits
+    REQUIRE(result.outputs.size() == static_cast<std::size_t>(2 + 2 * layout.n_layers));
+    CHECK(result.outputs.at(0).name == "tok_embeddings");
     CHECK(result.outputs.at(1).name == "layers.0.attention");
     CHECK(result.outputs.back().name == "logits");
     CHECK(result.steps.size() == 5);
@@ -139,12 +154,14 @@ TEST_CASE("sound meshes lie within their tolerances, with room", "[parallel][ver
 TEST_CASE("one bit of one weight on one rank is found, and named to the element", "[parallel][verify]") {
   Communicator& world = MpiSession::current().world();
   const ParallelSection parallel =
-      GENERATE(ParallelSection{.tp = 2}, ParallelSection{.dp_shard = 1, .tp = -1}, ParallelSection{});
+      GENERATE(ParallelSection{.tp = 2}, ParallelSection{.dp_shard = 1, .tp = -1}, ParallelSection{},
+               ParallelSection{.pp = 2});
+  const int at_fault = world.size() - 1;  // of a pipeline in the second stage
   const Verification result =
       verify(world, {.parallel = parallel, .dtype = DType::kFloat32}, 0,
              [&](const std::vector<ParameterShard>& shards) {
                for (const ParameterShard& shard : shards) {
-                 if (world.rank() == 1 && shard.parameter->name() == "layers.1.attention.wk.weight") {
+                 if (world.rank() == at_fault && shard.parameter->name() == "layers.1.attention.wk.weight") {
                    auto* bits = static_cast<std::uint32_t*>(shard.value.raw());
                    bits[3] ^= 1U;
                  }
@@ -189,4 +206,30 @@ TEST_CASE("ranks in the wrong order are found", "[parallel][verify]") {
   check_first_difference(verify_reversed({.dp_shard = 1, .tp = world.size()}), "tok_embeddings");
   check_first_difference(verify_reversed({.dp_shard = 1, .tp = world.size(), .sequence_parallel = false}),
                          "output.weight");
+}
+
+TEST_CASE("the stream of another micro-batch between stages is found, and the first segment after it named",
+          "[parallel][verify]") {
+  Communicator& world = MpiSession::current().world();
+  const Case layout{.parallel = {.pp = 2}, .n_layers = 4};
+  FaultyCommunicator faulty(world, {.kind = PlantedFault::Kind::kStaleMessages, .split = 0});
+  const PipelineShape pipeline{.ranks = 2};
+  const std::int64_t border = stages_of_rank(mesh_model(false, layout.n_layers), pipeline, 1).front().begin;
+  const Verification result = verify(faulty, layout, 0);
+  check_first_difference(result, fmt::format("layers.{}.attention", border));
+  if (is_root()) {
+    CHECK(result.first_difference()->rank >= world.size() / 2);
+  }
+}
+
+TEST_CASE("the gradient of another micro-batch between stages is found, and the last segment before it named",
+          "[parallel][verify]") {
+  Communicator& world = MpiSession::current().world();
+  const Case layout{.parallel = {.pp = 2}, .n_layers = 4};
+  FaultyCommunicator faulty(world, {.kind = PlantedFault::Kind::kStaleMessages, .split = 0, .tag = 1});
+  const PipelineShape pipeline{.ranks = 2};
+  const std::int64_t border = stages_of_rank(mesh_model(false, layout.n_layers), pipeline, 1).front().begin;
+  // Gradients are listed from the head on; of the first stage the last layer's come first.
+  check_first_difference(verify(faulty, layout, 0),
+                         fmt::format("layers.{}.feed_forward.w2.weight", border - 1));
 }

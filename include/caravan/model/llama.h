@@ -76,4 +76,7 @@ class Llama {
   std::unique_ptr<LmHead> head_;
 };
 
+/// The layers of each stage held here: one stage of all layers where the model is not cut.
+std::vector<Range> stage_layers(const ModelConfig& config, const Llama::Layout& layout);
+
 }  // namespace caravan

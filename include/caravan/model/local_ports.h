@@ -37,9 +37,8 @@ class LocalAttention final : public AttentionCore {
 /// every layer; a batch continues the row (batch.index goes on where the last call ended). No backward.
 class CachedAttention final : public AttentionCore {
  public:
-  /// Room for `capacity` tokens; `kv_width` = n_kv_heads · head_dim.
-  CachedAttention(Backend& backend, DType dtype, std::int64_t n_layers, std::int64_t capacity,
-                  std::int64_t kv_width);
+  /// For `layers` of the model, with room for `capacity` tokens; `kv_width` = kv heads here · head_dim.
+  CachedAttention(Backend& backend, DType dtype, Range layers, std::int64_t capacity, std::int64_t kv_width);
   void forward(Context& ctx, const AttentionCall& call, const TensorView& q, const TensorView& k,
                const TensorView& v, const TensorView& o, const TensorView& lse) const override;
   void backward(Context& ctx, const AttentionCall& call, const BackwardArgs& args) const override;
@@ -49,7 +48,8 @@ class CachedAttention final : public AttentionCore {
 
  private:
   TensorView cache(int layer, int which) const;
-  Buffer memory_;     // [n_layers, 2, capacity, kv_width]
+  Range layers_;
+  Buffer memory_;     // [layers, 2, capacity, kv_width]
   Buffer key_index_;  // [capacity] int32: 0, 1, 2, ...
   DType dtype_;
   std::int64_t capacity_;

@@ -61,13 +61,11 @@ class Executor final : public StepExecutor {
                           MicroBatch micro_batch = MicroBatch::kLast);
   /// Σ token losses of `batch`.
   double loss(const Batch& batch);
-  /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V], V the
-  /// columns of this rank; at most as many tokens as a chunk of the loss head (LmHead::chunk_tokens).
-  std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end);
 
   double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
+  std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
   Context context() override { return context(nullptr); }
   Llama& model() { return model_; }
   std::int64_t saved_high_water() const { return saved_arena_.high_water(); }

@@ -3,12 +3,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <vector>
 
-#include "caravan/train/executor.h"
-#include "caravan/train/inference_layout.h"
+#include "caravan/train/inference_model.h"
 
 namespace caravan {
 
@@ -24,17 +22,15 @@ struct SamplingOptions {
 std::int32_t choose_token(std::span<const double> logits, const SamplingOptions& options,
                           std::uint64_t index);
 
-enum class KvCache : std::uint8_t { kOff, kOn };
-
 class Generator {
  public:
   using Load = std::function<void(const Context&, ParameterSet&)>;
   /// Room for rows of `max_tokens` tokens, prompt included. `load` fills the parameters. Without the cache
-  /// every token runs the whole row again: slower, same tokens. All ranks of `tp`, which outlives this, hold
-  /// the model together, each the keys and values of its heads; every call is collective over them and gives
-  /// the same on each.
+  /// every token runs the whole row again: slower, same tokens. All `ranks` hold the model together, each the
+  /// keys and values of its layers' and its own heads; every call is collective over them and gives the same
+  /// on each.
   Generator(const ModelConfig& config, DType dtype, Backend& backend, std::int64_t max_tokens, KvCache cache,
-            const Load& load, Communicator& tp);
+            const Load& load, const InferenceRanks& ranks);
 
   /// Logits after each of the calls' tokens: feeds `ids` (the whole row without cache, its continuation with
   /// it) and returns the last token's logits. `begin` is the place of ids[0] in the row.
@@ -42,16 +38,16 @@ class Generator {
 
   /// Continues `prompt` (at least one token) by at most `count` tokens; stops after one of `stop_ids` without
   /// giving it out, or when the row is full. `on_token` sees each token as it comes and may return false to
-  /// stop.
+  /// stop, on every rank alike. One rank chooses; the others are told.
   std::vector<std::int32_t> generate(std::span<const std::int32_t> prompt, std::int64_t count,
                                      std::span<const std::int32_t> stop_ids, const SamplingOptions& sampling,
                                      const std::function<bool(std::int32_t)>& on_token);
 
  private:
-  InferenceLayout layout_;
-  std::unique_ptr<CachedAttention> cached_;  // null without the cache
-  std::unique_ptr<Llama> model_;
-  std::unique_ptr<Executor> executor_;
+  std::vector<double> logits_in_last_stage(std::span<const std::int32_t> ids, std::int64_t begin);
+
+  InferenceModel model_;
+  KvCache cache_;
   std::int64_t max_tokens_;
 };
 

@@ -21,16 +21,16 @@ struct SegmentOutput {
   TensorView view();
 };
 
-/// Keeps embedding, attention, MLP and logits in the order in which they are computed. What comes in pieces
-/// (chunks of logits, micro-batches) is put together row by row. For one micro-batch, or the several of one
-/// rank alone.
+/// The names of everything a model puts out, in order.
+std::vector<std::string> output_names(const ModelConfig& model);
+
+/// Keeps what the segments of this rank put out, in the order in which they are first computed. What comes in
+/// pieces (chunks of logits, micro-batches) is put together row by row.
 class OutputTrace final : public Trace {
  public:
   /// `output_name`: the output layer's weight, of a tied model the embedding's.
   explicit OutputTrace(std::string output_name) : output_name_(std::move(output_name)) {}
   void observe(std::string_view name, const TensorView& value) override;
-  /// A new micro-batch begins.
-  void begin_pass() { has_embedding_ = false; }
 
   std::vector<SegmentOutput>& outputs() { return outputs_; }
 
@@ -38,7 +38,6 @@ class OutputTrace final : public Trace {
   void keep(std::string name, const TensorView& value);
 
   std::string output_name_;
-  bool has_embedding_ = false;
   std::vector<SegmentOutput> outputs_;
 };
 
@@ -50,11 +49,13 @@ struct TokenRowNumbers {
 };
 TokenRowNumbers token_rows(const Batch& batch, const SynchronousLayout& layout);
 
-/// The most rows of a batch of which every rank runs one micro-batch.
+/// The most rows of a batch of which every rank runs one micro-batch; in a pipeline those of a step, which
+/// are under way together.
 std::int64_t rows_of_one_pass(const SynchronousLayout& layout);
 
 /// Forward pass of `batch` in the micro-batches of this rank; of more than one rank at most
-/// rows_of_one_pass() rows. Collective over the run's ranks.
+/// rows_of_one_pass() rows. In a pipeline a rank has the outputs of its own stages. Collective over the run's
+/// ranks.
 std::vector<SegmentOutput> trace_outputs(SynchronousRun& run, const Batch& batch, std::int32_t pad_id);
 
 /// Bytes that trace_outputs keeps on one rank for `rows` of the longest rows, and of those the logits'.

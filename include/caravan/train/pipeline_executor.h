@@ -2,6 +2,7 @@
 // in, messages to and from the neighbours between them.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -25,15 +26,17 @@ class PipelineExecutor final : public StepExecutor {
     ParamStore& store;
     Background* background = nullptr;  // of everything the ranks have under way
   };
-  /// Allocates everything it will ever need. `model` has this rank's stages; it, `backend` and what `setup`
-  /// refers to outlive the executor.
+  /// Allocates everything it will ever need: with Pass::kForward in the limits nothing for training. `model`
+  /// has this rank's stages; it, `backend` and what `setup` refers to outlive the executor.
   PipelineExecutor(Llama& model, Backend& backend, const Setup& setup, const StepNeeds& needs);
-  /// The needs of a model on a counting backend with counting communicators; the work is that of a step.
+  /// The needs of a model on a counting backend with counting communicators; the work is that of a step,
+  /// or of a forward pass where that is all.
   static StepNeeds measure(Llama& model, CountingBackend& counting, const Setup& setup);
 
   double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
+  std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
   Context context() override { return context(scratch_arena_, nullptr); }
 
   /// Where the steps of the lists are noted from now on, in seconds of a steady clock; of a message its start
@@ -63,7 +66,10 @@ class PipelineExecutor final : public StepExecutor {
   const std::vector<PipelineStep>& list_of(std::size_t micro_batches);
   const Tokens& upload(std::span<const Batch> micro_batches);
   double walk_training(const Tokens& tokens);
-  double walk_forward(const Tokens& tokens, Trace* trace);
+  /// What becomes of a micro-batch's stream where the head is.
+  using AtHead = std::function<void(Context&, const TokenBatch&, ResidualStream&)>;
+  void walk_forward(const Tokens& tokens, Trace* trace, const AtHead& at_head);
+  double walk_losses(const Tokens& tokens, Trace* trace);
   void message(const PipelineStep& step, const TokenBatch& tokens);
   double compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
   void arrive();

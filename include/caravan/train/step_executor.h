@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "caravan/backend/context.h"
 #include "caravan/core/trace.h"
@@ -22,6 +23,10 @@ class StepExecutor {
   virtual double loss_sum(std::span<const Batch> micro_batches) = 0;
   /// Runs the forward pass again with `trace` listening: to find where a value went wrong.
   virtual void observe_forward(std::span<const Batch> micro_batches, Trace& trace) = 0;
+  /// Logits of tokens [begin, end) of `batch`, copied to host as double, row-major [end − begin, V], V the
+  /// columns of this rank, where the head is, else empty; at most as many tokens as a chunk of the loss head
+  /// (LmHead::chunk_tokens).
+  virtual std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) = 0;
   /// For optimizers and initialisation, on the same stream.
   virtual Context context() = 0;
 };

@@ -86,6 +86,8 @@ class Verifier {
   void compare_weights();
   void compare_outputs(const Batch& batch);
   void compare_gradients(const Batch& batch);
+  void compare_output(std::int64_t number, const std::string& name, const MatrixPart& mine,
+                      SegmentOutput& whole, const Batch& batch);
   void compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& mine,
                const TensorView& whole, double tolerance, TopTokens* top = nullptr);
   ModelTolerances tolerances_for(const Batch& batch) const;
@@ -94,12 +96,12 @@ class Verifier {
   Verification result_;
 };
 
-/// Bytes that compare_models needs beside the two models: on every rank, and on top of that on the root.
+/// Bytes that compare_models needs beside the two models: on the rank with the most, and on top of that on
+/// the root.
 struct VerifierBytes {
   std::int64_t rank = 0;
   std::int64_t root = 0;
 };
-VerifierBytes verifier_bytes(const SynchronousLayout& layout, const SynchronousLayout& one_rank,
-                             const ModelConfig& model);
+VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes);
 
 }  // namespace caravan

@@ -14,20 +14,19 @@ std::vector<std::int32_t> generated(KvCache cache, const SamplingOptions& sampli
                                     std::int64_t places = 40) {
   const auto backend = make_cpu_backend();
   SelfCommunicator alone;
-  Generator generator(
-      *model_preset("tiny"), DType::kFloat32, *backend, places, cache,
-      [](const Context& ctx, ParameterSet& parameters) {
-        initialise(ctx, whole_shards(parameters), 11);
-        // Random weights of deviation 0.02 give almost flat logits; larger ones make choices
-        // clear.
-        for (Parameter& parameter : parameters.all()) {
-          auto* values = parameter.stored_value().data<float>();
-          for (std::int64_t i = 0; i < parameter.shape().numel(); ++i) {
-            values[i] *= parameter.shape().rank() == 2 ? 8.0F : 1.0F;
-          }
-        }
-      },
-      alone);
+  Generator generator(*model_preset("tiny"), DType::kFloat32, *backend, places, cache,
+                      [](const Context& ctx, ParameterSet& parameters) {
+                        initialise(ctx, whole_shards(parameters), 11);
+                        // Random weights of deviation 0.02 give almost flat logits; larger ones make choices
+                        // clear.
+                        for (Parameter& parameter : parameters.all()) {
+                          auto* values = parameter.stored_value().data<float>();
+                          for (std::int64_t i = 0; i < parameter.shape().numel(); ++i) {
+                            values[i] *= parameter.shape().rank() == 2 ? 8.0F : 1.0F;
+                          }
+                        }
+                      },
+                      {alone});
   const std::vector<std::int32_t> prompt = {3, 1, 4, 1, 5};
   return generator.generate(prompt, count, {}, sampling, [](std::int32_t) { return true; });
 }
