@@ -33,7 +33,8 @@ std::unique_ptr<StepExecutor> InferenceModel::make_executor(Backend& backend, st
   // The cache's attention needs values to run; the local one allocates the same on shapes alone.
   const StepNeeds needs = layout_.needs(limits, micro_batches_);
   if (layout_.pp().size() == 1) {
-    return std::make_unique<Executor>(*model_, backend, limits, needs, store_.get());
+    return std::make_unique<Executor>(*model_, backend, limits, needs,
+                                      Executor::Surroundings{.store = store_.get()});
   }
   return std::make_unique<PipelineExecutor>(
       *model_, backend,
