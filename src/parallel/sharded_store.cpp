@@ -218,13 +218,13 @@ void ShardedStore::zero_gradients(Context& ctx) {
   }
 }
 
-void ShardedStore::finish_gradients(Context& ctx) {
+void ShardedStore::finish_gradients(Context& /*ctx*/) {
   finish_reduction();
   for (Pending& pending : replicated_) {
     pending.wait();
   }
   replicated_.clear();
-  reduce_partial_gradients(ctx, ranks_.partial);
+  reduce_partial_gradients(ranks_.partial);
 }
 
 void ShardedStore::publish_values(Context& /*ctx*/) {

@@ -13,27 +13,6 @@ bool is_partial_over(const ParameterShard& shard, const std::string& axis) {
   return shard.parameter->is_trainable() && std::find(axes.begin(), axes.end(), axis) != axes.end();
 }
 
-/// Sums several small gradients over `ranks` in one message.
-void reduce_packed(Context& ctx, const std::vector<const ParameterShard*>& partial, Communicator& ranks) {
-  std::int64_t count = 0;
-  for (const ParameterShard* shard : partial) {
-    count += shard->grad.numel();
-  }
-  const ArenaScope scope(ctx.scratch);
-  const TensorView packed = ctx.allocate("partial gradients", {count});
-  const auto visit = [&](const auto& move) {
-    std::int64_t offset = 0;
-    for (const ParameterShard* shard : partial) {
-      const std::int64_t end = offset + shard->grad.numel();
-      move(packed.rows(offset, end).reshape(shard->grad.shape()), shard->grad);
-      offset = end;
-    }
-  };
-  visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = grad, .to = part}); });
-  ranks.all_reduce(packed);
-  visit([&](const TensorView& part, const TensorView& grad) { copy(ctx, {.from = part, .to = grad}); });
-}
-
 /// The gradients from `first` to `last`, padding between tensors included: they lie side by side.
 TensorView flat_gradients(const Parameter& first, const Parameter& last) {
   const TensorView low = first.stored_grad();
@@ -48,21 +27,20 @@ TensorView flat_gradients(const Parameter& first, const Parameter& last) {
 
 }  // namespace
 
-void TrainingStore::reduce_partial_gradients(Context& ctx, const std::vector<PartialGroup>& groups) {
+void TrainingStore::reduce_partial_gradients(const std::vector<PartialGroup>& groups) {
   for (const PartialGroup& group : groups) {
-    std::vector<const ParameterShard*> partial;
-    for (const ParameterShard& shard : shards_) {
-      if (is_partial_over(shard, group.axis)) {
-        partial.push_back(&shard);
-      }
-    }
-    if (group.ranks->size() == 1 || partial.empty()) {
+    if (group.ranks->size() == 1) {
       continue;
     }
-    if (partial.size() == 1) {  // in place: a vocabulary's table is larger than scratch memory may be
-      group.ranks->all_reduce(partial.front()->grad);
-    } else {
-      reduce_packed(ctx, partial, *group.ranks);
+    // In place and all under way together: of a deep model they are more than scratch memory has room for.
+    std::vector<Pending> started;
+    for (const ParameterShard& shard : shards_) {
+      if (is_partial_over(shard, group.axis)) {
+        started.push_back(group.ranks->start_all_reduce(shard.grad));
+      }
+    }
+    for (Pending& pending : started) {
+      pending.wait();
     }
   }
 }
@@ -129,13 +107,13 @@ void DataParallelStore::zero_gradients(Context& ctx) {
   }
 }
 
-void DataParallelStore::finish_gradients(Context& ctx) {
+void DataParallelStore::finish_gradients(Context& /*ctx*/) {
   for (Bucket& bucket : buckets_) {
     CARAVAN_CHECK(bucket.uncommitted == 0, "{} groups of {} are not committed", bucket.uncommitted,
                   bucket.gradients.str());
     bucket.sum.wait();
   }
-  reduce_partial_gradients(ctx, partial_);
+  reduce_partial_gradients(partial_);
 }
 
 }  // namespace caravan

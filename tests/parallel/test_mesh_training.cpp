@@ -272,3 +272,21 @@ TEST_CASE("random weights are the same bits in every layout", "[parallel][layout
     CHECK((world.rank() != 0 || weights == reference));
   }
 }
+
+TEST_CASE("partial gradients of a deep model need no room that a step of few tokens has not",
+          "[parallel][layout]") {
+  Communicator& world = MpiSession::current().world();
+  const Layout deep{.name = "deep", .parallel = {.dp_shard = 1, .tp = world.size()}, .n_layers = 48};
+  const Batch batch = mesh_batch(0, 2, 4, false);
+  const auto gradients_on = [&](Communicator& ranks, const ParallelSection& parallel) {
+    MeshRun run(ranks, mesh_config(parallel, DType::kFloat64, 2, 4), model_of(deep));
+    return run.gradients(batch).values;
+  };
+  SelfCommunicator self;
+  const auto expected = gradients_on(self, {.dp_shard = 1});
+  const auto actual = gradients_on(world, deep.parallel);
+  for (const auto& [name, values] : actual) {  // on rank 0
+    CAPTURE(name);
+    CHECK(relative_difference(values, expected.at(name)) <= mesh_tolerance(DType::kFloat64));
+  }
+}

@@ -30,8 +30,8 @@ class TrainingStore : public ParamStore {
   virtual void publish_values(Context& ctx) = 0;
 
  protected:
-  /// Sums the gradients that are partial over `groups`, one message per group.
-  void reduce_partial_gradients(Context& ctx, const std::vector<PartialGroup>& groups);
+  /// Sums the gradients that are partial over `groups`, in place.
+  void reduce_partial_gradients(const std::vector<PartialGroup>& groups);
 
   std::vector<ParameterShard> shards_;
 };
