@@ -27,6 +27,7 @@ struct BenchOptions {
   std::int64_t hidden = 4096;
   std::int64_t batch = 32;
   std::int64_t seq_len = 128;
+  std::int64_t layers = 0;  // 0: as many as ranks
   std::int64_t steps = 100;
   std::string output = "runs/bench/tp-vs-ddp.h5";
   bool overwrite = false;
@@ -34,11 +35,15 @@ struct BenchOptions {
 
 constexpr std::int64_t kHiddenUnit = 64;
 
-WorkloadSize size_of(const BenchOptions& options) {
-  return {.kind = options.workload == "linear" ? WorkloadKind::kLinear : WorkloadKind::kBlock,
+WorkloadSize size_of(const BenchOptions& options, int ranks) {
+  if (options.workload == "linear") {
+    return {.kind = WorkloadKind::kLinear, .hidden = options.hidden, .batch = options.batch};
+  }
+  return {.kind = WorkloadKind::kBlock,
           .hidden = options.hidden,
           .batch = options.batch,
-          .seq_len = options.workload == "linear" ? 0 : options.seq_len};
+          .seq_len = options.seq_len,
+          .layers = options.layers > 0 ? options.layers : ranks};
 }
 
 std::string report_path(const std::string& output) {
@@ -118,7 +123,8 @@ void run(const BenchOptions& options) {
   agree([&] { check(options); });
   set_threads(1);
   const std::unique_ptr<Backend> backend = make_backend();
-  BenchResults results{.size = size_of(options), .steps = options.steps, .cores = usable_core_count()};
+  BenchResults results{
+      .size = size_of(options, world.size()), .steps = options.steps, .cores = usable_core_count()};
   if (world.size() > 1) {
     results.link = measure_link(world);
   }
@@ -129,10 +135,13 @@ void run(const BenchOptions& options) {
       }
     }
   }
-  results.command = fmt::format(
-      "mpirun -n {} caravan bench tp-vs-ddp --workload {} --hidden {} --batch {}{} --steps {}", world.size(),
-      options.workload, options.hidden, options.batch,
-      options.workload == "block" ? fmt::format(" --seq-len {}", options.seq_len) : "", options.steps);
+  results.command =
+      fmt::format("mpirun -n {} caravan bench tp-vs-ddp --workload {} --hidden {} --batch {}{} --steps {}",
+                  world.size(), options.workload, options.hidden, options.batch,
+                  options.workload == "block"
+                      ? fmt::format(" --seq-len {} --layers {}", results.size.seq_len, results.size.layers)
+                      : "",
+                  options.steps);
   results.hardware = hardware(results.cores);
   results.commit = build_info().commit;
   results.versions = version_text();
@@ -158,9 +167,9 @@ void add_bench_command(CLI::App& program) {
   bench->require_subcommand(1);
   CLI::App* command = bench->add_subcommand("tp-vs-ddp",
                                             "Time, traffic and memory of a step divided as TP, TP+SP, DDP, "
-                                            "FSDP and CP, on 1, 2, 4, ... ranks up to all. "
+                                            "FSDP, CP and PP, on 1, 2, 4, ... ranks up to all. "
                                             "Times beyond the machine's cores are modelled and marked");
-  command->add_option("--workload", options->workload, "Two linear layers, or a Llama block")
+  command->add_option("--workload", options->workload, "Two linear layers, or Llama blocks")
       ->check(CLI::IsMember({"linear", "block"}))
       ->capture_default_str();
   command->add_option("--hidden", options->hidden, "Width, a multiple of 64")
@@ -171,6 +180,13 @@ void add_bench_command(CLI::App& program) {
       ->capture_default_str();
   command->add_option("--seq-len", options->seq_len, "Tokens of a row (block)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 17))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--layers", options->layers,
+          "Blocks (block); 0: as many as ranks, a stage of one each for PP, which is left out on more "
+          "ranks than blocks")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 10))
       ->capture_default_str();
   command->add_option("--steps", options->steps, "Timed steps of each case")
       ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 20))

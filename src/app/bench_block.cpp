@@ -1,4 +1,4 @@
-// A Llama block as caravan train runs it on a mesh.
+// Llama blocks as caravan train runs them on a mesh.
 #include "bench_workload.h"
 #include "caravan/core/counter_rng.h"
 #include "caravan/data/packing.h"
@@ -57,7 +57,7 @@ ModelConfig block_model(const WorkloadSize& size) {
   ModelConfig model = *model_preset("tiny");
   model.hidden_size = size.hidden;
   model.intermediate_size = size.hidden * 7 / 2;
-  model.n_layers = 1;
+  model.n_layers = size.layers;
   model.head_dim = kHeadDim;
   model.n_heads = size.hidden / kHeadDim;
   model.n_kv_heads = model.n_heads % 4 == 0 ? model.n_heads / 4 : model.n_heads;

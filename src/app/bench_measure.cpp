@@ -102,6 +102,7 @@ double Measurement::rows_per_second() const {
 Measurement measure(Communicator& world, int ranks, const WorkloadSize& size, Division division,
                     std::int64_t steps, Backend& backend) {
   Measurement result{.division = division, .ranks = ranks, .batch = size.batch};
+  result.waiting_share = waiting_share(size, division, ranks);
   const bool takes_part = world.rank() < ranks;
   const auto group = world.split(takes_part ? 0 : 1, world.rank());
   std::unique_ptr<Workload> workload;
@@ -146,7 +147,8 @@ void model_time(Measurement& counted, const Measurement& one_rank, const Link& l
   const double share =
       static_cast<double>(counted.batch) / static_cast<double>(one_rank.batch) / counted.ranks;
   const bool divides_update = counted.division != Division::kDdp && counted.division != Division::kCp;
-  const double work = (percentile(one_rank.seconds, 50) - one_rank.update_seconds) * share;
+  const double work =
+      (percentile(one_rank.seconds, 50) - one_rank.update_seconds) * share * (1.0 + counted.waiting_share);
   const double update = one_rank.update_seconds / (divides_update ? counted.ranks : 1);
   counted.source = Source::kModelled;
   counted.seconds = {work + update + link.seconds(counted)};

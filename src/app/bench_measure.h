@@ -22,6 +22,7 @@ struct Measurement {
   Source source = Source::kMeasured;  // of the times; bytes, calls and memory are always counted
   std::vector<double> seconds = {};   // of every step, on the slowest rank; modelled: one
   double update_seconds = 0.0;        // part of a step outside gradients()
+  double waiting_share = 0.0;         // bench_workload.h
   // Of a step, on the rank with the most:
   std::int64_t calls = 0;
   std::int64_t sent_bytes = 0;   // as communicators count (comm/traffic.h)
@@ -51,8 +52,9 @@ struct Link {
 /// more.
 Link measure_link(Communicator& world);
 
-/// Sets the time of `counted` from one rank's: the work of gradients() divided among its ranks, the update
-/// too where weights are divided, and its messages one after another, none hidden behind work.
+/// Sets the time of `counted` from one rank's: the work of gradients() divided among its ranks, with the
+/// waiting that belongs to it, the update divided too where weights are, and its messages one after another,
+/// none hidden behind work.
 void model_time(Measurement& counted, const Measurement& one_rank, const Link& link);
 
 }  // namespace caravan::app

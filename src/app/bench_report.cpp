@@ -26,10 +26,10 @@ std::string workload_text(const WorkloadSize& size) {
   return size.kind == WorkloadKind::kLinear
              ? fmt::format("two linear layers [{0}, {0}], {1} rows a step", size.hidden, size.batch)
              : fmt::format(
-                   "a Llama block of hidden size {} between an embedding and a head of 256 tokens, {} rows "
-                   "of {} "
-                   "tokens a step",
-                   size.hidden, size.batch, size.seq_len);
+                   "{} Llama block{} of hidden size {} between an embedding and a head of 256 tokens, {} "
+                   "rows "
+                   "of {} tokens a step",
+                   size.layers, size.layers == 1 ? "" : "s", size.hidden, size.batch, size.seq_len);
 }
 
 std::string fixed_table(const BenchResults& results) {
@@ -74,6 +74,28 @@ std::string model_text(const BenchResults& results) {
       "second, as sums over two ranks of this machine took.\n",
       results.cores, 1e6 * results.link->latency_seconds,
       format_bytes(static_cast<std::int64_t>(results.link->bytes_per_second)));
+}
+
+std::string pipeline_text(const BenchResults& results) {
+  if (results.size.kind == WorkloadKind::kLinear) {
+    return "CP and PP are not in the table: without attention, dividing tokens is DDP, and two linear layers "
+           "make no stages.\n";
+  }
+  std::string waits;
+  for (const Measurement& each : results.fixed) {
+    if (each.division == Division::kPp && each.ranks > 1) {
+      waits += fmt::format("{}{:.2f} on {} ranks", waits.empty() ? "" : ", ", each.waiting_share, each.ranks);
+    }
+  }
+  std::string text = fmt::format("Every division trains the same {} block{}.", results.size.layers,
+                                 results.size.layers == 1 ? "" : "s");
+  if (!waits.empty()) {
+    text += fmt::format(
+        " PP runs 1f1b in the micro-batches that training takes by default; while its pipeline fills and "
+        "drains, a rank waits, in units of its own work: {}. Modelled times have that in them.",
+        waits);
+  }
+  return text + "\n";
 }
 
 struct Column {
@@ -137,11 +159,7 @@ std::string markdown(const BenchResults& results) {
   text +=
       fmt::format("## The same work on more ranks\n\n{}\n## The same work per rank (weak scaling)\n\n{}\n{}",
                   fixed_table(results), growing_table(results), model_text(results));
-  text += "\nPP is not in the table: the work is a single block, which has no border for a stage.\n";
-  if (results.size.kind == WorkloadKind::kLinear) {
-    text += "Neither is CP: without attention, dividing tokens is DDP.\n";
-  }
-  return text;
+  return text + '\n' + pipeline_text(results);
 }
 
 void write_bench(const std::string& path, const BenchResults& results) {
@@ -150,6 +168,7 @@ void write_bench(const std::string& path, const BenchResults& results) {
   file.set_attribute("hidden", results.size.hidden);
   file.set_attribute("batch", results.size.batch);
   file.set_attribute("seq_len", results.size.seq_len);
+  file.set_attribute("layers", results.size.layers);
   file.set_attribute("steps", results.steps);
   file.set_attribute("cores", std::int64_t{results.cores});
   file.set_attribute("latency_seconds", results.link ? results.link->latency_seconds : 0.0);

@@ -19,6 +19,8 @@ std::string division_name(Division division) {
       return "FSDP";
     case Division::kCp:
       return "CP";
+    case Division::kPp:
+      return "PP";
   }
   fail<InternalError>("no division {}", static_cast<int>(division));
 }
@@ -35,6 +37,8 @@ ParallelSection mesh_of(Division division, int ranks) {
       return {.dp_shard = ranks};
     case Division::kCp:
       return {.dp_shard = 1, .cp = ranks};
+    case Division::kPp:
+      return {.dp_shard = 1, .pp = ranks};
   }
   fail<InternalError>("no division {}", static_cast<int>(division));
 }
@@ -48,10 +52,22 @@ std::string division_problem(const WorkloadSize& size, Division division, int ra
   if (division == Division::kCp) {
     return "without attention, context parallelism is DDP";
   }
+  if (division == Division::kPp) {
+    return "two linear layers make no stages";
+  }
   if (size.hidden % ranks != 0 || (division != Division::kTp && size.batch % ranks != 0)) {
     return fmt::format("{} ranks do not divide hidden {} and batch {}", ranks, size.hidden, size.batch);
   }
   return "";
+}
+
+double waiting_share(const WorkloadSize& size, Division division, int ranks) {
+  if (division != Division::kPp) {
+    return 0.0;
+  }
+  const RunConfig config = block_config(size, division, ranks);
+  const PipelineShape pipeline = pipeline_shape(config, resolve_mesh(config.parallel, ranks));
+  return static_cast<double>(ranks - 1) / static_cast<double>(pipeline.micro_batches);
 }
 
 std::unique_ptr<Workload> make_workload(const WorkloadSize& size, Division division, Communicator& ranks,

@@ -15,7 +15,7 @@ SMALL = ["bench", "tp-vs-ddp", "--steps", 3, "--batch", 8, "--hidden"]
 class TpVsDdp(ProgramTest):
     def test_a_report_and_a_file_with_every_division(self):
         for workload, hidden, divisions in [("linear", 64, ["TP", "TP+SP", "DDP", "FSDP"]),
-                                            ("block", 256, ["TP", "TP+SP", "DDP", "FSDP", "CP"])]:
+                                            ("block", 256, ["TP", "TP+SP", "DDP", "FSDP", "CP", "PP"])]:
             with self.subTest(workload):
                 name = f"runs/{workload}.h5"
                 self.succeed(*SMALL, hidden, "--workload", workload, "--seq-len", 8, "--output", name, ranks=2)
@@ -23,8 +23,17 @@ class TpVsDdp(ProgramTest):
                 for division in divisions:
                     for ranks in (1, 2):
                         self.assertEqual(report.count(f"| {division} | {ranks} |"), 2, report)
-                self.assertEqual("| CP |" in report, workload == "block")
+                for division in ["CP", "PP"]:
+                    self.assertEqual(f"| {division} |" in report, workload == "block")
+                self.assertEqual("2 Llama blocks" in report, workload == "block")
                 self.assertEqual((self.folder / name).read_bytes()[:4], b"\x89HDF")
+
+    def test_fewer_blocks_than_ranks_leave_the_pipeline_out(self):
+        result = self.succeed(*SMALL, 256, "--workload", "block", "--seq-len", 8, "--layers", 1, "--output", "x.h5", ranks=2)
+        self.assertIn("PP on 2 ranks is left out: parallel.pp is 2: 2 stages, but the model has only 1 layer", result.err)
+        report = (self.folder / "x.md").read_text(encoding="utf-8")
+        self.assertEqual((report.count("| PP | 1 |"), report.count("| PP | 2 |")), (2, 0))
+        self.assertEqual(report.count("| CP | 2 |"), 2)
 
     def test_what_cannot_be_measured(self):
         self.expect_failure(CONFIG, "--hidden 100: must be a multiple of 64", *SMALL, 100)

@@ -50,6 +50,12 @@ TEST_CASE("a modelled time is divided work and messages", "[app][bench]") {
   Measurement ddp = counted(Division::kDdp, 4, 128);
   model_time(ddp, one_rank(Division::kDdp), link);
   CHECK(ddp.seconds.at(0) == Approx((0.011 - 0.003) + 0.003 + 2e-3 + 6e-3));
+  // Four stages wait for three quarters of the work of four micro-batches.
+  Measurement pp = counted(Division::kPp, 4, 32);
+  pp.waiting_share =
+      waiting_share({.kind = WorkloadKind::kBlock, .hidden = 64, .batch = 4, .layers = 4}, Division::kPp, 4);
+  model_time(pp, one_rank(Division::kPp), link);
+  CHECK(pp.seconds.at(0) == Approx((0.011 - 0.003) / 4 * 1.75 + 0.003 / 4 + 2e-3 + 6e-3));
 }
 
 TEST_CASE("report and file say which times were measured", "[app][bench]") {
@@ -69,7 +75,7 @@ TEST_CASE("report and file say which times were measured", "[app][bench]") {
         std::string::npos);
   CHECK(text.find("| DDP | 4 | 13.00 | – | – |") != std::string::npos);
   CHECK(text.find("| DDP | 4 | 128 | 19.00 | 57.9 % | modelled |") != std::string::npos);
-  CHECK(text.find("PP is not in the table") != std::string::npos);
+  CHECK(text.find("CP and PP are not in the table") != std::string::npos);
 
   write_bench(folder / "b.h5", results);
   const Hdf5File file = Hdf5File::open(folder / "b.h5");
@@ -78,4 +84,18 @@ TEST_CASE("report and file say which times were measured", "[app][bench]") {
   CHECK(file.read_int64("/fixed/sent_bytes") == std::vector<std::int64_t>{0, 4000});
   CHECK(file.read_float64("/growing/efficiency").at(0) == 1.0);
   CHECK(file.read_float64("/growing/p50_seconds").at(1) == Approx(0.019));
+}
+
+TEST_CASE("the report of blocks says how many there are, and how long pipelines wait", "[app][bench]") {
+  BenchResults results{
+      .size = {.kind = WorkloadKind::kBlock, .hidden = 64, .batch = 32, .seq_len = 8, .layers = 4}};
+  results.fixed = {one_rank(Division::kPp), counted(Division::kPp, 4, 32)};
+  results.fixed[1].seconds = {0.004};
+  results.fixed[1].waiting_share = 0.75;
+  results.growing = results.fixed;
+  const std::string text = markdown(results);
+  CHECK(text.starts_with("# Ways of dividing a step: 4 Llama blocks of hidden size 64"));
+  CHECK(text.find("Every division trains the same 4 blocks.") != std::string::npos);
+  CHECK(text.find("in units of its own work: 0.75 on 4 ranks.") != std::string::npos);
+  CHECK(text.find("| PP | 4 | 4.00 |") != std::string::npos);
 }

@@ -14,7 +14,8 @@ namespace {
 constexpr std::int64_t kHidden = 64;
 constexpr std::int64_t kRows = 16;
 constexpr WorkloadSize kLinear{.kind = WorkloadKind::kLinear, .hidden = kHidden, .batch = kRows};
-constexpr WorkloadSize kBlock{.kind = WorkloadKind::kBlock, .hidden = 256, .batch = 4, .seq_len = 16};
+constexpr WorkloadSize kBlock{
+    .kind = WorkloadKind::kBlock, .hidden = 256, .batch = 4, .seq_len = 16, .layers = 4};
 
 Measurement counts(const WorkloadSize& size, Division division) {
   Communicator& world = MpiSession::current().world();
@@ -65,9 +66,31 @@ TEST_CASE("a block runs under every division", "[app][bench]") {
     CHECK(measured.seconds.empty());
   }
   CHECK(!division_problem(kLinear, Division::kCp, ranks).empty());
+  CHECK(!division_problem(kLinear, Division::kPp, ranks).empty());
+  CHECK(division_problem(kBlock, Division::kPp, 8).find("8 stages, but the model has only 4") !=
+        std::string::npos);
   CHECK(!division_problem({.kind = WorkloadKind::kLinear, .hidden = 64, .batch = 7}, Division::kDdp, 2)
              .empty());
   CHECK(!division_problem(kBlock, Division::kTp, 3).empty());
+}
+
+TEST_CASE("a pipeline sends a step's stream forward and its gradient back, and divides the blocks' memory",
+          "[app][bench]") {
+  const std::int64_t ranks = MpiSession::current().world().size();
+  const Measurement measured = counts(kBlock, Division::kPp);
+  if (ranks == 1) {
+    CHECK(measured.sent_bytes == 0);
+    CHECK(measured.waiting_share == 0.0);
+    return;
+  }
+  // Narayanan et al. 2021, section 3.2: [rows, tokens, hidden] each way over every border, however many
+  // micro-batches; the ends have one border. Beside it go loss and norm, 16 bytes.
+  const std::int64_t stream = kBlock.batch * kBlock.seq_len * kBlock.hidden * 4;
+  CHECK(measured.sent_bytes - 16 == (ranks > 2 ? 2 : 1) * stream);
+  CHECK(measured.waiting_share == Approx((static_cast<double>(ranks) - 1) / static_cast<double>(ranks)));
+  const std::int64_t block = (2 * 256 * 256 + 2 * 256 * 64 + 3 * 256 * 896) * 4;
+  CHECK(measured.memory_bytes >= 4 * 4 / ranks * block);  // value, gradient, two moments
+  CHECK(measured.memory_bytes < counts(kBlock, Division::kDdp).memory_bytes * 3 / (ranks == 2 ? 5 : 10));
 }
 
 TEST_CASE("times are taken on some of the ranks while the others sleep", "[app][bench]") {
