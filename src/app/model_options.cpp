@@ -45,8 +45,8 @@ InferenceRanks model_ranks(const ModelOptions& options) {
   if (MpiSession::exists()) {
     return {MpiSession::current().world(), options.pp};
   }
-  static SelfCommunicator self;
-  return {self, options.pp};
+  static SelfCommunicator alone{};
+  return {alone, options.pp};
 }
 
 }  // namespace caravan::app

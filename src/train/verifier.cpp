@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <ranges>
 
 #include "caravan/core/error.h"
 #include "top_tokens.h"
@@ -206,8 +205,9 @@ void Verifier::compare_gradients(const Batch& batch) {
   }
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
   const double tolerance = tolerances_for(batch).gradient();
-  const std::vector<ParameterSpec> specs = tensors_of(on_.mesh);
-  for (const ParameterSpec& spec : std::views::reverse(specs)) {
+  std::vector<ParameterSpec> backwards = tensors_of(on_.mesh);
+  std::reverse(backwards.begin(), backwards.end());
+  for (const ParameterSpec& spec : backwards) {
     const auto shard = std::find_if(shards.begin(), shards.end(), [&](const ParameterShard& candidate) {
       return candidate.parameter->name() == spec.name;
     });
