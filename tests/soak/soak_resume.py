@@ -10,6 +10,7 @@ Ends with the first loss of anything, else when both the seconds are over and th
 """
 import argparse
 import collections
+import json
 import pathlib
 import random
 import re
@@ -27,26 +28,36 @@ from program import RUN, command, kill_ranks, overrides, results_columns, wait_f
 
 TOLERANCE = 1e-10  # of the largest value of a column or tensor; as in test_mesh_training, float64
 STEPS = 400
-COMMON = dict(mode="synchronous", dtype="float64", training__steps=STEPS, training__batch_size=12,
-              training__eval_every=30, training__clip_norm=0.8, optimizer__schedule__name="cosine",
-              optimizer__schedule__warmup_steps=10, data__shuffle_buffer=16, output__name="run")
+LAYERS = 4  # stages need one each
+SHAPE = dict(dim=64, n_layers=LAYERS, n_heads=8, n_kv_heads=4, vocab_size=256, multiple_of=32, norm_eps=1e-5,
+             rope_theta=500000.0, use_scaled_rope=True, rope_scaling_factor=32.0)
+# At 1e-3 the run learns its few rows by heart, and of 4 layers accumulation on one rank alone moves norms by 4e-10.
+COMMON = dict(mode="synchronous", dtype="float64", model__preset="null", model__config="params.json",
+              training__steps=STEPS, training__batch_size=12, training__eval_every=30, training__clip_norm=0.8,
+              optimizer__lr=3e-4, optimizer__schedule__name="cosine", optimizer__schedule__warmup_steps=10,
+              data__shuffle_buffer=16, output__name="run")
 RECIPES = {
     "plain": {},
     "packed": dict(data__pack="true"),
-    "tied, recomputed": dict(model__preset="tiny-tied", training__recompute="full"),
+    "tied, recomputed": dict(model__tie_embeddings="true", training__recompute="full"),
 }
 
 
 def random_layout(numbers, most_ranks):
     """(ranks, keys): the axes' sizes and what of training may differ between layouts."""
     while True:
-        tp, cp = numbers.choice((1, 1, 2, 4, 8)), numbers.choice((1, 1, 2))
+        tp, cp, pp = numbers.choice((1, 1, 2, 4, 8)), numbers.choice((1, 1, 2)), numbers.choice((1, 1, 2, 4))
         replicate, shard = numbers.choice((1, 1, 2)), numbers.choice((1, 2, 3, 4))
-        ranks = tp * cp * replicate * shard
-        if ranks <= most_ranks and 12 % (replicate * shard) == 0:
+        schedule = numbers.choice(("gpipe", "1f1b", "interleaved", "zero_bubble"))
+        stages_per_rank = 2 if schedule == "interleaved" else 1
+        ranks = tp * cp * replicate * shard * pp
+        has_stages = stages_per_rank == 1 or 1 < pp <= LAYERS // stages_per_rank
+        if ranks <= most_ranks and has_stages and 12 % (replicate * shard) == 0:
             break
     rows = 12 // (replicate * shard)
-    return ranks, dict(parallel__tp=tp, parallel__cp=cp, parallel__dp_replicate=replicate, parallel__dp_shard=shard,
+    return ranks, dict(parallel__tp=tp, parallel__cp=cp, parallel__pp=pp, parallel__dp_replicate=replicate,
+                       parallel__dp_shard=shard, parallel__pipeline_schedule=schedule,
+                       parallel__stages_per_rank=stages_per_rank,
                        parallel__zero_stage=numbers.choice((1, 2, 3)),
                        parallel__context=numbers.choice(("gather", "ring")),
                        parallel__sequence_parallel=numbers.choice(("true", "false")),
@@ -100,6 +111,7 @@ class Soak:
         write_ids(folder / "train.jsonl", 61, seed=options.seed)
         write_ids(folder / "eval.jsonl", 7, seed=options.seed + 1)
         (folder / "run.yaml").write_text(RUN)
+        (folder / "params.json").write_text(json.dumps(SHAPE))
         self.references = {}
 
     def is_over(self):
