@@ -51,8 +51,8 @@ Json model(const TrainedBpe& trained) {
   Json vocab = Json::object();
   std::vector<std::string> names;
   names.reserve(trained.tokens.size());
-  for (std::size_t id = 0; id < trained.tokens.size(); ++id) {
-    names.push_back(to_byte_alphabet(trained.tokens[id]));
+  for (const auto& token : trained.tokens) {
+    names.push_back(to_byte_alphabet(token));
   }
   // An ordered_json object looks through all its keys at every insertion; its vector does not.
   auto& entries = vocab.get_ref<Json::object_t&>();

@@ -1,7 +1,6 @@
 #include "caravan/parallel/training_store.h"
 
 #include <algorithm>
-#include <ranges>
 
 #include "caravan/ops/elementwise.h"
 
@@ -73,7 +72,8 @@ DataParallelStore::DataParallelStore(ParameterSet& parameters, Communicator& dat
 void DataParallelStore::fill_buckets(std::int64_t bucket_bytes) {
   const Parameter* last = nullptr;  // of the bucket
   int group = -1;
-  for (const Parameter& parameter : std::views::reverse(parameters_.all())) {
+  for (std::size_t left = parameters_.all().size(); left > 0; --left) {
+    const Parameter& parameter = parameters_.all()[left - 1];
     if (parameter.spec().group != group) {
       if (last == nullptr || buckets_.back().gradients.bytes() >= bucket_bytes) {
         buckets_.emplace_back();

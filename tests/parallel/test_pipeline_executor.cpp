@@ -64,7 +64,8 @@ TEST_CASE("a rank does what its list says, one after the other", "[parallel][pip
   const SynchronousLayout& layout = run->layout();
   PipelineShape shape = layout.pipeline;
   shape.micro_batches = kRows / layout.sizes.dp_replicate;
-  const std::vector<PipelineStep> listed = make_pipeline(shape).ranks.at(layout.at.index("pp"));
+  const std::vector<PipelineStep> listed =
+      make_pipeline(shape).ranks.at(static_cast<std::size_t>(layout.at.index("pp")));
   REQUIRE(done.size() == listed.size());
   double now = 0.0;
   for (std::size_t i = 0; i < done.size(); ++i) {
