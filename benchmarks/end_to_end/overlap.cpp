@@ -8,6 +8,7 @@
 // exchanged).
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -153,7 +154,7 @@ class Division {
 
 double quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
-  return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+  return values[static_cast<std::size_t>(std::lround(q * static_cast<double>(values.size() - 1)))];
 }
 
 void report(const Division& division, const std::array<std::vector<Sample>, 4>& samples) {
@@ -174,6 +175,28 @@ void report(const Division& division, const std::array<std::vector<Sample>, 4>& 
                kWayNames.at(way), step, column(way, &Sample::step, 0.25), column(way, &Sample::step, 0.75),
                column(way, &Sample::waiting, 0.5), column(way, &Sample::progress, 0.5), hidden);
   }
+}
+
+using SamplesByWay = std::array<std::vector<Sample>, 4>;
+
+/// All divisions and ways in turns, `rounds` times.
+std::vector<SamplesByWay> measure(const std::vector<std::unique_ptr<Division>>& divisions,
+                                  std::int64_t rounds) {
+  std::vector<SamplesByWay> samples(divisions.size());
+  for (std::int64_t round = -1; round < rounds; ++round) {
+    for (std::size_t d = 0; d < divisions.size(); ++d) {
+      for (std::size_t i = 0; i < kWays.size(); ++i) {
+        const std::size_t way = (i + static_cast<std::size_t>(round + 1)) % kWays.size();
+        samples[d].at(way).push_back(divisions[d]->step(kWays.at(way)));
+      }
+    }
+  }
+  for (SamplesByWay& ways : samples) {
+    for (std::vector<Sample>& way : ways) {
+      way.erase(way.begin());  // the first round warms up
+    }
+  }
+  return samples;
 }
 
 void run(int argc, char** argv) {
@@ -202,18 +225,7 @@ void run(int argc, char** argv) {
     divisions.push_back(std::make_unique<Division>(fmt::format("FSDP, stage {}", stage),
                                                    ParallelSection{.zero_stage = stage}, sizes, world));
   }
-  std::vector<std::array<std::vector<Sample>, 4>> samples(divisions.size());
-  for (std::int64_t round = -1; round < rounds; ++round) {  // the first one is not counted
-    for (std::size_t d = 0; d < divisions.size(); ++d) {
-      for (std::size_t i = 0; i < kWays.size(); ++i) {
-        const std::size_t way = (i + static_cast<std::size_t>(round + 1)) % kWays.size();
-        const Sample sample = divisions[d]->step(kWays.at(way));
-        if (round >= 0) {
-          samples[d].at(way).push_back(sample);
-        }
-      }
-    }
-  }
+  const auto samples = measure(divisions, rounds);
   if (world.rank() != 0) {
     return;
   }
