@@ -152,7 +152,7 @@ TEST_CASE("#1492: stages know their shapes from the plan and send nothing but th
     const auto messages = [&] { return moved(Collective::kPointToPoint); };
     CHECK(messages().calls == 0);  // stages are made and loaded without one
     const PipelinePlan plan = make_pipeline(run->layout().pipeline);
-    const auto& mine = plan.ranks.at(run->layout().at.index("pp"));
+    const auto& mine = plan.ranks.at(static_cast<std::size_t>(run->layout().at.index("pp")));
     const auto planned = [&](PipelineOp activation, PipelineOp gradient) {
       return std::count_if(mine.begin(), mine.end(), [&](const PipelineStep& step) {
         return step.op == activation || step.op == gradient;
