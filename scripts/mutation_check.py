@@ -43,8 +43,11 @@ def planted(fault, root):
 
 
 def target_of(test):
-    """integration.federated_run.np2 is run by test_integration_federated_run."""
-    return "test_" + re.sub(r"\.np\d+$", "", test).replace(".", "_")
+    """integration.federated_run.np2 is run by test_integration_federated_run; a script drives the program itself."""
+    folder, _, name = re.sub(r"\.np\d+$", "", test).rpartition(".")
+    if any((ROOT / "tests" / folder.replace(".", "/") / f"test_{name}{end}").exists() for end in (".py", ".sh")):
+        return "caravan"
+    return f"test_{folder.replace('.', '_')}_{name}"
 
 
 def build(tests, prefix):
@@ -60,7 +63,8 @@ def who_notices(tests, prefix):
         if result.returncode != 0:
             # On several ranks tests/support/main.cpp names the case; else Catch does, between two lines of dashes.
             case = re.search(r"^\[rank \d+ of \d+\] (.*)$", result.stdout, re.MULTILINE) or re.search(
-                r"^-{20,}\n(.*?)\n-{20,}$", result.stdout, re.MULTILINE | re.DOTALL)
+                r"^-{20,}\n(.*?)\n-{20,}$", result.stdout, re.MULTILINE | re.DOTALL) or re.search(
+                r"^(?:FAIL|ERROR): (\w+)", result.stdout, re.MULTILINE)
             return test, " ".join(case[1].split()) if case else "does not end well"
     return None
 

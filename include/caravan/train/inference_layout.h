@@ -16,8 +16,8 @@ namespace caravan {
 /// Ranks that hold one model together.
 struct InferenceRanks {
   Communicator& all;  // outlives what is made of it
-  std::int64_t pp =
-      1;  // stages of layers; the ranks of a stage (tp) divide its heads, MLP rows and vocabulary
+  /// Stages of layers; the ranks of a stage (tp) divide its heads, MLP rows and vocabulary.
+  std::int64_t pp = 1;
 };
 
 /// tp and pp. Throws ConfigError, naming what to change, when `ranks` ranks cannot hold `model` so.
