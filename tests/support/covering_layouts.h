@@ -140,7 +140,7 @@ inline std::vector<CoveringLayout> layouts_without_pipeline() {
   };
 }
 
-/// Has every pair with the pipeline's size or schedule in it.
+/// With the next list, has every pair with the pipeline's size or schedule in it.
 inline std::vector<CoveringLayout> layouts_with_pipeline() {
   constexpr auto kRing = ContextExchange::kRing;
   constexpr auto kGpipe = PipelineSchedule::kGpipe;
@@ -227,6 +227,19 @@ inline std::vector<CoveringLayout> layouts_with_pipeline() {
                      .reshard_after_forward = false},
        .is_packed = true,
        .recompute = kFull},
+  };
+}
+
+/// The rest of them: four stages beside another axis.
+inline std::vector<CoveringLayout> layouts_with_four_stages() {
+  constexpr auto kRing = ContextExchange::kRing;
+  constexpr auto kGpipe = PipelineSchedule::kGpipe;
+  constexpr auto kInterleaved = PipelineSchedule::kInterleaved;
+  constexpr auto kZeroBubble = PipelineSchedule::kZeroBubble;
+  constexpr auto kSelective = Recompute::kSelective;
+  constexpr auto kFull = Recompute::kFull;
+  using P = ParallelSection;
+  return {
       {.parallel = P{.dp_shard = 1,
                      .tp = 2,
                      .pp = 4,
@@ -267,8 +280,9 @@ inline std::vector<CoveringLayout> layouts_with_pipeline() {
 /// dp_replicate · dp_shard is at most 4, so that steps of 4 rows can be divided.
 inline std::vector<CoveringLayout> covering_layouts() {
   std::vector<CoveringLayout> all = layouts_without_pipeline();
-  const std::vector<CoveringLayout> pipelined = layouts_with_pipeline();
-  all.insert(all.end(), pipelined.begin(), pipelined.end());
+  for (const auto& more : {layouts_with_pipeline(), layouts_with_four_stages()}) {
+    all.insert(all.end(), more.begin(), more.end());
+  }
   return all;
 }
 
