@@ -164,7 +164,8 @@ class StreamRates {
     double sum = 0.0;
     Stream stream;
     const StopWatch read_watch;
-    backend_.sum_squares({arrays_[0].view(0, DType::kFloat32, {kCount}), &sum}, stream);
+    backend_.sum_squares(
+        {arrays_[0].view(0, DType::kFloat32, {kCount}), TensorView(&sum, DType::kFloat64, {1})}, stream);
     const double count = static_cast<double>(kCount);
     return {{"copy", 8e-9 * count / copy_seconds},
             {"triad", 12e-9 * count / triad_seconds},

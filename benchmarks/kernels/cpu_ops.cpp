@@ -188,7 +188,9 @@ void Bench::memory_bound() {
   adamw.scalars = &scalars;
   bytes("adamw 4 M", 7 * param.bytes(), [&] { backend_.adamw(adamw, stream_); });
   double sum = 0.0;
-  bytes("sum of squares 4 M", param.bytes(), [&] { backend_.sum_squares({param, &sum}, stream_); });
+  bytes("sum of squares 4 M", param.bytes(), [&] {
+    backend_.sum_squares({param, TensorView(&sum, DType::kFloat64, {1})}, stream_);
+  });
 }
 
 }  // namespace

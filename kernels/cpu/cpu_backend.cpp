@@ -82,7 +82,15 @@ class CpuBackend final : public Backend {
   }
   void copy(const CopyArgs& args, Stream&) override { cpu::copy(args); }
   void adamw(const AdamwArgs& args, Stream&) override {
-    with_real(args.param.dtype(), [&]<class T>() { cpu::adamw<T>(ops<T>(), args); });
+    if (!args.master.defined()) {
+      with_real(args.param.dtype(), [&]<class T>() { cpu::adamw<T>(ops<T>(), args); });
+      return;
+    }
+    AdamwArgs on_master = args;
+    on_master.param = args.master;
+    on_master.master = {};
+    cpu::adamw<float>(ops<float>(), on_master);
+    cpu::copy({.from = args.master, .to = args.param});
   }
   void sum_squares(const SumSquaresArgs& args, Stream&) override {
     with_real(args.x.dtype(), [&]<class T>() { cpu::sum_squares<T>(ops<T>(), args, scratch_); });

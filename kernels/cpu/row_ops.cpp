@@ -269,7 +269,7 @@ void sum_squares(const simd::SimdOps<T>& ops, const SumSquaresArgs& args, CpuScr
   for (std::int64_t part = 0; part < parts; ++part) {
     sum += partials[part];
   }
-  *args.result += sum;
+  *args.result.data<double>() += sum;
 }
 
 template <class T>

@@ -227,9 +227,10 @@ OpCase sum_squares_case(std::int64_t count) {
   op.outputs = {{"sum", {1}}};
   op.forward = [](Backend& backend, const OpViews& v) {
     Stream stream;
-    double sum = 1.0;
-    backend.sum_squares({.x = v.inputs[0], .result = &sum}, stream);
-    backend.copy({TensorView(&sum, DType::kFloat64, {1}), v.outputs[0]}, stream);
+    const Buffer sum = backend.allocate(sizeof(double));
+    const TensorView result = sum.view(0, DType::kFloat64, {1});
+    backend.sum_squares({.x = v.inputs[0], .result = result}, stream);
+    backend.copy({result, v.outputs[0]}, stream);
   };
   return op;
 }

@@ -42,7 +42,7 @@ void sum_squares(const SumSquaresArgs& args) {
   for (const T& x : elements<T>(args.x)) {
     sum += real_part(x) * real_part(x);
   }
-  *args.result += sum;
+  *args.result.data<double>() += sum;
 }
 
 }  // namespace caravan::reference

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/io/safetensors.h"
 #include "caravan/train/save_model.h"
 
@@ -38,7 +39,9 @@ void read_all(const std::string& path, const std::vector<std::pair<std::string, 
       fail<IoError>("{}: tensor {} is missing or is not {}; the file belongs to another run", path, name,
                     view.str());
     }
-    read_region(*found, full_region(view.shape()), view);
+    HostDraft draft(view);
+    read_region(*found, full_region(view.shape()), draft.view());
+    draft.commit();
   }
 }
 

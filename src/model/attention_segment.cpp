@@ -75,7 +75,7 @@ void AttentionSegment::materialise(Context& ctx, const TokenBatch& batch, Slots&
   project(wv_, s.v);
   if (!s.o.view.defined()) {
     s.fill(ctx, s.o, ctx.dtype, s.q.view.shape());
-    s.fill(ctx, s.lse, ctx.dtype, {wq_.out_features() / head_dim_, tokens});
+    s.fill(ctx, s.lse, accumulation_dtype(ctx.dtype), {wq_.out_features() / head_dim_, tokens});
     core_->forward(ctx, call(batch), s.q.view, s.k.view, s.v.view, s.o.view, s.lse.view);
   }
 }

@@ -34,10 +34,10 @@ void LmHead::visit_chunks(Context& ctx, const TokenBatch& batch, const TensorVie
     const std::int64_t end = std::min(begin + chunk, tokens);
     const Shape rows = {end - begin};
     const TensorView logits = ctx.allocate("logits", {end - begin, output_.out_features()});
-    const TensorView row_max = ctx.allocate("row_max", rows);
-    const TensorView row_sum = ctx.allocate("row_sum", rows);
-    const TensorView target_logit = ctx.allocate("target_logit", rows);
-    const TensorView lse = ctx.allocate("lse", rows);
+    const TensorView row_max = ctx.allocate_sums("row_max", rows);
+    const TensorView row_sum = ctx.allocate_sums("row_sum", rows);
+    const TensorView target_logit = ctx.allocate_sums("target_logit", rows);
+    const TensorView lse = ctx.allocate_sums("lse", rows);
     const TensorView x = full.rows(begin, end);
     const TensorView targets = batch.targets.rows(begin, end);
     const TensorView weights = batch.target_weights.rows(begin, end);

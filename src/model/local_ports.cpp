@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/ops/attention.h"
 #include "caravan/ops/elementwise.h"
 
@@ -99,8 +100,10 @@ CachedAttention::CachedAttention(Backend& backend, DType dtype, Range layers, st
       dtype_(dtype),
       capacity_(capacity),
       kv_width_(kv_width) {
-  auto* index = key_index_.view(0, DType::kInt32, {capacity}).data<std::int32_t>();
-  std::iota(index, index + capacity, 0);
+  HostDraft index(key_index_.view(0, DType::kInt32, {capacity}));
+  auto* first = index.view().data<std::int32_t>();
+  std::iota(first, first + capacity, 0);
+  index.commit();
 }
 
 TensorView CachedAttention::cache(int layer, int which) const {
@@ -113,7 +116,7 @@ void CachedAttention::forward(Context& ctx, const AttentionCall& call, const Ten
                               const TensorView& k, const TensorView& v, const TensorView& o,
                               const TensorView& lse) const {
   CARAVAN_CHECK(call.batch.batch == 1, "the K/V cache holds one row, not {}", call.batch.batch);
-  const std::int64_t begin = call.batch.index.data<std::int32_t>()[0];
+  const std::int64_t begin = call.batch.first_index;
   const std::int64_t end = begin + call.batch.seq_len;
   CARAVAN_CHECK(end <= capacity_, "K/V cache of {} tokens is full", capacity_);
   const TensorView keys = cache(call.layer, 0);

@@ -17,7 +17,7 @@ void NormEntry::take(Context& ctx, ResidualStream& stream, Saved& saved, NormEnt
     slots.x.is_kept = false;
   }
   saved.fill(ctx, slots.normed, ctx.dtype, shape);
-  saved.fill(ctx, slots.rstd, ctx.dtype, {shape[0]});
+  saved.fill(ctx, slots.rstd, accumulation_dtype(ctx.dtype), {shape[0]});
   rmsnorm_forward(ctx, {.x = before,
                         .delta = stream.has_delta ? stream.delta : TensorView(),
                         .sum = stream.has_delta ? slots.x.view : TensorView(),
@@ -38,7 +38,7 @@ void NormEntry::materialise(Context& ctx, Saved& saved, NormEntrySlots& slots) c
     saved.fill(ctx, slots.normed, ctx.dtype, shape);
     // A kept rstd is written again with the same bits.
     if (!slots.rstd.view.defined()) {
-      saved.fill(ctx, slots.rstd, ctx.dtype, {shape[0]});
+      saved.fill(ctx, slots.rstd, accumulation_dtype(ctx.dtype), {shape[0]});
     }
     rmsnorm_forward(ctx, {.x = slots.x.view,
                           .delta = {},

@@ -121,26 +121,26 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config, ShardTable
 
 ParameterSet::ParameterSet(std::vector<ParameterSpec> specs, const Coordinates& at, DType dtype,
                            Backend& backend, Gradients gradients, Values values) {
-  std::int64_t bytes = 0;
   for (ParameterSpec& spec : specs) {
     parameters_.emplace_back(std::move(spec), at);
-    bytes += aligned_bytes(parameters_.back().shape(), dtype);
   }
+  const auto lay_out = [&](Buffer& memory, DType stored, TensorView Parameter::*view) {
+    std::int64_t bytes = 0;
+    for (const Parameter& parameter : parameters_) {
+      bytes += aligned_bytes(parameter.shape(), stored);
+    }
+    memory = backend.allocate(bytes);
+    std::int64_t offset = 0;
+    for (Parameter& parameter : parameters_) {
+      parameter.*view = memory.view(offset, stored, parameter.shape());
+      offset += aligned_bytes(parameter.shape(), stored);
+    }
+  };
   if (values == Values::kAllocated) {
-    values_ = backend.allocate(bytes);
+    lay_out(values_, dtype, &Parameter::value_);
   }
   if (gradients == Gradients::kAllocated) {
-    grads_ = backend.allocate(bytes);
-  }
-  std::int64_t offset = 0;
-  for (Parameter& parameter : parameters_) {
-    if (values == Values::kAllocated) {
-      parameter.value_ = values_.view(offset, dtype, parameter.shape());
-    }
-    if (gradients == Gradients::kAllocated) {
-      parameter.grad_ = grads_.view(offset, dtype, parameter.shape());
-    }
-    offset += aligned_bytes(parameter.shape(), dtype);
+    lay_out(grads_, accumulation_dtype(dtype), &Parameter::grad_);
   }
 }
 

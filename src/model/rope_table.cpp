@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -46,7 +47,8 @@ void fill_tables(const std::vector<double>& frequencies, const TensorView& cosin
 
 }  // namespace
 
-RopeTable::RopeTable(Backend& backend, DType dtype, const ModelConfig& config, std::int64_t positions) {
+RopeTable::RopeTable(Backend& backend, DType storage, const ModelConfig& config, std::int64_t positions) {
+  const DType dtype = accumulation_dtype(storage);
   const Shape shape = {positions, config.head_dim / 2};
   const std::int64_t one = shape.numel() * static_cast<std::int64_t>(dtype_bytes(dtype));
   memory_ = backend.allocate(2 * one);
@@ -58,13 +60,17 @@ RopeTable::RopeTable(Backend& backend, DType dtype, const ModelConfig& config, s
   const std::vector<double> frequencies = rope_frequencies(config);
   CARAVAN_CHECK(dtype == DType::kFloat32 || dtype == DType::kFloat64 || dtype == DType::kComplex128,
                 "rotary tables in {}", dtype_name(dtype));
+  HostDraft cosines(cos_);
+  HostDraft sines(sin_);
   if (dtype == DType::kFloat32) {
-    fill_tables<float>(frequencies, cos_, sin_);
+    fill_tables<float>(frequencies, cosines.view(), sines.view());
   } else if (dtype == DType::kFloat64) {
-    fill_tables<double>(frequencies, cos_, sin_);
+    fill_tables<double>(frequencies, cosines.view(), sines.view());
   } else {
-    fill_tables<std::complex<double>>(frequencies, cos_, sin_);
+    fill_tables<std::complex<double>>(frequencies, cosines.view(), sines.view());
   }
+  cosines.commit();
+  sines.commit();
 }
 
 }  // namespace caravan

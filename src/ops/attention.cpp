@@ -28,7 +28,7 @@ void expect_operands(const Context& ctx, const char* op, const AttentionShape& s
 void attention_forward(const Context& ctx, const AttentionForwardArgs& args) {
   expect_operands(ctx, "attention_forward", args.shape, args.mask, args.q, args.k, args.v);
   expect_real(ctx, "attention_forward", "o", args.o, args.q.shape());
-  expect_real(ctx, "attention_forward", "lse", args.lse, {args.shape.n_heads, args.q.dim(0)});
+  expect_sums(ctx, "attention_forward", "lse", args.lse, {args.shape.n_heads, args.q.dim(0)});
   ctx.backend.attention_forward(args, ctx.stream);
   ctx.advance();
 }
@@ -36,7 +36,7 @@ void attention_forward(const Context& ctx, const AttentionForwardArgs& args) {
 void attention_backward(const Context& ctx, const AttentionBackwardArgs& args) {
   expect_operands(ctx, "attention_backward", args.shape, args.mask, args.q, args.k, args.v);
   expect_real(ctx, "attention_backward", "o", args.o, args.q.shape());
-  expect_real(ctx, "attention_backward", "lse", args.lse, {args.shape.n_heads, args.q.dim(0)});
+  expect_sums(ctx, "attention_backward", "lse", args.lse, {args.shape.n_heads, args.q.dim(0)});
   expect_real(ctx, "attention_backward", "d_o", args.d_o, args.q.shape());
   expect_real(ctx, "attention_backward", "dq", args.dq, args.q.shape());
   expect_real(ctx, "attention_backward", "dk", args.dk, args.k.shape());
@@ -51,9 +51,9 @@ void attention_merge(const Context& ctx, const AttentionMergeArgs& args) {
   CARAVAN_CHECK(lse[1] == o[0] && lse[0] > 0 && o[1] % lse[0] == 0, "attention_merge: o is {}, lse is {}",
                 args.o.str(), args.lse.str());
   expect_real(ctx, "attention_merge", "o", args.o, o);
-  expect_real(ctx, "attention_merge", "lse", args.lse, lse);
+  expect_sums(ctx, "attention_merge", "lse", args.lse, lse);
   expect_real(ctx, "attention_merge", "o_part", args.o_part, o);
-  expect_real(ctx, "attention_merge", "lse_part", args.lse_part, lse);
+  expect_sums(ctx, "attention_merge", "lse_part", args.lse_part, lse);
   ctx.backend.attention_merge(args, ctx.stream);
 }
 

@@ -21,6 +21,12 @@ inline void expect_real(const Context& ctx, const char* op, const char* operand,
   expect(ctx, op, operand, view, ctx.dtype, shape);
 }
 
+/// In the type sums of the compute dtype have: statistics, weight gradients, moments.
+inline void expect_sums(const Context& ctx, const char* op, const char* operand, const TensorView& view,
+                        const Shape& shape) {
+  expect(ctx, op, operand, view, accumulation_dtype(ctx.dtype), shape);
+}
+
 inline void expect_int(const Context& ctx, const char* op, const char* operand, const TensorView& view,
                        const Shape& shape) {
   expect(ctx, op, operand, view, DType::kInt32, shape);

@@ -29,7 +29,7 @@ void embedding_forward(const Context& ctx, const EmbeddingForwardArgs& args) {
 void embedding_backward(const Context& ctx, const EmbeddingBackwardArgs& args) {
   const Shape dweight = matrix_shape("embedding_backward", "dweight", args.dweight);
   const Shape dy = matrix_shape("embedding_backward", "dy", args.dy);
-  expect_real(ctx, "embedding_backward", "dweight", args.dweight, dweight);
+  expect_sums(ctx, "embedding_backward", "dweight", args.dweight, dweight);
   expect_real(ctx, "embedding_backward", "dy", args.dy, {dy[0], dweight[1]});
   expect_part("embedding_backward", args.dweight, args.vocab_begin, args.vocab_size);
   expect_int(ctx, "embedding_backward", "ids", args.ids, {dy[0]});

@@ -16,7 +16,7 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForwardArgs& args) {
   }
   expect_real(ctx, "rmsnorm_forward", "weight", args.weight, {x[1]});
   expect_real(ctx, "rmsnorm_forward", "y", args.y, x);
-  expect_real(ctx, "rmsnorm_forward", "rstd", args.rstd, {x[0]});
+  expect_sums(ctx, "rmsnorm_forward", "rstd", args.rstd, {x[0]});
   ctx.backend.rmsnorm_forward(args, ctx.stream);
 }
 
@@ -25,10 +25,10 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackwardArgs& args) {
   expect_real(ctx, "rmsnorm_backward", "dy", args.dy, x);
   expect_real(ctx, "rmsnorm_backward", "x", args.x, x);
   expect_real(ctx, "rmsnorm_backward", "weight", args.weight, {x[1]});
-  expect_real(ctx, "rmsnorm_backward", "rstd", args.rstd, {x[0]});
+  expect_sums(ctx, "rmsnorm_backward", "rstd", args.rstd, {x[0]});
   expect_real(ctx, "rmsnorm_backward", "dx", args.dx, x);
   if (args.dweight.defined()) {
-    expect_real(ctx, "rmsnorm_backward", "dweight", args.dweight, {x[1]});
+    expect_sums(ctx, "rmsnorm_backward", "dweight", args.dweight, {x[1]});
   }
   ctx.backend.rmsnorm_backward(args, ctx.stream);
 }

@@ -9,16 +9,19 @@ using namespace ops_detail;
 void adamw(const Context& ctx, const AdamwArgs& args) {
   const Shape& shape = args.param.shape();
   expect_real(ctx, "adamw", "param", args.param, shape);
-  expect_real(ctx, "adamw", "grad", args.grad, shape);
-  expect_real(ctx, "adamw", "m", args.m, shape);
-  expect_real(ctx, "adamw", "v", args.v, shape);
+  expect_sums(ctx, "adamw", "grad", args.grad, shape);
+  expect_sums(ctx, "adamw", "m", args.m, shape);
+  expect_sums(ctx, "adamw", "v", args.v, shape);
+  if (args.master.defined()) {
+    expect_sums(ctx, "adamw", "master", args.master, shape);
+  }
   CARAVAN_CHECK(args.scalars != nullptr, "adamw: no step scalars");
   ctx.backend.adamw(args, ctx.stream);
 }
 
 void sum_squares(const Context& ctx, const SumSquaresArgs& args) {
-  expect_real(ctx, "sum_squares", "x", args.x, args.x.shape());
-  CARAVAN_CHECK(args.result != nullptr, "sum_squares: no result");
+  expect_sums(ctx, "sum_squares", "x", args.x, args.x.shape());
+  expect(ctx, "sum_squares", "result", args.result, DType::kFloat64, {1});
   ctx.backend.sum_squares(args, ctx.stream);
 }
 

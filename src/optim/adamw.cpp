@@ -38,10 +38,15 @@ Adamw::Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DT
   for (const ParameterShard& shard : shards) {
     count += shard.parameter->is_trainable() ? shard.value.numel() : 0;
   }
-  const auto item = static_cast<std::int64_t>(dtype_bytes(dtype));
-  memory_ = backend.allocate(2 * count * item);
-  state_ = memory_.view(0, dtype, {2, count});
+  const DType state = accumulation_dtype(dtype);
+  const bool has_masters = state != dtype;
+  const auto item = static_cast<std::int64_t>(dtype_bytes(state));
+  memory_ = backend.allocate((has_masters ? 3 : 2) * count * item);
+  state_ = memory_.view(0, state, {2, count});
   std::int64_t offset = 0;
+  const auto part = [&](std::int64_t which, const Shape& shape) {
+    return memory_.view((which * count + offset) * item, state, shape);
+  };
   for (const ParameterShard& shard : shards) {
     if (!shard.parameter->is_trainable()) {
       continue;
@@ -49,11 +54,24 @@ Adamw::Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DT
     const bool decays =
         std::none_of(options_.no_decay.begin(), options_.no_decay.end(),
                      [&](const auto& pattern) { return matches_pattern(pattern, shard.parameter->name()); });
-    entries_.push_back({shard, memory_.view(offset * item, dtype, shard.value.shape()),
-                        memory_.view((count + offset) * item, dtype, shard.value.shape()),
+    const Shape& shape = shard.value.shape();
+    entries_.push_back({shard, part(0, shape), part(1, shape), has_masters ? part(2, shape) : TensorView(),
                         decays ? options_.weight_decay : 0.0});
     offset += shard.value.numel();
   }
+}
+
+/// Values that came from elsewhere since the last step are what the masters begin with.
+void Adamw::refresh_masters(const Context& ctx) {
+  if (masters_are_current_) {
+    return;
+  }
+  for (const Entry& entry : entries_) {
+    if (entry.master.defined()) {
+      copy(ctx, {.from = entry.shard.value, .to = entry.master});
+    }
+  }
+  masters_are_current_ = true;
 }
 
 void Adamw::step(const Context& ctx, double lr, double clip_factor) {
@@ -64,11 +82,13 @@ void Adamw::step(const Context& ctx, double lr, double clip_factor) {
   ctx.scalars.clip_factor = clip_factor;
   ctx.scalars.bias_correction1 = 1.0 - std::pow(options_.beta1, t);
   ctx.scalars.bias_correction2_sqrt = std::sqrt(1.0 - std::pow(options_.beta2, t));
+  refresh_masters(ctx);
   for (const Entry& entry : entries_) {
     adamw(ctx, {.param = entry.shard.value,
                 .grad = entry.shard.grad,
                 .m = entry.m,
                 .v = entry.v,
+                .master = entry.master,
                 .weight_decay = entry.weight_decay,
                 .beta1 = options_.beta1,
                 .beta2 = options_.beta2,

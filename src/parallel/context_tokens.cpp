@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "caravan/core/error.h"
+#include "caravan/backend/device_memory.h"
 #include "caravan/ops/embedding.h"
 
 namespace caravan {
@@ -12,17 +12,15 @@ std::vector<std::int32_t> host_numbers(const TensorView& view) {
   if (view.raw() == nullptr) {
     return {};
   }
-  CARAVAN_CHECK(view.device().kind == DeviceKind::kCpu, "{} is not in host memory", view.str());
-  const auto* values = view.data<std::int32_t>();
-  return {values, values + view.numel()};
+  std::vector<std::int32_t> values(static_cast<std::size_t>(view.numel()));
+  copy_to_host(view, values.data());
+  return values;
 }
 
 TensorView to_scratch(const Context& ctx, const char* what, const std::vector<std::int32_t>& values) {
   const TensorView view =
       ctx.scratch.allocate(what, DType::kInt32, {static_cast<std::int64_t>(values.size())});
-  if (view.raw() != nullptr) {
-    std::copy(values.begin(), values.end(), view.data<std::int32_t>());
-  }
+  copy_from_host(values.data(), view);
   return view;
 }
 

@@ -84,7 +84,8 @@ void RingAttention::forward(Context& ctx, const AttentionCall& call, const Tenso
   KeyRing keys(ctx, cp_, call, k, v);
   const bool has_others = cp_.size() > 1;
   const TensorView o_part = !has_others ? TensorView() : ctx.allocate("a step's output", o.shape());
-  const TensorView lse_part = !has_others ? TensorView() : ctx.allocate("a step's log-sum-exp", lse.shape());
+  const TensorView lse_part =
+      !has_others ? TensorView() : ctx.allocate_sums("a step's log-sum-exp", lse.shape());
   for (;;) {
     keys.start_passing();
     const bool is_first = keys.step() == 0;

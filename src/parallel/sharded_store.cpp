@@ -12,6 +12,7 @@ ShardedStore::ShardedStore(ParameterSet& parameters, const Options& options, con
       options_(options),
       ranks_(ranks),
       dtype_(dtype),
+      gradient_dtype_(accumulation_dtype(dtype)),
       backends_(backends),
       leases_(parameters),
       packs_(parameters, ranks.fsdp.size()),
@@ -24,15 +25,16 @@ ShardedStore::ShardedStore(ParameterSet& parameters, const Options& options, con
 
 void ShardedStore::allocate() {
   const auto item = static_cast<std::int64_t>(dtype_bytes(dtype_));
-  const std::int64_t total = packs_.total_items() * item;
-  const std::int64_t largest = packs_.largest_items() * item;
+  const auto gradient_item = static_cast<std::int64_t>(dtype_bytes(gradient_dtype_));
+  const std::int64_t total = packs_.total_items();
+  const std::int64_t largest = packs_.largest_items();
   Backend& device = backends_.device;
-  gather_staging_ = device.allocate(packs_.members() * largest);
-  reduce_staging_ = device.allocate(packs_.members() * largest);
-  reduced_ = device.allocate(largest);
-  arriving_bytes_ = ranks_.fsdp.reserve_reduce_scatter(largest);
+  gather_staging_ = device.allocate(packs_.members() * largest * item);
+  reduce_staging_ = device.allocate(packs_.members() * largest * gradient_item);
+  reduced_ = device.allocate(largest * gradient_item);
+  arriving_bytes_ = ranks_.fsdp.reserve_reduce_scatter(largest * gradient_item);
   if (options_.zero_stage >= 2) {
-    grads_ = std::make_unique<LeasedMemory>(parameters_, LeasedPart::kGradient, dtype_, device);
+    grads_ = std::make_unique<LeasedMemory>(parameters_, LeasedPart::kGradient, gradient_dtype_, device);
   }
   if (options_.zero_stage >= 3) {
     values_ = std::make_unique<LeasedMemory>(
@@ -40,19 +42,19 @@ void ShardedStore::allocate() {
         options_.reshard_after_forward ? LeasedMemory::Keep::kWhileThereIsRoom : LeasedMemory::Keep::kAll);
   }
   if (is_offloaded()) {
-    host_values_ = device.allocate_pinned(total);
-    grad_shards_ = device.allocate_pinned(total);
-    host_arriving_ = device.allocate_pinned(largest);
+    host_values_ = device.allocate_pinned(total * item);
+    grad_shards_ = device.allocate_pinned(total * gradient_item);
+    host_arriving_ = device.allocate_pinned(largest * gradient_item);
   } else if (grads_) {
-    grad_shards_ = device.allocate(total);
+    grad_shards_ = device.allocate(total * gradient_item);
   }
   if (values_ && options_.offload != CpuOffload::kParametersAndOptimizer) {
-    value_shards_ = device.allocate(total);
+    value_shards_ = device.allocate(total * item);
   }
 }
 
-TensorView ShardedStore::pack_in(const Buffer& packs, const UnitPacks::Unit& unit) const {
-  return packs.view(unit.offset * static_cast<std::int64_t>(dtype_bytes(dtype_)), dtype_, {unit.items});
+TensorView ShardedStore::pack_in(const Buffer& packs, const UnitPacks::Unit& unit, DType dtype) {
+  return packs.view(unit.offset * static_cast<std::int64_t>(dtype_bytes(dtype)), dtype, {unit.items});
 }
 
 void ShardedStore::list_shards(const Coordinates& at) {
@@ -70,15 +72,16 @@ void ShardedStore::list_shards(const Coordinates& at) {
       for (int dim = 1; dim < parameter.shape().rank(); ++dim) {
         shape.append(parameter.shape()[dim]);
       }
-      const auto in_pack = [&](const Buffer& packs) {
-        return pack_in(packs, unit).rows(piece.offset, piece.offset + shape.numel()).reshape(shape);
+      const auto in_pack = [&](const Buffer& packs, DType dtype) {
+        return pack_in(packs, unit, dtype).rows(piece.offset, piece.offset + shape.numel()).reshape(shape);
       };
       const auto in_place = [&](const TensorView& whole) { return whole.rows(rows.begin, rows.end); };
       shards_.push_back({&parameter, region,
-                         is_offloaded() ? in_pack(host_values_)
-                         : values_      ? in_pack(value_shards_)
+                         is_offloaded() ? in_pack(host_values_, dtype_)
+                         : values_      ? in_pack(value_shards_, dtype_)
                                         : in_place(parameter.stored_value()),
-                         is_offloaded() || grads_ ? in_pack(grad_shards_) : in_place(parameter.stored_grad()),
+                         is_offloaded() || grads_ ? in_pack(grad_shards_, gradient_dtype_)
+                                                  : in_place(parameter.stored_grad()),
                          is_first_replica && is_first_copy_in_model(parameter.spec().shard, at)});
     }
   }
@@ -89,7 +92,7 @@ Context ShardedStore::context(Backend& backend) {
           .stream = stream_,
           .scratch = no_scratch_,
           .scalars = scalars_,
-          .dtype = dtype_,
+          .dtype = gradient_dtype_,  // the store adds up gradients alone
           .trace = nullptr};
 }
 
@@ -98,14 +101,14 @@ void ShardedStore::start_gather(int group) {
   const UnitPacks::Unit& unit = packs_.unit(group);
   values_->acquire(group);
   gathering_ = group;
-  const TensorView all = flat(gather_staging_, packs_.members() * unit.items);
+  const TensorView all = flat(gather_staging_, dtype_, packs_.members() * unit.items);
   TensorView mine;
   if (options_.offload == CpuOffload::kParametersAndOptimizer) {
     const std::int64_t rank = ranks_.fsdp.rank();
     mine = all.rows(rank * unit.items, (rank + 1) * unit.items);
-    copy(device(), {.from = pack_in(host_values_, unit), .to = mine});
+    copy(device(), {.from = pack_in(host_values_, unit, dtype_), .to = mine});
   } else {
-    mine = pack_in(value_shards_, unit);
+    mine = pack_in(value_shards_, unit, dtype_);
   }
   gather_ = ranks_.fsdp.start_all_gather(mine, all);
 }
@@ -116,7 +119,8 @@ void ShardedStore::finish_gather() {
   }
   gather_.wait();
   const UnitPacks::Unit& unit = packs_.unit(gathering_);
-  packs_.unpack_all(device(), unit, Part::kValue, flat(gather_staging_, packs_.members() * unit.items));
+  packs_.unpack_all(device(), unit, Part::kValue,
+                    flat(gather_staging_, dtype_, packs_.members() * unit.items));
   values_->release(gathering_);
   gathering_ = -1;
 }
@@ -159,7 +163,7 @@ void ShardedStore::commit(int group, MicroBatch micro_batch) {
   }
   finish_reduction();
   const UnitPacks::Unit& unit = packs_.unit(group);
-  const TensorView all = flat(reduce_staging_, packs_.members() * unit.items);
+  const TensorView all = flat(reduce_staging_, gradient_dtype_, packs_.members() * unit.items);
   packs_.pack_all(device(), unit, Part::kGradient, all);
   if (grads_) {
     grads_->release(group);
@@ -167,7 +171,7 @@ void ShardedStore::commit(int group, MicroBatch micro_batch) {
   }
   reducing_ = group;
   reducing_micro_batch_ = micro_batch;
-  reduction_ = ranks_.fsdp.start_reduce_scatter(all, flat(reduced_, unit.items));
+  reduction_ = ranks_.fsdp.start_reduce_scatter(all, flat(reduced_, gradient_dtype_, unit.items));
 }
 
 void ShardedStore::finish_reduction() {
@@ -177,12 +181,12 @@ void ShardedStore::finish_reduction() {
   reduction_.wait();
   const UnitPacks::Unit& unit = packs_.unit(reducing_);
   reducing_ = -1;
-  const TensorView sum = flat(reduced_, unit.items);
+  const TensorView sum = flat(reduced_, gradient_dtype_, unit.items);
   const bool has_copies = ranks_.replicate.size() > 1;
   if (is_offloaded() || grads_) {
     keep_gradients(unit, sum);
     if (has_copies && reducing_micro_batch_ == MicroBatch::kLast) {
-      replicated_.push_back(ranks_.replicate.start_all_reduce(pack_in(grad_shards_, unit)));
+      replicated_.push_back(ranks_.replicate.start_all_reduce(pack_in(grad_shards_, unit, gradient_dtype_)));
     }
     return;
   }
@@ -193,11 +197,11 @@ void ShardedStore::finish_reduction() {
 }
 
 void ShardedStore::keep_gradients(const UnitPacks::Unit& unit, const TensorView& sum) {
-  const TensorView kept = pack_in(grad_shards_, unit);
+  const TensorView kept = pack_in(grad_shards_, unit, gradient_dtype_);
   if (!grads_) {
     copy(device(), {.from = sum, .to = kept});  // stage 1: the whole gradients have added up already
   } else if (is_offloaded()) {
-    const TensorView arriving = flat(host_arriving_, unit.items);
+    const TensorView arriving = flat(host_arriving_, gradient_dtype_, unit.items);
     copy(device(), {.from = sum, .to = arriving});
     add(host(), {.x = kept, .z = arriving, .y = kept});
   } else {
@@ -208,7 +212,7 @@ void ShardedStore::keep_gradients(const UnitPacks::Unit& unit, const TensorView&
 void ShardedStore::zero_gradients(Context& ctx) {
   if (is_offloaded() || grads_) {
     for (const UnitPacks::Unit& unit : packs_.units()) {
-      zero(is_offloaded() ? host() : device(), {.x = pack_in(grad_shards_, unit)});
+      zero(is_offloaded() ? host() : device(), {.x = pack_in(grad_shards_, unit, gradient_dtype_)});
     }
   }
   if (!grads_) {
@@ -234,14 +238,15 @@ void ShardedStore::publish_values(Context& /*ctx*/) {
     }
     if (values_) {
       if (options_.offload == CpuOffload::kOptimizer) {
-        copy(device(), {.from = pack_in(host_values_, unit), .to = pack_in(value_shards_, unit)});
+        copy(device(),
+             {.from = pack_in(host_values_, unit, dtype_), .to = pack_in(value_shards_, unit, dtype_)});
       }
       continue;
     }
-    const TensorView mine = flat(reduced_, unit.items);
-    const TensorView all = flat(gather_staging_, packs_.members() * unit.items);
+    const TensorView mine = flat(reduced_, dtype_, unit.items);
+    const TensorView all = flat(gather_staging_, dtype_, packs_.members() * unit.items);
     if (is_offloaded()) {
-      copy(device(), {.from = pack_in(host_values_, unit), .to = mine});
+      copy(device(), {.from = pack_in(host_values_, unit, dtype_), .to = mine});
     } else {
       packs_.pack(device(), unit, Part::kValue, ranks_.fsdp.rank(), mine);
     }

@@ -12,7 +12,7 @@ void ShardedVocab::reduce(Context& ctx, const TensorView& row_max, const TensorV
   }
   const ArenaScope scope(ctx.scratch);
   const Shape rows = row_max.shape();
-  const TensorView common_max = ctx.allocate("common maximum", rows);
+  const TensorView common_max = ctx.allocate_sums("common maximum", rows);
   const TensorView packed = ctx.allocate("packed sums", {2, rows[0]});
   const TensorView sums = packed.rows(0, 1).reshape(rows);
   const TensorView targets = packed.rows(1, 2).reshape(rows);

@@ -1,7 +1,9 @@
 #include "caravan/train/device_batch.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -10,6 +12,10 @@ namespace {
 constexpr std::int64_t kArrays = 6;
 constexpr std::int64_t kItem = 4;
 static_assert(sizeof(std::int32_t) == kItem && sizeof(float) == kItem);
+
+std::int64_t bytes_of(std::int64_t tokens, RowNumbers row_numbers) {
+  return (kArrays + (row_numbers == RowNumbers::kKept ? 1 : 0)) * tokens * kItem;
+}
 
 template <class T>
 void fill(const TensorView& view, const std::vector<T>& values) {
@@ -23,13 +29,20 @@ void fill(const TensorView& view, const std::vector<T>& values) {
 DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers)
     : tokens_(tokens),
       row_numbers_(row_numbers),
-      memory_(backend.allocate((kArrays + (row_numbers == RowNumbers::kKept ? 1 : 0)) * tokens * kItem)) {}
+      memory_(backend.allocate(bytes_of(tokens, row_numbers))),
+      staged_(backend.device().kind == DeviceKind::kCuda
+                  ? backend.allocate_pinned(bytes_of(tokens, row_numbers))
+                  : Buffer()) {}
 
 TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
+  return views(memory_, batch, seq_len);
+}
+
+TokenBatch DeviceBatch::views(const Buffer& memory, std::int64_t batch, std::int64_t seq_len) const {
   const std::int64_t tokens = batch * seq_len;
   CARAVAN_CHECK(tokens <= tokens_, "batch of {} tokens, room for {}", tokens, tokens_);
   const auto array = [&](std::int64_t which, DType dtype) {
-    return memory_.view(which * tokens_ * kItem, dtype, {tokens});
+    return memory.view(which * tokens_ * kItem, dtype, {tokens});
   };
   return {.batch = batch,
           .seq_len = seq_len,
@@ -43,7 +56,8 @@ TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
 }
 
 TokenBatch DeviceBatch::upload(const Batch& batch) {
-  TokenBatch tokens = shape(batch.batch, batch.seq_len);
+  const bool is_staged = memory_.device().kind == DeviceKind::kCuda;
+  const TokenBatch tokens = views(is_staged ? staged_ : memory_, batch.batch, batch.seq_len);
   fill(tokens.ids, batch.ids);
   fill(tokens.targets, batch.targets);
   fill(tokens.target_weights, batch.target_weights);
@@ -59,7 +73,13 @@ TokenBatch DeviceBatch::upload(const Batch& batch) {
       rows[t] = static_cast<std::int32_t>(batch.first_row + t / batch.seq_len);
     }
   }
-  return tokens;
+  TokenBatch uploaded = shape(batch.batch, batch.seq_len);
+  if (is_staged) {
+    const auto all = [](const Buffer& memory) { return memory.view(0, DType::kUInt8, {memory.bytes()}); };
+    copy_from_host(all(staged_).raw(), all(memory_));
+  }
+  uploaded.first_index = batch.index.empty() ? 0 : batch.index.front();
+  return uploaded;
 }
 
 }  // namespace caravan

@@ -55,7 +55,7 @@ void Executor::run_on_shapes(Pass pass) {
   const TokenBatch tokens = device_batch_.shape(limits_.batch, limits_.seq_len);
   Context ctx = context(nullptr);
   const ArenaScope scope(scratch_arena_);
-  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   if (pass == Pass::kForwardBackward) {
     forward_backward(ctx, tokens, losses, MicroBatch::kLast);
   } else {
@@ -132,7 +132,7 @@ double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens,
   Context ctx = context(nullptr);
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   const ArenaScope scope(scratch_arena_);
-  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   forward_backward(ctx, tokens, losses, micro_batch);
   return sum_on_host(losses);
 }
@@ -141,7 +141,7 @@ double Executor::loss(const Batch& batch) {
   const TokenBatch tokens = device_batch_.upload(batch);
   Context ctx = context(nullptr);
   const ArenaScope scope(scratch_arena_);
-  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   loss(ctx, tokens, losses);
   return sum_on_host(losses);
 }
@@ -184,7 +184,7 @@ void Executor::observe_forward(std::span<const Batch> micro_batches, Trace& trac
     const TokenBatch tokens = device_batch_.upload(batch);
     Context ctx = context(&trace);
     const ArenaScope scope(scratch_arena_);
-    loss(ctx, tokens, ctx.allocate("losses", {tokens.n_tokens()}));
+    loss(ctx, tokens, ctx.allocate_sums("losses", {tokens.n_tokens()}));
   }
 }
 

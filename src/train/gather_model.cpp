@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -88,8 +89,9 @@ TensorView ModelGather::mine(const std::string& name) const {
 
 TensorView ModelGather::gather(std::size_t index) {
   const ParameterSpec& spec = model_.at(index);
+  const HostCopy own(mine(spec.name));
   if (world_.rank() != kRoot) {
-    world_.gatherv(mine(spec.name), {}, kRoot);
+    world_.gatherv(own.view(), {}, kRoot);
     return {};
   }
   const auto item = static_cast<std::int64_t>(dtype_bytes(dtype_));
@@ -105,7 +107,7 @@ TensorView ModelGather::gather(std::size_t index) {
   }
   CARAVAN_CHECK(offset == spec.shape.numel(), "the ranks hold {} of the {} elements of {}", offset,
                 spec.shape.numel(), spec.name);
-  world_.gatherv(mine(spec.name), parts, kRoot);
+  world_.gatherv(own.view(), parts, kRoot);
   const TensorView whole = whole_.view(0, dtype_, spec.shape);
   for (std::size_t rank = 0; rank < parts.size(); ++rank) {
     if (const Region& region = regions_[rank].at(index); !region.empty()) {

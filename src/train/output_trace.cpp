@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -49,8 +50,9 @@ void OutputTrace::keep(std::string name, const TensorView& value) {
         {.name = std::move(name), .columns = value.dim(1), .dtype = value.dtype(), .bytes = {}});
     found = outputs_.end() - 1;
   }
-  const auto* begin = static_cast<const std::byte*>(value.raw());
-  found->bytes.insert(found->bytes.end(), begin, begin + value.bytes());
+  const std::size_t before = found->bytes.size();
+  found->bytes.resize(before + static_cast<std::size_t>(value.bytes()));
+  copy_to_host(value, found->bytes.data() + before);
 }
 
 TokenRowNumbers token_rows(const Batch& batch, const SynchronousLayout& layout) {

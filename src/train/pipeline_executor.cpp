@@ -262,7 +262,7 @@ double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatc
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
   const ArenaScope scope(scratch_arena_);
-  const TensorView losses = ctx.allocate("losses", {tokens.n_tokens()});
+  const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   slot.gradient = gradients_.take(model_.stream_shape(tokens.n_tokens()));
   ResidualStream stream{.x = slot.output, .delta = {}};
   {
@@ -339,7 +339,7 @@ void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatc
 double PipelineExecutor::walk_losses(const Tokens& tokens, Trace* trace) {
   double sum = 0.0;
   walk_forward(tokens, trace, [&](Context& ctx, const TokenBatch& batch, ResidualStream& stream) {
-    const TensorView losses = ctx.allocate("losses", {batch.n_tokens()});
+    const TensorView losses = ctx.allocate_sums("losses", {batch.n_tokens()});
     model_.head().loss(ctx, batch, stream, losses);
     sum += backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
   });

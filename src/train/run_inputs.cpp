@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/data/path_list.h"
@@ -180,7 +181,9 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
     return;
   }
   for (const ParameterShard& shard : shards) {
-    source.files->read(shard.parameter->name(), shard.region, shard.value);
+    HostDraft draft(shard.value);
+    source.files->read(shard.parameter->name(), shard.region, draft.view());
+    draft.commit();
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_writer.h"
@@ -16,8 +17,7 @@ TensorSource source_of(std::string name, const TensorView& view) {
           .shape = view.shape(),
           .dtype = view.dtype(),
           .read_rows = [view, row_bytes](std::int64_t begin, std::int64_t end, std::byte* destination) {
-            std::memcpy(destination, static_cast<const std::byte*>(view.raw()) + begin * row_bytes,
-                        static_cast<std::size_t>((end - begin) * row_bytes));
+            copy_to_host(view.rows(begin, end), destination);
           }};
 }
 

@@ -25,8 +25,9 @@ const MeshSizes& possible(const RunConfig& config, const ModelConfig& model, con
 /// What computes in host memory.
 Backend& host_of(const SynchronousRun::Setup& setup) {
   Backend& host = setup.host != nullptr ? *setup.host : setup.backend;
-  CARAVAN_CHECK(host.device().kind != DeviceKind::kCuda,
-                "a run on a device needs a host backend for what is offloaded");
+  CARAVAN_CHECK(
+      setup.config.parallel.cpu_offload == CpuOffload::kNone || host.device().kind != DeviceKind::kCuda,
+      "a run on a device needs a host backend for what is offloaded");
   return host;
 }
 
@@ -164,6 +165,7 @@ void SynchronousRun::load(
     const std::function<void(const Context&, const std::vector<ParameterShard>&)>& fill) {
   Context ctx = trainer_->update_context();
   fill(ctx, store_->shards());
+  trainer_->optimizer().forget_masters();
   store_->publish_values(ctx);
 }
 

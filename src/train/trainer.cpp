@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/optim/clip.h"
@@ -10,7 +11,12 @@
 namespace caravan {
 namespace {
 
-bool is_finite(const TensorView& value) {
+/// One sum, of the gradient norm.
+constexpr std::int64_t kUpdateScratchBytes = 64;
+
+bool is_finite(const TensorView& stored) {
+  const HostCopy copy(stored);
+  const TensorView& value = copy.view();
   for (std::int64_t i = 0; i < value.numel(); ++i) {
     const double x = value.dtype() == DType::kFloat64 ? value.data<double>()[i]
                                                       : static_cast<double>(value.data<float>()[i]);
@@ -72,6 +78,7 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       counts_loss_(true),
       executor_(std::make_unique<Executor>(model, backend, options.limits)),
       updater_(backend),
+      update_scratch_("update", updater_.allocate(kUpdateScratchBytes)),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
 
 Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
@@ -81,6 +88,7 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Togethe
       counts_loss_(together.counts_loss),
       executor_(std::move(together.executor)),
       updater_(together.updater != nullptr ? *together.updater : backend),
+      update_scratch_("update", updater_.allocate(kUpdateScratchBytes)),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
 
 Trainer::~Trainer() = default;
@@ -95,7 +103,7 @@ Context Trainer::update_context() {
   const Context ctx = executor_->context();
   return {.backend = updater_,
           .stream = ctx.stream,
-          .scratch = ctx.scratch,
+          .scratch = update_scratch_,
           .scalars = ctx.scalars,
           .dtype = ctx.dtype,
           .trace = nullptr};

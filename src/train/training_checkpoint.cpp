@@ -5,6 +5,7 @@
 #include <charconv>
 #include <map>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/training_model.h"
@@ -51,16 +52,30 @@ Range rows_to_write(const ParameterShard& shard, const Copy& copy, std::int64_t 
   return part < parts ? shard_rows(rows, part, parts) : Range{};
 }
 
+TensorView as_bytes(const TensorView& view) {
+  return {view.raw(), DType::kUInt8, {view.bytes()}, view.device()};
+}
+
 ShardSource source_of_rows(const std::string& name, const ParameterShard& shard, const TensorView& values,
                            Range rows) {
   CARAVAN_CHECK(values.is_contiguous(), "{} is saved from {}", name, values.str());
   Region region = shard.region;
   const std::int64_t first = region.at(0).begin;
   region[0] = {first + rows.begin, first + rows.end};
-  return {.tensor = {name, shard.parameter->spec().shape, values.dtype()},
-          .region = std::move(region),
-          .data = static_cast<const std::byte*>(values.rows(rows.begin, rows.end).raw()),
-          .read = {}};
+  const TensorView written = values.rows(rows.begin, rows.end);
+  ShardSource source{.tensor = {name, shard.parameter->spec().shape, values.dtype()},
+                     .region = std::move(region),
+                     .data = nullptr,
+                     .read = {}};
+  if (values.device().kind == DeviceKind::kCpu) {
+    source.data = static_cast<const std::byte*>(written.raw());
+  } else {
+    source.read = [bytes = as_bytes(written)](std::int64_t offset, std::span<std::byte> destination) {
+      const auto size = static_cast<std::int64_t>(destination.size());
+      copy_to_host(bytes.rows(offset, offset + size), destination.data());
+    };
+  }
+  return source;
 }
 
 std::int64_t number_in(const ShardedCheckpointReader& checkpoint, const char* key) {
@@ -96,9 +111,16 @@ std::vector<ShardSource> checkpoint_sources(const TrainingStore& store, const Ad
       sources.push_back(source_of_rows(name, shard, values, rows));
     }
   };
+  std::map<const Parameter*, TensorView> masters;
+  for (const Adamw::Entry& entry : optimizer.entries()) {
+    if (entry.master.defined()) {
+      masters.emplace(entry.shard.parameter, entry.master);
+    }
+  }
   for (const ParameterShard& shard : store.shards()) {
     if (shard.value.numel() > 0) {
-      add(shard.parameter->name(), shard, shard.value, 0);
+      const auto master = masters.find(shard.parameter);
+      add(shard.parameter->name(), shard, master == masters.end() ? shard.value : master->second, 0);
     }
   }
   for (const Adamw::Entry& entry : optimizer.entries()) {
@@ -146,17 +168,32 @@ TrainingPosition training_position(const ShardedCheckpointReader& checkpoint) {
           .samples = checkpoint.state().data_position};
 }
 
+namespace {
+
+void read_to(ShardedCheckpointReader& checkpoint, const std::string& name, const Region& region,
+             const TensorView& destination) {
+  HostDraft draft(destination);
+  checkpoint.read(name, region, draft.view());
+  draft.commit();
+}
+
+}  // namespace
+
 void restore(SynchronousRun& run, ShardedCheckpointReader& checkpoint) {
   run.load([&](const Context&, const std::vector<ParameterShard>& shards) {
     for (const ParameterShard& shard : shards) {
-      checkpoint.read(shard.parameter->name(), shard.region, shard.value);
+      read_to(checkpoint, shard.parameter->name(), shard.region, shard.value);
     }
   });
   Adamw& optimizer = run.trainer().optimizer();
   for (const Adamw::Entry& entry : optimizer.entries()) {
-    checkpoint.read(moment_name(0, entry.shard.parameter->name()), entry.shard.region, entry.m);
-    checkpoint.read(moment_name(1, entry.shard.parameter->name()), entry.shard.region, entry.v);
+    read_to(checkpoint, moment_name(0, entry.shard.parameter->name()), entry.shard.region, entry.m);
+    if (entry.master.defined()) {
+      read_to(checkpoint, entry.shard.parameter->name(), entry.shard.region, entry.master);
+    }
+    read_to(checkpoint, moment_name(1, entry.shard.parameter->name()), entry.shard.region, entry.v);
   }
+  optimizer.keep_masters();
   optimizer.set_steps(checkpoint.state().optimizer_step);
   run.trainer().set_steps(checkpoint.state().step);
   checkpoint.close_files();
@@ -167,7 +204,8 @@ void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig&
   const auto check = [&](const std::string& name, const Shape& shape) {
     ++expected;
     const GlobalTensor* tensor = checkpoint.find(name);
-    const GlobalTensor wanted{name, shape, dtype};
+    // Masters stand in the place of 16-bit values.
+    const GlobalTensor wanted{name, shape, accumulation_dtype(dtype)};
     if (tensor == nullptr || *tensor != wanted) {
       fail<IoError>("resume: {}: {} is {} there and {} {} in the model: it is the state of another model",
                     checkpoint.folder(), name,

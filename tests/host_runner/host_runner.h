@@ -67,6 +67,11 @@ struct Options {
 /// For every launch from here on.
 void set_options(const Options& options);
 
+/// Told before the first block of every launch (true) and after its last (false), also when the kernel fails;
+/// null: nobody.
+using LaunchGate = void (*)(bool begins);
+void set_launch_gate(LaunchGate gate);
+
 /// Races reported so far by ThreadSanitizer; 0 in builds without it.
 int race_reports();
 

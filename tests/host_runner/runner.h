@@ -69,6 +69,7 @@ class SharedPieces {
 class Runner {
  public:
   void set_options(const Options& options) { options_ = options; }
+  void set_launch_gate(LaunchGate gate) { gate_ = gate; }
   void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*),
                 void* context);
   void barrier(Site site);
@@ -102,6 +103,7 @@ class Runner {
   std::string why_stuck() const;
 
   Options options_;
+  LaunchGate gate_ = nullptr;
   std::uint64_t random_state_ = 0;
   const char* name_ = "";
   std::size_t shared_bytes_ = 0;

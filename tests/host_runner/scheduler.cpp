@@ -51,6 +51,20 @@ void Runner::run_grid(const char* name, dim3 grid, dim3 block, std::size_t share
   gridDim = grid;
   blockDim = block;
   random_state_ = options_.seed;
+  struct Gate {
+    explicit Gate(LaunchGate told) : gate(told) { tell(true); }
+    ~Gate() { tell(false); }
+    Gate(const Gate&) = delete;
+    Gate& operator=(const Gate&) = delete;
+    Gate(Gate&&) = delete;
+    Gate& operator=(Gate&&) = delete;
+    void tell(bool begins) const {
+      if (gate != nullptr) {
+        gate(begins);
+      }
+    }
+    LaunchGate gate;
+  } const gate(gate_);
   tsan_release(&begin_slot_);
   std::size_t number = 0;
   for (const std::int64_t index : block_order()) {
@@ -252,6 +266,10 @@ void Runner::barrier(Site site) {
 }
 
 // ---- what kernels call
+
+void set_launch_gate(LaunchGate gate) {
+  runner().set_launch_gate(gate);
+}
 
 void set_options(const Options& options) {
   runner().set_options(options);

@@ -179,7 +179,8 @@ TEST_CASE("sum_squares adds to its result in one order, and the clip factor foll
           x.random(1);
           double expected = 2.0;
           double result = 2.0;
-          reference::sum_squares<double>({.x = x.reference(), .result = &expected});
+          reference::sum_squares<double>(
+              {.x = x.reference(), .result = TensorView(&expected, DType::kFloat64, {1})});
           TestWorkspace workspace(cuda::sum_squares_workspace_bytes(x.view()));
           cuda::sum_squares(x.view(), &result, workspace.get(), nullptr);
           // The reference adds up to 9001 terms one after the other, each sum rounded to 1.1e-16.

@@ -13,6 +13,7 @@
 #include "caravan/train/run_inputs.h"
 #include "caravan/train/synchronous_run.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/reference/elementwise.h"
 
 namespace caravan::test {
 
@@ -76,8 +77,12 @@ inline double mesh_tolerance(DType dtype) {
 class MeshRun {
  public:
   MeshRun(Communicator& world, RunConfig config, const ModelConfig& model)
-      : config_(std::move(config)), model_(model), backend_(make_cpu_backend()) {
-    run_ = std::make_unique<SynchronousRun>(SynchronousRun::Setup{config_, model_, world, *backend_});
+      : MeshRun(world, std::move(config), model, make_cpu_backend()) {}
+  /// On another backend, which the run owns.
+  MeshRun(Communicator& world, RunConfig config, const ModelConfig& model, std::unique_ptr<Backend> backend)
+      : config_(std::move(config)), model_(model), backend_(std::move(backend)) {
+    run_ = std::make_unique<SynchronousRun>(
+        SynchronousRun::Setup{config_, model_, world, *backend_, 0, host_.get()});
     run_->load(
         [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 5); });
   }
@@ -103,11 +108,10 @@ class MeshRun {
     ModelGather gather(run_->world(), specs, shards);
     std::map<std::string, std::vector<double>> values;
     for (std::size_t i = 0; i < specs.size(); ++i) {
-      const TensorView view = gather.gather(i);
-      for (std::int64_t e = 0; view.defined() && e < view.numel(); ++e) {
-        values[specs[i].name].push_back(view.dtype() == DType::kFloat64
-                                            ? view.data<double>()[e]
-                                            : static_cast<double>(view.data<float>()[e]));
+      if (const TensorView view = gather.gather(i); view.defined()) {
+        std::vector<double>& to = values[specs[i].name];
+        to.resize(static_cast<std::size_t>(view.numel()));
+        reference::copy({view, TensorView(to.data(), DType::kFloat64, view.shape())});
       }
     }
     return values;
@@ -116,6 +120,7 @@ class MeshRun {
   RunConfig config_;
   ModelConfig model_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> host_ = make_cpu_backend();
   std::unique_ptr<SynchronousRun> run_;
 };
 

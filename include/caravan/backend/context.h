@@ -23,6 +23,10 @@ struct Context {
   TensorView allocate(const char* what, const Shape& shape) const {
     return scratch.allocate(what, dtype, shape);
   }
+  /// For statistics of activations.
+  TensorView allocate_sums(const char* what, const Shape& shape) const {
+    return scratch.allocate(what, accumulation_dtype(dtype), shape);
+  }
   /// After an op that takes long: whoever waits for the processor gets it for a moment.
   void advance() const {
     if (background != nullptr) {

@@ -233,6 +233,7 @@ struct CopyArgs {
 ///   param −= lr / bias_correction1 · m / (sqrt(v) / bias_correction2_sqrt + eps)
 struct AdamwArgs {
   TensorView param, grad, m, v;  // same shape; param, m, v updated in place
+  TensorView master = {};  // the value itself where param is its 16-bit rounding: float32; else undefined
   double weight_decay = 0.0;
   double beta1 = 0.9;
   double beta2 = 0.999;
@@ -242,7 +243,7 @@ struct AdamwArgs {
 /// result[0] += Σ x², summed in double in a fixed order whatever the threads.
 struct SumSquaresArgs {
   TensorView x;
-  double* result = nullptr;  // host memory
+  TensorView result;  // [1] float64
 };
 /// y[i, j] = std · normal(stream, (row_begin + i) · global_cols + col_begin + j): the same global values on
 /// any layout.

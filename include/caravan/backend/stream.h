@@ -7,6 +7,7 @@
 namespace caravan {
 
 enum class StreamId : std::uint8_t { kCompute, kParamComm, kTensorComm, kPipelineComm, kCopy };
+inline constexpr int kStreamCount = 5;
 
 struct Stream {
   StreamId id = StreamId::kCompute;

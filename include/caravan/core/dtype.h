@@ -38,6 +38,12 @@ std::size_t dtype_bytes(DType dtype);
 std::string_view dtype_name(DType dtype);
 bool is_floating(DType dtype);
 
+/// Of sums, statistics, weight gradients and optimizer state of values stored as `dtype`: float32 for 16-bit
+/// types, else the type itself.
+constexpr DType accumulation_dtype(DType dtype) {
+  return dtype == DType::kBFloat16 || dtype == DType::kFloat16 ? DType::kFloat32 : dtype;
+}
+
 float to_float(BFloat16 value);
 float to_float(Float16 value);
 BFloat16 to_bfloat16(float value);

@@ -23,7 +23,9 @@ bool matches_pattern(const std::string& pattern, const std::string& name);
 
 class Adamw {
  public:
-  /// Allocates both moments of every trainable shard, zeroed. What `shards` view must outlive the optimizer.
+  /// Allocates both moments of every trainable shard, zeroed, and for values of a 16-bit dtype float32
+  /// masters, of which the values are the roundings (Micikevicius et al. 2018, section 3.1). What `shards`
+  /// view must outlive the optimizer.
   Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DType dtype, Backend& backend);
 
   /// One update from the shards' gradients; sets lr, step, bias corrections and clip_factor in
@@ -32,9 +34,15 @@ class Adamw {
   /// Forgets all state: moments zero, step count zero.
   void reset(const Context& ctx);
 
+  /// Values were written by somebody else: the next step's masters begin as they are.
+  void forget_masters() { masters_are_current_ = false; }
+  /// Masters were written by somebody else, and the values are their roundings.
+  void keep_masters() { masters_are_current_ = true; }
+
   std::int64_t steps() const { return steps_; }
   void set_steps(std::int64_t steps) { steps_ = steps; }
-  /// Both moments in one buffer, for moving or saving the state: [2, n] elements of the optimizer's dtype.
+  /// Both moments in one buffer, for moving or saving the state: [2, n] elements of
+  /// accumulation_dtype(dtype).
   TensorView state() const { return state_; }
   std::int64_t bytes() const { return memory_.bytes(); }
 
@@ -43,16 +51,20 @@ class Adamw {
     ParameterShard shard;
     TensorView m;
     TensorView v;
+    TensorView master;  // undefined: the value itself is exact
     double weight_decay = 0.0;
   };
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
+  void refresh_masters(const Context& ctx);
+
   AdamwOptions options_;
   Buffer memory_;
   TensorView state_;
   std::vector<Entry> entries_;
   std::int64_t steps_ = 0;
+  bool masters_are_current_ = false;
 };
 
 }  // namespace caravan

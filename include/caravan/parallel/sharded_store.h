@@ -89,14 +89,17 @@ class ShardedStore final : public TrainingStore {
   void finish_reduction();
   /// Adds a unit's reduced gradients to this rank's.
   void keep_gradients(const UnitPacks::Unit& unit, const TensorView& sum);
-  TensorView flat(const Buffer& buffer, std::int64_t items) const { return buffer.view(0, dtype_, {items}); }
+  static TensorView flat(const Buffer& buffer, DType dtype, std::int64_t items) {
+    return buffer.view(0, dtype, {items});
+  }
   /// A unit's pack among those of all units.
-  TensorView pack_in(const Buffer& packs, const UnitPacks::Unit& unit) const;
+  static TensorView pack_in(const Buffer& packs, const UnitPacks::Unit& unit, DType dtype);
 
   ParameterSet& parameters_;
   Options options_;
   Ranks ranks_;
-  DType dtype_;
+  DType dtype_;           // of values
+  DType gradient_dtype_;  // what they are summed in
   Backends backends_;
   ReplicatedStore leases_;
   UnitPacks packs_;

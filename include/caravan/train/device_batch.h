@@ -21,9 +21,12 @@ class DeviceBatch {
   std::int64_t bytes() const { return memory_.bytes(); }
 
  private:
+  TokenBatch views(const Buffer& memory, std::int64_t batch, std::int64_t seq_len) const;
+
   std::int64_t tokens_;
   RowNumbers row_numbers_;
   Buffer memory_;  // six arrays of 4-byte elements, seven with row numbers
+  Buffer staged_;  // the same on the host, page-locked; empty where the host writes to memory_ itself
 };
 
 }  // namespace caravan

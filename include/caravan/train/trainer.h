@@ -90,6 +90,7 @@ class Trainer {
   bool counts_loss_;
   std::unique_ptr<StepExecutor> executor_;
   Backend& updater_;
+  Arena update_scratch_;  // where the shards are
   Adamw optimizer_;
   std::int64_t steps_ = 0;
 };

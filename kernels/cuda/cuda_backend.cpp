@@ -1,0 +1,265 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "caravan/backend/device_memory.h"
+#include "caravan/core/error.h"
+#include "kernels/cuda/launchers.h"
+#include "kernels/reference/elementwise.h"
+
+namespace caravan {
+namespace {
+
+using cuda::Product;
+using cuda::StreamHandle;
+
+/// Scratch memory of ops, one piece per queue: it grows while ops of new shapes come and stays then.
+class DeviceScratch {
+ public:
+  explicit DeviceScratch(cuda::DeviceRuntime& runtime) : runtime_(runtime) {}
+
+  cuda::Workspace get(std::int64_t bytes, StreamId id) {
+    Buffer& memory = memory_.at(static_cast<std::size_t>(id));
+    if (memory.bytes() < bytes) {
+      runtime_.synchronize(runtime_.stream(id));  // nobody may use what is given back
+      memory = Buffer();
+      memory = runtime_.allocate(bytes);
+    }
+    return {memory.data(), memory.bytes()};
+  }
+
+ private:
+  cuda::DeviceRuntime& runtime_;
+  std::array<Buffer, kStreamCount> memory_;
+};
+
+/// The step's numbers in device memory. Kernels read them there, so that a change needs no new launch; they
+/// are sent when an op meets other numbers than those it was sent.
+class DeviceScalars {
+ public:
+  explicit DeviceScalars(cuda::DeviceRuntime& runtime)
+      : runtime_(runtime),
+        pinned_(runtime.allocate_pinned(sizeof(StepScalars))),
+        memory_(runtime.allocate(sizeof(StepScalars))) {
+    std::memset(pinned_.data(), 0xff, sizeof(StepScalars));  // equal to no numbers
+  }
+
+  const StepScalars* get(const StepScalars& scalars, StreamHandle stream) {
+    if (std::memcmp(pinned_.data(), &scalars, sizeof(StepScalars)) != 0) {
+      // The last copy may still be reading.
+      runtime_.synchronize(stream);
+      std::memcpy(pinned_.data(), &scalars, sizeof(StepScalars));
+      runtime_.copy(memory_.data(), pinned_.data(), sizeof(StepScalars), stream);
+    }
+    return static_cast<const StepScalars*>(memory_.data());
+  }
+
+ private:
+  static_assert(std::has_unique_object_representations_v<std::array<std::uint64_t, 7>> &&
+                    sizeof(StepScalars) == 7 * sizeof(std::uint64_t),
+                "no padding: the bytes are compared");
+  cuda::DeviceRuntime& runtime_;
+  Buffer pinned_;
+  Buffer memory_;
+};
+
+class CudaBackend final : public Backend, private DeviceCopier {
+ public:
+  explicit CudaBackend(cuda::DeviceRuntime& runtime)
+      : runtime_(runtime), name_(describe(runtime.facts())), scratch_(runtime), scalars_(runtime) {
+    set_device_copier(this);
+  }
+  ~CudaBackend() override { set_device_copier(nullptr); }
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+  CudaBackend(CudaBackend&&) = delete;
+  CudaBackend& operator=(CudaBackend&&) = delete;
+
+  std::string_view name() const override { return name_; }
+  Device device() const override { return {DeviceKind::kCuda, runtime_.facts().index}; }
+  bool supports(DType dtype) const override { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
+  Buffer allocate(std::int64_t bytes) override { return runtime_.allocate(bytes); }
+  Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
+
+  void matmul_nt(const MatmulNtArgs& args, Stream& stream) override {
+    multiply(Product::Form::kNt, args.a, dense(args.b), args.c, args.accumulate, stream);
+  }
+  void matmul_nn(const MatmulNnArgs& args, Stream& stream) override {
+    multiply(Product::Form::kNn, args.a, dense(args.b), args.c, args.accumulate, stream);
+  }
+  void matmul_tn(const MatmulTnArgs& args, Stream& stream) override {
+    multiply(Product::Form::kTn, args.a, args.b, args.c, args.accumulate, stream);
+  }
+  void embedding_forward(const EmbeddingForwardArgs& args, Stream& stream) override {
+    cuda::embedding_forward(args, handle(stream));
+  }
+  void embedding_backward(const EmbeddingBackwardArgs& args, Stream& stream) override {
+    cuda::embedding_backward(args, scratch(cuda::embedding_backward_workspace_bytes(args), stream),
+                             handle(stream));
+  }
+  void rmsnorm_forward(const RmsNormForwardArgs& args, Stream& stream) override {
+    cuda::rmsnorm_forward(args, handle(stream));
+  }
+  void rmsnorm_backward(const RmsNormBackwardArgs& args, Stream& stream) override {
+    cuda::rmsnorm_backward(args, scratch(cuda::rmsnorm_backward_workspace_bytes(args), stream),
+                           handle(stream));
+  }
+  void rope(const RopeArgs& args, Stream& stream) override { cuda::rope(args, handle(stream)); }
+  void attention_forward(const AttentionForwardArgs& args, Stream& stream) override {
+    cuda::attention_forward(args, handle(stream));
+  }
+  void attention_backward(const AttentionBackwardArgs& args, Stream& stream) override {
+    cuda::attention_backward(args, scratch(cuda::attention_backward_workspace_bytes(args.shape), stream),
+                             handle(stream));
+  }
+  void attention_merge(const AttentionMergeArgs& args, Stream& stream) override {
+    cuda::attention_merge(args, handle(stream));
+  }
+  void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) override {
+    cuda::swiglu_forward(args, handle(stream));
+  }
+  void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) override {
+    cuda::swiglu_backward(args, handle(stream));
+  }
+  void cross_entropy_stats(const CrossEntropyStatsArgs& args, Stream& stream) override {
+    cuda::cross_entropy_stats(args, handle(stream));
+  }
+  void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) override {
+    cuda::cross_entropy_rescale(args, handle(stream));
+  }
+  void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) override {
+    cuda::cross_entropy_loss(args, handle(stream));
+  }
+  void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) override {
+    CrossEntropyBackwardArgs on_device = args;
+    on_device.scalars = scalars_.get(*args.scalars, handle(stream));
+    cuda::cross_entropy_backward(on_device, handle(stream));
+  }
+  void add(const AddArgs& args, Stream& stream) override { cuda::add(args, handle(stream)); }
+  void scale(const ScaleArgs& args, Stream& stream) override { cuda::scale(args, handle(stream)); }
+  void zero(const ZeroArgs& args, Stream& stream) override {
+    runtime_.zero(args.x.raw(), args.x.bytes(), handle(stream));
+  }
+  void dropout(const DropoutArgs& args, Stream&) override {
+    fail<InternalError>("no dropout kernel for {}", args.x.str());
+  }
+  void copy(const CopyArgs& args, Stream& stream) override;
+  void adamw(const AdamwArgs& args, Stream& stream) override {
+    AdamwArgs on_device = args;
+    on_device.scalars = scalars_.get(*args.scalars, handle(stream));
+    cuda::adamw(on_device, {.master = args.master}, handle(stream));
+  }
+  void sum_squares(const SumSquaresArgs& args, Stream& stream) override {
+    cuda::sum_squares(args.x, args.result.data<double>(),
+                      scratch(cuda::sum_squares_workspace_bytes(args.x), stream), handle(stream));
+  }
+  void random_normal(const RandomNormalArgs& args, Stream& stream) override {
+    cuda::random_normal(args, handle(stream));
+  }
+
+ private:
+  static std::string describe(const cuda::DeviceFacts& facts) {
+    return fmt::format("cuda ({}, sm_{}, {} multiprocessors)", facts.name, facts.compute_capability,
+                       facts.multiprocessors);
+  }
+  static const TensorView& dense(const WeightView& weight) { return std::get<DenseWeight>(weight).values; }
+
+  StreamHandle handle(const Stream& stream) { return runtime_.stream(stream.id); }
+  cuda::Workspace scratch(std::int64_t bytes, const Stream& stream) { return scratch_.get(bytes, stream.id); }
+  void multiply(Product::Form form, const TensorView& a, const TensorView& b, const TensorView& c,
+                Accumulate accumulate, Stream& stream) {
+    if (c.numel() > 0) {
+      runtime_.matmul({.form = form, .a = a, .b = b, .c = c, .add = accumulate == Accumulate::kAdd},
+                      handle(stream));
+    }
+  }
+  void copy_to_device(const CopyArgs& args, Stream& stream);
+  void copy_from_device(const CopyArgs& args, Stream& stream);
+  /// A contiguous view of the scratch memory, of another tensor's shape.
+  TensorView scratch_for(const TensorView& like, Stream& stream) {
+    return {scratch(like.numel() * static_cast<std::int64_t>(dtype_bytes(like.dtype())), stream).data,
+            like.dtype(), like.shape(), device()};
+  }
+
+  // DeviceCopier
+  void copy(void* to, const void* from, std::int64_t bytes) override {
+    const StreamHandle stream = runtime_.stream(StreamId::kCompute);
+    runtime_.copy(to, from, bytes, stream);
+    runtime_.synchronize(stream);
+  }
+
+  cuda::DeviceRuntime& runtime_;
+  std::string name_;
+  DeviceScratch scratch_;
+  DeviceScalars scalars_;
+};
+
+void CudaBackend::copy(const CopyArgs& args, Stream& stream) {
+  const bool from_device = args.from.device().kind == DeviceKind::kCuda;
+  const bool to_device = args.to.device().kind == DeviceKind::kCuda;
+  if (args.from.numel() == 0) {
+    return;
+  }
+  if (!from_device && !to_device) {
+    reference::copy(args);
+  } else if (!from_device) {
+    copy_to_device(args, stream);
+  } else if (!to_device) {
+    copy_from_device(args, stream);
+  } else if (args.from.dtype() == DType::kFloat64 || args.to.dtype() == DType::kFloat64) {
+    // Sums of a step, a few numbers: no kernel for them.
+    const Buffer memory = allocate_host(args.from.bytes());
+    const TensorView arrived = memory.view(0, args.from.dtype(), args.from.shape());
+    copy_from_device({.from = args.from, .to = arrived}, stream);
+    copy_to_device({.from = arrived, .to = args.to}, stream);
+  } else if (args.from.dtype() == args.to.dtype() && args.from.is_contiguous() && args.to.is_contiguous()) {
+    runtime_.copy(args.to.raw(), args.from.raw(), args.from.bytes(), handle(stream));
+  } else {
+    cuda::copy(args, handle(stream));
+  }
+}
+
+/// The host converts, the device spreads strided rows.
+void CudaBackend::copy_to_device(const CopyArgs& args, Stream& stream) {
+  const bool is_whole = args.to.is_contiguous();
+  const TensorView target = is_whole ? args.to : scratch_for(args.to, stream);
+  if (args.from.dtype() == args.to.dtype() && args.from.is_contiguous()) {
+    runtime_.copy(target.raw(), args.from.raw(), args.from.bytes(), handle(stream));
+    runtime_.synchronize(handle(stream));
+  } else {
+    const Buffer memory = allocate_host(target.bytes());
+    const TensorView converted = memory.view(0, target.dtype(), target.shape());
+    reference::copy({.from = args.from, .to = converted});
+    runtime_.copy(target.raw(), converted.raw(), converted.bytes(), handle(stream));
+    runtime_.synchronize(handle(stream));
+  }
+  if (!is_whole) {
+    cuda::copy({.from = target, .to = args.to}, handle(stream));
+  }
+}
+
+void CudaBackend::copy_from_device(const CopyArgs& args, Stream& stream) {
+  TensorView source = args.from;
+  if (!source.is_contiguous()) {
+    source = scratch_for(args.from, stream);
+    cuda::copy({.from = args.from, .to = source}, handle(stream));
+  }
+  const bool is_direct = args.from.dtype() == args.to.dtype() && args.to.is_contiguous();
+  const Buffer memory = is_direct ? Buffer() : allocate_host(source.bytes());
+  const TensorView arrived = is_direct ? args.to : memory.view(0, source.dtype(), source.shape());
+  runtime_.copy(arrived.raw(), source.raw(), source.bytes(), handle(stream));
+  runtime_.synchronize(handle(stream));
+  if (!is_direct) {
+    reference::copy({.from = arrived, .to = args.to});
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& runtime) {
+  return std::make_unique<CudaBackend>(runtime);
+}
+
+}  // namespace caravan
