@@ -1,13 +1,17 @@
 # Flags for our own code, and one static library per folder.
 add_library(caravan_flags INTERFACE)
 target_include_directories(caravan_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
-target_compile_options(caravan_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror)
+# nvcc knows none of these; its own are in CaravanCuda.cmake.
+set(not_cuda "$<NOT:$<COMPILE_LANGUAGE:CUDA>>")
+target_compile_options(caravan_flags INTERFACE
+                       $<${not_cuda}:-Wall;-Wextra;-Wconversion;-Wshadow;-Wnon-virtual-dtor;-Werror>)
 if(CARAVAN_SANITIZE)
   # Under the sanitizers GCC 12 sees uninitialised values and overlapping strings where there are none (GCC bugs 105562,
   # 105651).
-  target_compile_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE} -fno-sanitize-recover=all
-                         -fno-omit-frame-pointer
-                         $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-restrict>)
+  target_compile_options(caravan_flags INTERFACE
+                         "$<${not_cuda}:-fsanitize=${CARAVAN_SANITIZE};-fno-sanitize-recover=all>"
+                         $<${not_cuda}:-fno-omit-frame-pointer>
+                         $<$<AND:${not_cuda},$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized;-Wno-restrict>)
   target_link_options(caravan_flags INTERFACE -fsanitize=${CARAVAN_SANITIZE})
 endif()
 if(CARAVAN_FUZZ)
@@ -18,7 +22,7 @@ endif()
 if(CARAVAN_COVERAGE)
   # -O1: as fast as tests need it, and lines still map to code. Counters are atomic because worker threads share them;
   # ranks and programs that end at the same time lock the files they add their counts to.
-  target_compile_options(caravan_flags INTERFACE -O1 -g --coverage -fprofile-update=atomic)
+  target_compile_options(caravan_flags INTERFACE $<${not_cuda}:-O1;-g;--coverage;-fprofile-update=atomic>)
   target_link_options(caravan_flags INTERFACE --coverage)
 endif()
 

@@ -58,12 +58,13 @@ fi
 if grep -RnE 'mpi\.h|world_size|[^a-z_]rank\(|MPI_|if \(tp' include/caravan/model src/model 2>/dev/null; then
   echo "model/ must not know ranks or communicators"; bad=1
 fi
-for header in mpi.h hdf5.h yaml-cpp zip.h cblas.h pcre2.h; do
+for header in mpi.h hdf5.h yaml-cpp zip.h cblas.h pcre2.h cuda; do
   case "$header" in
     mpi.h) allowed='^(src/comm/|src/io/hdf5|src/app/|tests/)' ;;
     hdf5.h | yaml-cpp | zip.h) allowed='^(src/io/|tests/)' ;;
     cblas.h) allowed='^(kernels/cpu/|tests/|benchmarks/)' ;;
     pcre2.h) allowed='^(src/data/|tests/)' ;;
+    cuda) allowed='^(kernels/cuda/|tests/cuda/|benchmarks/cuda/)' ;;
   esac
   hits=$(grep -RlE "#include <$header" include src kernels tests benchmarks 2>/dev/null | grep -vE "$allowed" || true)
   [ -z "$hits" ] || { echo "$header is included in: $hits"; bad=1; }

@@ -16,6 +16,8 @@
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+
+#include "kernels/cuda/launch_status.h"
 #else
 #include <host_runner/host_runner.h>
 #endif
@@ -198,12 +200,8 @@ struct LaunchShape {
   cudaStream_t stream = nullptr;
 };
 
-#if defined(__CUDACC__)
-/// Throws DeviceError with the kernel's name and CUDA's words unless status is cudaSuccess.
-void check_launch(const char* kernel, cudaError_t status);
-#endif
-
-/// Runs `kernel` on the stream; on the host, runs it to its end. `name` stands in error messages.
+/// Runs `kernel` on the stream; on the host, runs it to its end. `name` stands in error messages
+/// (DeviceError).
 template <class... Parameters>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
             std::type_identity_t<Parameters>... arguments) {
@@ -217,6 +215,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   void* pointers[] = {static_cast<void*>(&arguments)...};
   check_launch(
       name, cudaLaunchKernel(function, shape.grid, shape.block, pointers, shape.shared_bytes, shape.stream));
+  after_launch(name, shape.stream);
 #else
   auto call = [&] { kernel(arguments...); };
   host_runner::run_grid(

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,6 +25,8 @@ using namespace caravan::app;
 
 constexpr const char* kOutputLost =
     "standard output could not be written to its end (disk full, or the reader is gone)";
+
+constexpr const char* kSyncKernels = "CARAVAN_SYNC_KERNELS";
 
 /// Commands that run on many ranks; every other one works on files alone.
 const std::set<std::string> kParallelCommands = {"train", "eval", "generate", "verify", "bench"};
@@ -46,8 +49,17 @@ struct Process {
   std::optional<MpiSession> mpi = {};
 };
 
+/// Leaves the choice where the launches of kernels look for it (kernels/cuda/launch_status.cpp).
+void configure_sync_kernels(const std::string& choice) {
+  if (!choice.empty() && choice != "0" && choice != "1") {
+    fail<ConfigError>("--sync-kernels / {}: cannot read '{}'; give 1 or 0", kSyncKernels, choice);
+  }
+  ::setenv(kSyncKernels, choice.c_str(), 1);
+}
+
 /// Runs after the whole command line is read and before the command's callback.
-void prepare_command(const CLI::App& program, const std::string& log_ranks, Process& process) {
+void prepare_command(const CLI::App& program, const std::string& log_ranks, const std::string& sync_kernels,
+                     Process& process) {
   const std::string name = program.get_subcommands().front()->get_name();
   const LaunchPlace place = launch_place();
   if (kParallelCommands.contains(name)) {
@@ -58,7 +70,10 @@ void prepare_command(const CLI::App& program, const std::string& log_ranks, Proc
         "out mpirun or srun",
         name, place.size);
   }
-  agree([&] { log::configure(place.rank, place.size, log_ranks); });
+  agree([&] {
+    log::configure(place.rank, place.size, log_ranks);
+    configure_sync_kernels(sync_kernels);
+  });
 }
 
 /// What to say of a command line that cannot be understood.
@@ -88,13 +103,18 @@ int run(CLI::App& program, Process& process) {
   program.set_version_flag("--version", version_text, "Print version, commit, build options and libraries");
   program.add_option("--log-ranks", log_ranks, "Ranks that print progress besides errors: all, or like 0,2")
       ->envname("LOG_RANK");
+  std::string sync_kernels = "0";
+  program
+      .add_flag("--sync-kernels{1}", sync_kernels,
+                "Wait for every GPU kernel, so that a fault is reported with the kernel's name")
+      ->envname(kSyncKernels);
   program.footer(
       "Examples:\n"
       "  mpirun -n 4 caravan train configs/train/llama3.2-3b-federated.yaml --set model.checkpoint=DIR\n"
       "  caravan COMMAND --help\n");
   program.failure_message(describe_usage_error);
   add_commands(program);
-  program.parse_complete_callback([&] { prepare_command(program, log_ranks, process); });
+  program.parse_complete_callback([&] { prepare_command(program, log_ranks, sync_kernels, process); });
   try {
     program.parse(process.argc, process.argv);
   } catch (const CLI::ParseError& error) {

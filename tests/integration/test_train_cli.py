@@ -102,7 +102,8 @@ class WrongConfiguration(ProgramTest):
         self.expect_failure(CONFIG, "has 3 problems", "train", "empty.yaml")
 
     def test_wrong_environment(self):
-        for name, words in (("CARAVAN_PROGRESS", "CARAVAN_PROGRESS is 'x'"), ("LOG_RANK", "LOG_RANK: cannot read 'x'")):
+        for name, words in (("CARAVAN_PROGRESS", "CARAVAN_PROGRESS is 'x'"), ("LOG_RANK", "LOG_RANK: cannot read 'x'"),
+                            ("CARAVAN_SYNC_KERNELS", "--sync-kernels / CARAVAN_SYNC_KERNELS: cannot read 'x'")):
             self.expect_failure(CONFIG, words, "train", "run.yaml", env={name: "x"})
 
     def test_numbers_of_ranks(self):

@@ -1,0 +1,79 @@
+#include "kernels/cuda/launch_status.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "caravan/core/error.h"
+
+namespace caravan::cuda {
+namespace {
+
+bool asked_by_environment() {
+  const char* value = std::getenv("CARAVAN_SYNC_KERNELS");
+  return value != nullptr && std::string_view(value) == "1";
+}
+
+std::atomic<bool>& sync_kernels() {
+  static std::atomic<bool> is_on = asked_by_environment();
+  return is_on;
+}
+
+/// What to do about an error. Faults of a running kernel are reported by whatever call comes next.
+std::string remedy(cudaError_t status) {
+  switch (status) {
+    case cudaErrorInsufficientDriver:
+    case cudaErrorNoDevice:
+    case cudaErrorSystemDriverMismatch:
+      return "see what nvidia-smi says of driver and GPU, or choose device: cpu";
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorUnsupportedPtxVersion:
+      return "this program has kernels for " CARAVAN_CUDA_ARCHITECTURES
+             " only, or they are newer than the driver; configure with -DCARAVAN_CUDA_ARCHITECTURES= for "
+             "this "
+             "GPU, or update its driver";
+    case cudaErrorMemoryAllocation:
+      return "the GPU's memory is full";
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidValue:
+    case cudaErrorLaunchOutOfResources:
+      return "the launch asks for more than this GPU has; this is a bug in Caravan";
+    case cudaErrorECCUncorrectable:
+      return "the GPU's memory is damaged: have the machine looked at";
+    default:
+      return sync_kernels() ? "the program waited for every kernel, so the fault is in this one: run it "
+                              "under compute-sanitizer"
+                            : "an earlier kernel can be at fault: run again with --sync-kernels "
+                              "(CARAVAN_SYNC_KERNELS=1) to "
+                              "have it named";
+  }
+}
+
+}  // namespace
+
+void check_launch(const char* kernel, cudaError_t status) {
+  if (status == cudaSuccess) {
+    return;
+  }
+  fail<DeviceError>("GPU kernel {}: {} ({}); {}", kernel, cudaGetErrorName(status),
+                    cudaGetErrorString(status), remedy(status));
+}
+
+void after_launch(const char* kernel, cudaStream_t stream) {
+  if (!sync_kernels()) {
+    return;
+  }
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check_launch(kernel, cudaStreamIsCapturing(stream, &capture));
+  if (capture == cudaStreamCaptureStatusNone) {
+    check_launch(kernel, cudaStreamSynchronize(stream));
+  }
+}
+
+void set_sync_kernels(bool is_on) {
+  sync_kernels() = is_on;
+}
+
+}  // namespace caravan::cuda
