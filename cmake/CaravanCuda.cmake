@@ -86,7 +86,7 @@ function(caravan_cuda_kernels)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cpp)
   file(GLOB hopper_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/hopper/*.cu)
   add_library(caravan_kernels_cuda STATIC ${sources})
-  target_link_libraries(caravan_kernels_cuda PUBLIC caravan_flags caravan_core caravan_backend CUDA::cudart_static)
+  target_link_libraries(caravan_kernels_cuda PUBLIC caravan_flags caravan_kernels_reference CUDA::cudart_static)
   target_include_directories(caravan_kernels_cuda PUBLIC ${CMAKE_SOURCE_DIR})
   string(REPLACE ";" " " architectures "${CARAVAN_CUDA_ARCHITECTURES}")
   target_compile_definitions(caravan_kernels_cuda PUBLIC CARAVAN_HAS_CUDA

@@ -20,7 +20,8 @@ std::atomic<bool>& sync_kernels() {
   return is_on;
 }
 
-/// What to do about an error. Faults of a running kernel are reported by whatever call comes next.
+}  // namespace
+
 std::string remedy(cudaError_t status) {
   switch (status) {
     case cudaErrorInsufficientDriver:
@@ -32,8 +33,7 @@ std::string remedy(cudaError_t status) {
     case cudaErrorUnsupportedPtxVersion:
       return "this program has kernels for " CARAVAN_CUDA_ARCHITECTURES
              " only, or they are newer than the driver; configure with -DCARAVAN_CUDA_ARCHITECTURES= for "
-             "this "
-             "GPU, or update its driver";
+             "this GPU, or update its driver";
     case cudaErrorMemoryAllocation:
       return "the GPU's memory is full";
     case cudaErrorInvalidConfiguration:
@@ -42,16 +42,14 @@ std::string remedy(cudaError_t status) {
       return "the launch asks for more than this GPU has; this is a bug in Caravan";
     case cudaErrorECCUncorrectable:
       return "the GPU's memory is damaged: have the machine looked at";
-    default:
-      return sync_kernels() ? "the program waited for every kernel, so the fault is in this one: run it "
-                              "under compute-sanitizer"
-                            : "an earlier kernel can be at fault: run again with --sync-kernels "
-                              "(CARAVAN_SYNC_KERNELS=1) to "
-                              "have it named";
+    default:  // faults of a running kernel are reported by whatever call comes next
+      return sync_kernels()
+                 ? "the program waited for every kernel, so the fault is in this one: run it under "
+                   "compute-sanitizer"
+                 : "an earlier kernel can be at fault: run again with --sync-kernels "
+                   "(CARAVAN_SYNC_KERNELS=1) to have it named";
   }
 }
-
-}  // namespace
 
 void check_launch(const char* kernel, cudaError_t status) {
   if (status == cudaSuccess) {

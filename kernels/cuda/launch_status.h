@@ -3,7 +3,12 @@
 
 #include <cuda_runtime_api.h>
 
+#include <string>
+
 namespace caravan::cuda {
+
+/// What to do about an error, for the end of a message.
+std::string remedy(cudaError_t status);
 
 /// Throws DeviceError with the kernel's name, CUDA's name and words for the error, and what to do about it,
 /// unless `status` is cudaSuccess.

@@ -1,0 +1,73 @@
+// LABELS cuda-build
+// A program with GPU kernels and cuBLASLt starts on a machine without a driver, and says there what is
+// missing. Where there is a GPU, the same calls work.
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "caravan/core/error.h"
+#include "kernels/cuda/device_count.h"
+#include "kernels/cuda/launchers.h"
+
+using namespace caravan;
+using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
+
+namespace {
+
+/// Files mapped into this process: its shared libraries.
+std::string mapped_files() {
+  std::ifstream maps("/proc/self/maps");
+  return {std::istreambuf_iterator<char>(maps), {}};
+}
+
+}  // namespace
+
+TEST_CASE("the program is running although the driver's library is not linked", "[cuda]") {
+  const std::string files = mapped_files();
+  CHECK_THAT(files, Contains("libcublasLt.so"));  // the look is at the right place
+  CHECK_THAT(files, !Contains("libcudart.so"));   // linked statically
+  if (cuda::count_devices().count == 0) {
+    CHECK_THAT(files, !Contains("libcuda.so"));  // the runtime opens it by itself where it exists
+  }
+}
+
+TEST_CASE("without a usable GPU the reason is told in CUDA's words", "[cuda]") {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  const cuda::DeviceCount found = cuda::count_devices();
+  if (status == cudaSuccess && count > 0) {
+    CHECK(found.count == count);
+    CHECK(found.reason_for_none.empty());
+  } else {
+    CHECK(found.count == 0);
+    CHECK_THAT(found.reason_for_none, StartsWith("no usable GPU: ") && Contains(cudaGetErrorString(status)) &&
+                                          Contains("nvidia-smi"));
+  }
+}
+
+TEST_CASE("a kernel launched without a usable GPU is an error with its name", "[cuda]") {
+  if (cuda::count_devices().count > 0) {
+    return;
+  }
+  std::vector<float> values(8);
+  const TensorView view(values.data(), DType::kFloat32, {8});
+  CHECK_THROWS_WITH(cuda::add({.x = view, .z = view, .y = view}, nullptr),
+                    Contains("GPU kernel add: cudaErrorInsufficientDriver") ||
+                        Contains("GPU kernel add: cudaErrorNoDevice"));
+}
+
+TEST_CASE("cuBLASLt links, and needs a GPU to begin with", "[cuda]") {
+  cublasLtHandle_t handle = nullptr;
+  const cublasStatus_t status = cublasLtCreate(&handle);
+  if (cuda::count_devices().count == 0) {
+    CHECK(status == CUBLAS_STATUS_NOT_INITIALIZED);
+    return;
+  }
+  CHECK(status == CUBLAS_STATUS_SUCCESS);
+  cublasLtDestroy(handle);
+}
