@@ -78,6 +78,16 @@ function(caravan_kernels)
   endforeach()
 endfunction()
 
+# What answers when the program asks for a device: CUDA, or a word that there is none (kernels/cuda/open_device.h).
+function(caravan_device)
+  if(CARAVAN_HAS_CUDA)
+    add_library(caravan_device ALIAS caravan_kernels_cuda)
+    return()
+  endif()
+  add_library(caravan_device STATIC ${CMAKE_SOURCE_DIR}/kernels/no_cuda/open_device.cpp)
+  target_link_libraries(caravan_device PUBLIC caravan_flags caravan_kernels_reference)
+endfunction()
+
 # The program: everything of src/app but main.cpp is a library too, so that tests/unit/app can call it.
 function(caravan_program)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/app/*.cpp)
@@ -89,5 +99,5 @@ function(caravan_program)
   target_include_directories(caravan_app PUBLIC ${CMAKE_SOURCE_DIR})
   target_compile_definitions(caravan_app PRIVATE CARAVAN_HDF5_VERSION="${HDF5_VERSION}")
   add_executable(caravan ${CMAKE_SOURCE_DIR}/src/app/main.cpp)
-  target_link_libraries(caravan PRIVATE caravan_app)
+  target_link_libraries(caravan PRIVATE caravan_app caravan_device)
 endfunction()

@@ -12,6 +12,7 @@ set(caravan_test_environment
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
     OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
     OPENBLAS_NUM_THREADS=1
+    CUDA_VISIBLE_DEVICES=  # tests are of the CPU, but those of tests/device named gpu
     "ASAN_OPTIONS=fast_unwind_on_malloc=0"
     "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0"
     CARAVAN_SOURCE_DIR=${CMAKE_SOURCE_DIR} CARAVAN_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/caravan)
@@ -85,6 +86,16 @@ function(caravan_add_device_test file kind library)
   string(REPLACE "test_" "" stem ${stem})
   caravan_add_test_program(${file} ${kind}.${stem} test_${kind}_${stem})
   target_link_libraries(test_${kind}_${stem} PRIVATE ${library})
+  if(kind STREQUAL gpu)
+    # Other tests see no GPU.
+    get_property(all DIRECTORY PROPERTY TESTS)
+    foreach(test IN LISTS all)
+      if(test MATCHES "^gpu\\.${stem}(\\.np[0-9]+)?$")
+        set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT_MODIFICATION CUDA_VISIBLE_DEVICES=unset:)
+        set_property(TEST ${test} APPEND PROPERTY LABELS gpu)
+      endif()
+    endforeach()
+  endif()
 endfunction()
 
 function(caravan_add_script_test file)

@@ -26,4 +26,9 @@ DeviceCount count_devices() {
           visible != nullptr ? fmt::format(", CUDA_VISIBLE_DEVICES is '{}'", visible) : "", remedy(status))};
 }
 
+std::string build_description() {
+  return fmt::format("CUDA {}.{} for {}", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
+                     CARAVAN_CUDA_ARCHITECTURES);
+}
+
 }  // namespace caravan::cuda

@@ -15,4 +15,7 @@ struct DeviceCount {
 /// too old, is a reason.
 DeviceCount count_devices();
 
+/// "CUDA 13.0 for 80-real 90", or "without CUDA": what this program was built with.
+std::string build_description();
+
 }  // namespace caravan::cuda

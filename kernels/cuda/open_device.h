@@ -1,21 +1,14 @@
-// The way to a device, resolved by the linker: kernels/cuda/cuda_runtime.cpp where the build has CUDA,
+// The way to a device, resolved by the linker (count_devices too): kernels/cuda where the build has CUDA,
 // kernels/no_cuda/open_device.cpp where it has not, tests/host_runner/emulated_device.cpp in tests.
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device_count.h"
 #include "kernels/cuda/device_runtime.h"
 
 namespace caravan::cuda {
-
-/// Devices this process can use; where there are none, why not, in words for the user.
-struct UsableDevices {
-  int count = 0;
-  std::string reason_for_none;
-};
-UsableDevices usable_devices();
 
 /// A device and the table of ops over it.
 struct OpenDevice {

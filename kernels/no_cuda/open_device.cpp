@@ -1,14 +1,22 @@
 #include "kernels/cuda/open_device.h"
+// A program without CUDA: there is no device, and it says so.
 #include "caravan/core/error.h"
 
 namespace caravan::cuda {
 
-UsableDevices usable_devices() {
-  return {0, "this build has no CUDA; configure with a CUDA toolkit installed (docs/notes/cuda-build.md)"};
+DeviceCount count_devices() {
+  return {.count = 0,
+          .reason_for_none =
+              "no usable GPU: this program was built without CUDA; build it where a CUDA toolkit is "
+              "installed (docs/notes/cuda-build.md), or choose device: cpu"};
+}
+
+std::string build_description() {
+  return "without CUDA";
 }
 
 OpenDevice open_device(int /*index*/) {
-  fail<DeviceError>("no usable GPU: {}", usable_devices().reason_for_none);
+  fail<DeviceError>("{}", count_devices().reason_for_none);
 }
 
 }  // namespace caravan::cuda

@@ -14,6 +14,7 @@
 #include "caravan/core/log.h"
 #include "commands.h"
 #include "failure.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "machine.h"
 #include "versions.h"
 
@@ -122,7 +123,7 @@ void run(const BenchOptions& options) {
   Communicator& world = MpiSession::current().world();
   agree([&] { check(options); });
   set_threads(1);
-  const std::unique_ptr<Backend> backend = make_backend();
+  const std::unique_ptr<Backend> backend = make_cpu_backend();
   BenchResults results{
       .size = size_of(options, world.size()), .steps = options.steps, .cores = usable_core_count()};
   if (world.size() > 1) {

@@ -11,6 +11,7 @@
 #include "caravan/train/inference_model.h"
 #include "caravan/train/run_inputs.h"
 #include "commands.h"
+#include "compute_device.h"
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
@@ -53,8 +54,8 @@ void run(const EvalOptions& options) {
     train = options.unigram.empty() ? nullptr : open_loader(options, options.unigram, opened);
   });
   set_threads(options.model.threads);
-  const std::unique_ptr<Backend> backend = make_backend();
-  InferenceModel model(opened.source.config, opened.dtype, *backend,
+  const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
+  InferenceModel model(opened.source.config, opened.dtype, device.backend(),
                        {.rows = options.batch_size, .seq_len = options.max_seq_len - 1}, ranks);
   load_parameters(opened.source, 0, model.context(), whole_shards(model.parameters()));
   const Evaluation result = evaluate([&](const Batch& batch) { return model.loss_sum(batch); }, *data);

@@ -11,6 +11,7 @@
 #include "caravan/core/log.h"
 #include "caravan/train/generator.h"
 #include "commands.h"
+#include "compute_device.h"
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
@@ -95,9 +96,10 @@ void run(const GenerateOptions& options) {
                  longest, opened.source.config.max_position);
   }
   set_threads(options.model.threads);
-  const std::unique_ptr<Backend> backend = make_backend();
+  const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   Generator generator(
-      opened.source.config, opened.dtype, *backend, longest, options.no_cache ? KvCache::kOff : KvCache::kOn,
+      opened.source.config, opened.dtype, device.backend(), longest,
+      options.no_cache ? KvCache::kOff : KvCache::kOn,
       [&](const Context& ctx, ParameterSet& parameters) {
         load_parameters(opened.source, 0, ctx, whole_shards(parameters));
       },

@@ -77,10 +77,6 @@ int threads() {
   return thread_count();
 }
 
-std::unique_ptr<Backend> make_backend() {
-  return make_cpu_backend();
-}
-
 std::string host_name() {
   std::array<char, 256> name{};
   gethostname(name.data(), name.size() - 1);

@@ -17,8 +17,6 @@ void set_threads(std::optional<std::int64_t> wanted);
 int threads();
 /// Cores that this process may use, by affinity and quota.
 int usable_core_count();
-/// The best backend there is.
-std::unique_ptr<Backend> make_backend();
 std::string host_name();
 /// Names of all machines, in rank order without repetition, comma between. Collective; complete on rank 0.
 std::string host_names(Communicator& world);

@@ -2,6 +2,7 @@
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/comm/self_communicator.h"
+#include "caravan/config/run_config_fields.h"
 
 namespace caravan::app {
 
@@ -12,8 +13,13 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->required();
   command.add_option("--tokenizer", options.tokenizer,
                      "tokenizer.model or tokenizer.json; default: the one in the checkpoint's folder");
-  command.add_option("--dtype", options.dtype, "Arithmetic")
-      ->check(CLI::IsMember({"float32", "float64"}))
+  command
+      .add_option("--device", options.device_name,
+                  "cpu, cuda (one GPU per rank), or auto: GPUs where every rank has one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command.add_option("--dtype", options.dtype, "Weights and activations; bfloat16 on GPUs")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16"}))
       ->capture_default_str();
   command
       .add_option("--rope-scaling-factor", options.rope_scaling_factor,
@@ -30,6 +36,25 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
 }
 
+namespace {
+
+/// The value of a name that the command line has checked.
+template <class E>
+E named_value(const std::string& name) {
+  for (const auto& [known, value] : EnumNames<E>::kNames) {
+    if (known == name) {
+      return value;
+    }
+  }
+  fail<InternalError>("no value is named {}", name);
+}
+
+}  // namespace
+
+DeviceChoice ModelOptions::device() const {
+  return named_value<DeviceChoice>(device_name);
+}
+
 OpenedModel open(const ModelOptions& options) {
   OpenedModel opened;
   opened.text = open_text_tools(options.tokenizer, options.checkpoint);
@@ -37,7 +62,13 @@ OpenedModel open(const ModelOptions& options) {
   section.checkpoint = options.checkpoint;
   section.rope_scaling_factor = options.rope_scaling_factor;
   opened.source = open_model(section, opened.text.tokenizer_or_null());
-  opened.dtype = options.dtype == "float64" ? DType::kFloat64 : DType::kFloat32;
+  opened.dtype = named_value<DType>(options.dtype);
+  const auto device = options.device();
+  if ((opened.dtype == DType::kBFloat16 && device == DeviceChoice::kCpu) ||
+      (opened.dtype == DType::kFloat64 && device == DeviceChoice::kCuda)) {
+    fail<ConfigError>("--dtype {} with --device {}: bfloat16 is for GPUs, float64 for CPUs", options.dtype,
+                      options.device_name);
+  }
   return opened;
 }
 

@@ -14,10 +14,13 @@ namespace caravan::app {
 struct ModelOptions {
   std::string checkpoint;
   std::optional<std::string> tokenizer;
+  std::string device_name = "auto";
   std::string dtype = "float32";
   std::optional<double> rope_scaling_factor;
   std::optional<std::int64_t> threads;
   std::int64_t pp = 1;
+
+  DeviceChoice device() const;
 };
 
 void add_model_options(CLI::App& command, ModelOptions& options);

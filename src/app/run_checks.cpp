@@ -82,9 +82,10 @@ std::vector<std::string> shortages(Communicator& world, std::int64_t wanted_byte
 
 }  // namespace
 
-void warn_about_memory(const RunPlan& plan, Communicator& world) {
+void warn_about_memory(const RunPlan& plan, HostUse use, Communicator& world) {
   const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
-  for (const std::string& sentence : shortages(world, mine.total())) {
+  for (const std::string& sentence :
+       shortages(world, use == HostUse::kEverything ? mine.total() : RankMemory::sum(mine.host))) {
     log::warning("{}", sentence);
   }
 }

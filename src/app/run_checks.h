@@ -20,8 +20,10 @@ void check_inputs_survive(const RunConfig& config);
 /// the same.
 void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts);
 
-/// Says on rank 0 for which machines the ranks' memory does not suffice. Collective.
-void warn_about_memory(const RunPlan& plan, Communicator& world);
+/// What of a plan lies in host memory: all of it on CPUs.
+enum class HostUse : std::uint8_t { kEverything, kOffloadOnly };
+/// Says on rank 0 for which machines the ranks' host memory does not suffice. Collective.
+void warn_about_memory(const RunPlan& plan, HostUse use, Communicator& world);
 
 /// Throws AgreedError on every rank when the memory of a machine does not suffice for what its ranks will
 /// hold, this one `wanted_bytes`; `what` begins the message. Collective.

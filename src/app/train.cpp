@@ -19,6 +19,7 @@
 #include "caravan/train/synchronous_resume.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
+#include "compute_device.h"
 #include "failure.h"
 #include "machine.h"
 #include "run_checks.h"
@@ -189,10 +190,10 @@ void run(const TrainOptions& options) {
   const auto watch = watch_waiting(options.dry_run ? std::nullopt : comm_timeout_seconds(config));
   find_checkpoint(checked, world);
   set_threads(config.threads);
-  const std::unique_ptr<Backend> backend = make_backend();
+  const ComputeDevice device = open_compute_device(config.device, config.dtype, world);
   const std::string plan_text = describe(
       plan, config, inputs.model.config, inputs.model.description,
-      fmt::format("{}, {} thread{} per rank", backend->name(), threads(), threads() == 1 ? "" : "s"));
+      fmt::format("{}, {} thread{} per rank", device.backend().name(), threads(), threads() == 1 ? "" : "s"));
   if (options.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}", plan_text);  // what was asked for, not a message about it
@@ -200,7 +201,8 @@ void run(const TrainOptions& options) {
     return;
   }
   log::info("{}", plan_text);
-  warn_about_memory(plan, world);
+  require_device_memory(device, plan, world);
+  warn_about_memory(plan, device.is_gpu() ? HostUse::kOffloadOnly : HostUse::kEverything, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
   const auto open = [&] {
@@ -217,9 +219,9 @@ void run(const TrainOptions& options) {
               checked.checkpoint->folder(), state.ranks, state.ranks == 1 ? "" : "s", state.mesh);
   }
   if (config.mode == TrainMode::kFederated) {
-    run_federated(inputs, world, *backend, open, resume);
+    run_federated(inputs, world, device.backend(), open, resume);
   } else {
-    run_synchronous(inputs, world, *backend, open, checked.checkpoint.get());
+    run_synchronous(inputs, world, {device.backend(), *device.host}, open, checked.checkpoint.get());
   }
   if (recorder) {
     log::info("results: {}", recorder->results_path());

@@ -19,6 +19,7 @@
 #include "caravan/train/synchronous_training.h"
 #include "caravan/train/verify_report.h"
 #include "commands.h"
+#include "compute_device.h"
 #include "failure.h"
 #include "machine.h"
 #include "run_checks.h"
@@ -147,9 +148,9 @@ void run(const VerifyOptions& options) {
   require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
                  "caravan verify holds the whole model a second time on rank 0");
   set_threads(inputs.config.threads);
-  const std::unique_ptr<Backend> backend = make_backend();
+  const ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
   const std::string hosts = host_names(world);
-  const Verification result = verify(options, checked, world, *backend);
+  const Verification result = verify(options, checked, world, device.backend());
   std::string difference;
   agree([&] {
     if (!is_root) {

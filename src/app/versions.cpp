@@ -4,6 +4,7 @@
 #include <mpi.h>
 
 #include "caravan/core/build_info.h"
+#include "kernels/cuda/device_count.h"
 
 // cblas.h is for kernels only; the program asks the library for nothing but its name.
 extern "C" char* openblas_get_config(void);
@@ -27,7 +28,7 @@ std::vector<std::pair<std::string, std::string>> program_versions() {
   if (*build.sanitize != '\0') {
     options += fmt::format(", sanitizers {}", build.sanitize);
   }
-  options += ", without CUDA";
+  options += fmt::format(", {}", cuda::build_description());
   return {{"caravan", build.version},     {"commit", build.commit}, {"build", options},
           {"compiler", build.compiler},   {"mpi", mpi_version()},   {"hdf5", CARAVAN_HDF5_VERSION},
           {"blas", openblas_get_config()}};

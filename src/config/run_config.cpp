@@ -232,10 +232,18 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   std::vector<ConfigProblem> problems;
   ValueCheck check("", problems);
   visit_fields(check, config);
-  if (config.dtype == DType::kBFloat16) {
-    problems.push_back({"dtype", "is bfloat16, which comes with the CUDA backend; use float32 or float64"});
-  } else if (config.dtype != DType::kFloat32 && config.dtype != DType::kFloat64) {
-    problems.push_back({"dtype", fmt::format("is {}; use float32 or float64", dtype_name(config.dtype))});
+  if (enum_name(config.dtype) == "?") {
+    problems.push_back(
+        {"dtype", fmt::format("is {}; use float32, float64 or bfloat16", dtype_name(config.dtype))});
+  } else if (config.dtype == DType::kBFloat16 && config.device == DeviceChoice::kCpu) {
+    problems.push_back(
+        {"dtype", "is bfloat16, which GPUs compute in; use float32 or float64, or device: cuda"});
+  } else if (config.dtype == DType::kFloat64 && config.device == DeviceChoice::kCuda) {
+    problems.push_back(
+        {"dtype", "is float64, which CPUs compute in; use float32 or bfloat16, or device: cpu"});
+  } else if (config.dtype == DType::kBFloat16 && config.mode == TrainMode::kFederated) {
+    problems.push_back(
+        {"dtype", "is bfloat16, which mode synchronous trains in; use float32, or mode: synchronous"});
   }
   check_model(config.model, problems);
   check_data(config, problems);

@@ -27,7 +27,7 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
   memory.device = {
       {"weights", part.parameters().value_bytes()},
       {"gradients", part.parameters().grad_bytes()},
-      {"AdamW moments", 2 * part.parameters().numel() * item_bytes(layout.dtype)},
+      {"AdamW moments", Adamw::state_bytes(part.parameters().numel(), layout.dtype)},
       {"activations", needs.saved_bytes},
       {"scratch", needs.scratch_bytes},
       {"rotary tables and batch",
@@ -56,7 +56,7 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
   if (layout.is_pipelined()) {
     memory.device.emplace_back("messages between stages", needs.step.message_bytes);
   }
-  const std::int64_t moments = 2 * needs.shard_elements * item_bytes(layout.model.dtype);
+  const std::int64_t moments = Adamw::state_bytes(needs.shard_elements, layout.model.dtype);
   if (needs.host_store_bytes > 0) {
     memory.host = {{"offloaded shards, staging", needs.host_store_bytes}, {"AdamW moments", moments}};
   } else {
@@ -131,7 +131,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
     RankMemory memory = mesh_memory(layout, needed);
     if (config.checkpoint.is_async) {
       memory.host.emplace_back("checkpoint to be written",
-                               3 * needed.shard_elements * item_bytes(config.dtype));
+                               3 * needed.shard_elements * item_bytes(accumulation_dtype(config.dtype)));
     }
     if (stage == 0) {
       plan.tensors = planned_tensors(model, ShardTable::kSynchronous, layout.at);

@@ -9,7 +9,8 @@
 namespace caravan {
 namespace {
 
-constexpr std::array<std::string_view, 11> kMayChange = {"resume",
+constexpr std::array<std::string_view, 12> kMayChange = {"resume",
+                                                         "device",
                                                          "threads",
                                                          "parallel",
                                                          "federated",

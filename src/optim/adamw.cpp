@@ -32,6 +32,11 @@ bool matches_pattern(const std::string& pattern, const std::string& name) {
                      [](char c) { return c == '*'; });
 }
 
+std::int64_t Adamw::state_bytes(std::int64_t elements, DType dtype) {
+  const DType state = accumulation_dtype(dtype);
+  return (state == dtype ? 2 : 3) * elements * static_cast<std::int64_t>(dtype_bytes(state));
+}
+
 Adamw::Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DType dtype, Backend& backend)
     : options_(std::move(options)) {
   std::int64_t count = 0;
@@ -41,7 +46,7 @@ Adamw::Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DT
   const DType state = accumulation_dtype(dtype);
   const bool has_masters = state != dtype;
   const auto item = static_cast<std::int64_t>(dtype_bytes(state));
-  memory_ = backend.allocate((has_masters ? 3 : 2) * count * item);
+  memory_ = backend.allocate(state_bytes(count, dtype));
   state_ = memory_.view(0, state, {2, count});
   std::int64_t offset = 0;
   const auto part = [&](std::int64_t which, const Shape& shape) {

@@ -155,10 +155,10 @@ std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks,
   return *config.training.epochs * ((samples + rows - 1) / rows);
 }
 
-void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
+void run_synchronous(const RunInputs& inputs, Communicator& world, const ComputeBackends& on,
                      const OpenRecorder& open_recorder, ShardedCheckpointReader* resume) {
   const RunConfig& config = inputs.config;
-  SynchronousRun run({config, inputs.model.config, world, backend, inputs.pad_id});
+  SynchronousRun run({config, inputs.model.config, world, on.device, inputs.pad_id, &on.host});
   run.check_groups();
   const TrainingPosition begin = resume != nullptr ? training_position(*resume) : TrainingPosition{};
   if (resume != nullptr) {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/cuda/open_device.h"
+#include "device_under_test.h"
 #include "kernels/reference/op_registry.h"
 #include "kernels/reference/reference_backend.h"
 #include "support/op_case_data.h"
@@ -70,9 +70,10 @@ class OnDevice {
 }  // namespace
 
 TEST_CASE("every op of the table computes on the device what the reference does", "[ops]") {
-  const cuda::UsableDevices usable = cuda::usable_devices();
-  REQUIRE(usable.count > 0);
-  const cuda::OpenDevice device = cuda::open_device(0);
+  if (!device_or_skip()) {
+    return;
+  }
+  Backend& device = *device_under_test().backend;
   for (const OpCase& op : op_cases()) {
     if (op.op == "dropout") {
       continue;  // no kernel yet
@@ -81,7 +82,7 @@ TEST_CASE("every op of the table computes on the device what the reference does"
     ReferenceBackend reference;
     const OpCaseData expected(op, DType::kFloat64);
     const OpCaseData start(op, DType::kFloat32);
-    OnDevice actual(start.views(), *device.backend);
+    OnDevice actual(start.views(), device);
     const auto run = [&](Backend& backend, const OpViews& views) {
       op.forward(backend, views);
       if (op.backward) {
@@ -89,7 +90,7 @@ TEST_CASE("every op of the table computes on the device what the reference does"
       }
     };
     run(reference, expected.views());
-    run(*device.backend, actual.views());
+    run(device, actual.views());
     for (std::size_t k = 0; k < op.outputs.size(); ++k) {
       INFO(op.outputs[k].name);
       CHECK(scaled_error(actual.values(actual.views().outputs[k]), values_of(expected.views().outputs[k])) <=

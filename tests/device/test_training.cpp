@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "kernels/cuda/open_device.h"
+#include "device_under_test.h"
 #include "support/mesh_runs.h"
 
 using namespace caravan;
@@ -18,14 +18,8 @@ constexpr double kFloat32Tolerance = 1e-5;
 constexpr double kBFloat16Loss = 2e-3;
 constexpr double kBFloat16Gradient = 3e-2;
 
-/// The device lives as long as the backends over it.
-cuda::OpenDevice& device() {
-  static cuda::OpenDevice opened = cuda::open_device(0);
-  return opened;
-}
-
 std::unique_ptr<Backend> device_backend() {
-  return make_cuda_backend(*device().runtime);
+  return make_cuda_backend(*device_under_test().runtime);
 }
 
 RunConfig config_of(DType dtype, Recompute recompute = Recompute::kNone) {
@@ -49,6 +43,9 @@ void check_gradients(const MeshGradients& actual, const MeshGradients& expected,
 }  // namespace
 
 TEST_CASE("loss and every gradient on the device are those of the CPU", "[training]") {
+  if (!device_or_skip()) {
+    return;
+  }
   SelfCommunicator alone;
   const bool is_tied = GENERATE(false, true);
   const bool is_packed = GENERATE(false, true);

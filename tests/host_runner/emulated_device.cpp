@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <array>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -14,6 +14,12 @@ namespace caravan::host_runner {
 namespace {
 
 using namespace caravan::cuda;
+
+/// CARAVAN_EMULATED_BYTES, for tests of the whole program; 16 GiB else.
+std::int64_t limit_from_environment() {
+  const char* bytes = std::getenv("CARAVAN_EMULATED_BYTES");
+  return bytes != nullptr ? std::atoll(bytes) : std::int64_t{1} << 34;
+}
 
 /// All memory of the device, closed but while somebody of the device works on it.
 class DeviceMemory {
@@ -80,7 +86,7 @@ class DeviceMemory {
 
   std::map<void*, Piece> pieces_;
   std::int64_t used_ = 0;
-  std::int64_t limit_ = std::int64_t{1} << 34;
+  std::int64_t limit_ = limit_from_environment();
   int is_open_ = 0;
 };
 
@@ -195,8 +201,12 @@ void set_device_memory(std::int64_t bytes) {
 
 namespace caravan::cuda {
 
-UsableDevices usable_devices() {
-  return {1, ""};
+DeviceCount count_devices() {
+  return {.count = 1, .reason_for_none = ""};
+}
+
+std::string build_description() {
+  return "emulated CUDA";
 }
 
 OpenDevice open_device(int index) {

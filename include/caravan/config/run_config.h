@@ -94,6 +94,8 @@ struct FederatedSection {
 enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
 
 /// What of the weights and their update is kept in host memory, and updated there.
+/// kAuto: GPUs where every rank has one that computes in the run's dtype, else CPUs.
+enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
 enum class CpuOffload : std::uint8_t { kNone, kOptimizer, kParametersAndOptimizer };
 
 /// The mesh of synchronous training: members per axis, their product is the number of ranks.
@@ -153,6 +155,7 @@ struct OutputSection {
 
 struct RunConfig {
   TrainMode mode = TrainMode::kFederated;
+  DeviceChoice device = DeviceChoice::kAuto;
   DType dtype = DType::kFloat32;
   std::int64_t seed = 42;
   std::optional<std::int64_t> threads;  // per rank; null: usable cores / ranks that share them

@@ -38,6 +38,12 @@ struct EnumNames<ContextExchange> {
                                         std::pair{std::string_view("ring"), ContextExchange::kRing}};
 };
 template <>
+struct EnumNames<DeviceChoice> {
+  static constexpr std::array kNames = {std::pair{std::string_view("auto"), DeviceChoice::kAuto},
+                                        std::pair{std::string_view("cpu"), DeviceChoice::kCpu},
+                                        std::pair{std::string_view("cuda"), DeviceChoice::kCuda}};
+};
+template <>
 struct EnumNames<CpuOffload> {
   static constexpr std::array kNames = {
       std::pair{std::string_view("none"), CpuOffload::kNone},
@@ -361,7 +367,14 @@ void visit_fields(Visitor& visit, S& s) {
                   "federated: every rank trains its slice alone, rounds put the model together. synchronous: "
                   "plain training."},
         s.mode);
-  visit(Field{.key = "dtype", .help = "Arithmetic and weights; bfloat16 comes with the CUDA backend."},
+  visit(Field{.key = "device",
+              .help =
+                  "What computes: cuda is one NVIDIA GPU per rank, by its number on the machine; auto takes "
+                  "GPUs where every rank has one that computes in dtype, else CPUs."},
+        s.device);
+  visit(Field{.key = "dtype",
+              .help = "Weights and activations. bfloat16, on GPUs alone, sums in float32 and keeps float32 "
+                      "gradients and master weights; float64 is for CPUs."},
         s.dtype);
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);

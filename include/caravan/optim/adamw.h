@@ -28,6 +28,9 @@ class Adamw {
   /// view must outlive the optimizer.
   Adamw(const std::vector<ParameterShard>& shards, AdamwOptions options, DType dtype, Backend& backend);
 
+  /// Memory of the state of so many elements stored as `dtype`: both moments, and masters of 16-bit values.
+  static std::int64_t state_bytes(std::int64_t elements, DType dtype);
+
   /// One update from the shards' gradients; sets lr, step, bias corrections and clip_factor in
   /// ctx.scalars.
   void step(const Context& ctx, double lr, double clip_factor);

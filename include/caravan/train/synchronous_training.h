@@ -14,12 +14,18 @@ RunIdentity synchronous_identity(const RunInputs& inputs, std::int64_t ranks);
 /// there can be.
 std::int64_t most_synchronous_steps(const RunConfig& config, std::int64_t ranks, std::int64_t samples);
 
+/// Where the model computes, and what computes in host memory: one and the same on CPUs.
+struct ComputeBackends {
+  Backend& device;
+  Backend& host;
+};
+
 /// Trains for training.steps steps (or training.epochs), evaluating before the first, every
 /// training.eval_every and after the last, and saving the state of training every checkpoint.every and after
 /// the last; writes the model to <output.dir>/checkpoints/ at the end. The history's "round" is the step.
 /// `resume`, null or a checkpoint that passed check_training_checkpoint(): goes on from there, on the same
 /// mesh with the bits of a run that was never interrupted. Collective.
-void run_synchronous(const RunInputs& inputs, Communicator& world, Backend& backend,
+void run_synchronous(const RunInputs& inputs, Communicator& world, const ComputeBackends& on,
                      const OpenRecorder& open_recorder, ShardedCheckpointReader* resume);
 
 }  // namespace caravan

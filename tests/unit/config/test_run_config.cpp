@@ -43,7 +43,7 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
       {[](auto& c) { c.optimizer.no_decay.resize(1); }, "optimizer.no_decay",
        "is empty; leave the key out or give a text"},
       {[](auto& c) { c.federated.outer.lr = 0.0; }, "federated.outer.lr", "is 0; it must be greater than 0"},
-      {[](auto& c) { c.dtype = DType::kFloat16; }, "dtype", "is float16; use float32 or float64"},
+      {[](auto& c) { c.dtype = DType::kFloat16; }, "dtype", "is float16; use float32, float64 or bfloat16"},
       {[](auto& c) { c.training.clip_norm = 0.0; }, "training.clip_norm", "is 0; it must be greater than 0"},
       {[](auto& c) {
          c.mode = TrainMode::kSynchronous;

@@ -1,0 +1,143 @@
+#include "compute_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "caravan/comm/mpi_session.h"
+#include "caravan/core/log.h"
+#include "failure.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "machine.h"
+
+namespace caravan::app {
+namespace {
+
+/// One text of every rank, on every rank.
+std::vector<std::string> texts_of_ranks(Communicator& world, const std::string& mine) {
+  std::string all;
+  for (const std::string& text : world.gather_bytes(mine, 0)) {
+    all += text + '\0';
+  }
+  world.broadcast_bytes(all, 0);
+  std::vector<std::string> texts;
+  for (std::size_t at = 0; at < all.size(); at = all.find('\0', at) + 1) {
+    texts.emplace_back(all.c_str() + at);
+  }
+  return texts;
+}
+
+std::string rank_on(std::size_t rank, const std::string& host, const Communicator& world) {
+  return world.size() == 1 ? "" : fmt::format("rank {} on {}: ", rank, host);
+}
+
+/// "rank 3 on node2: no usable GPU: ...", of the first rank without one; empty when all have one.
+std::string why_not_all(Communicator& world, const std::string& mine) {
+  const std::vector<std::string> hosts = texts_of_ranks(world, host_name());
+  const std::vector<std::string> reasons = texts_of_ranks(world, mine);
+  for (std::size_t rank = 0; rank < reasons.size(); ++rank) {
+    if (!reasons[rank].empty()) {
+      return rank_on(rank, hosts[rank], world) + reasons[rank];
+    }
+  }
+  return "";
+}
+
+int local_rank() {
+  return MpiSession::exists() ? MpiSession::current().local_rank() : 0;
+}
+int local_size() {
+  return MpiSession::exists() ? MpiSession::current().local_size() : 1;
+}
+
+/// Ranks on one machine that come to the same GPU when they take turns.
+int ranks_sharing(int gpus) {
+  const int mine = local_rank() % gpus;
+  return (local_size() - mine + gpus - 1) / gpus;
+}
+
+void check_same_type(const ComputeDevice& device, Communicator& world) {
+  const std::vector<std::string> names = texts_of_ranks(world, device.gpu.runtime->facts().name);
+  for (std::size_t rank = 1; rank < names.size(); ++rank) {
+    if (names[rank] != names[0]) {
+      throw AgreedError(
+          fmt::format(
+              "rank 0 computes on '{}' and rank {} on '{}': all ranks of a run need GPUs of one type; "
+              "choose them with CUDA_VISIBLE_DEVICES, or with a constraint of the batch system",
+              names[0], rank, names[rank]),
+          kExitFailure);
+    }
+  }
+}
+
+}  // namespace
+
+ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator& world) {
+  ComputeDevice device;
+  device.host = make_cpu_backend();
+  const bool is_for_cpus = choice == DeviceChoice::kAuto && dtype == DType::kFloat64;
+  if (choice == DeviceChoice::kCpu || is_for_cpus) {
+    return device;
+  }
+  const cuda::DeviceCount found = cuda::count_devices();
+  std::string problem = found.reason_for_none;
+  if (found.count > 0) {
+    try {
+      device.gpu = cuda::open_device(local_rank() % found.count);
+      device.ranks_on_device = ranks_sharing(found.count);
+    } catch (const DeviceError& error) {
+      problem = error.what();
+    }
+  }
+  const std::string reason = why_not_all(world, problem);
+  if (reason.empty()) {
+    check_same_type(device, world);
+    return device;
+  }
+  device.gpu.backend.reset();
+  device.gpu.runtime.reset();
+  if (choice == DeviceChoice::kCuda) {
+    throw AgreedError("device: cuda: " + reason, kExitFailure);
+  }
+  if (dtype == DType::kBFloat16) {
+    throw AgreedError("dtype: bfloat16 is for GPUs; " + reason + ", and dtype: float32", kExitFailure);
+  }
+  if (world.all_reduce_value(std::int64_t{found.count > 0 ? 1 : 0}, ReduceOp::kMax) > 0) {
+    log::warning("device: auto: all ranks compute on CPUs, since not every rank has a GPU; {}", reason);
+  }
+  return device;
+}
+
+void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world) {
+  std::string problem;
+  if (device.is_gpu()) {
+    const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
+    const cuda::DeviceFacts& facts = device.gpu.runtime->facts();
+    const std::int64_t wanted = RankMemory::sum(mine.device) * device.ranks_on_device;
+    if (wanted > facts.free_bytes) {
+      problem = fmt::format(
+          "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it (", facts.index, facts.name,
+          format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
+          device.ranks_on_device == 1 ? "this rank" : fmt::format("its {} ranks", device.ranks_on_device),
+          format_bytes(wanted));
+      for (const auto& [name, bytes] : mine.device) {
+        if (bytes == 0) {
+          continue;
+        }
+        problem += fmt::format("{}{} {}", problem.ends_with('(') ? "" : ", ", name, format_bytes(bytes));
+      }
+      problem += device.ranks_on_device == 1 ? ")" : " each)";
+      problem +=
+          "; lower training.micro_batch or data.max_seq_len, set training.recompute, parallel.cpu_offload or "
+          "parallel.zero_stage: 3, or use more GPUs";
+    }
+  }
+  const std::string reason = why_not_all(world, problem);
+  if (!reason.empty()) {
+    throw AgreedError(reason, kExitFailure);
+  }
+}
+
+}  // namespace caravan::app

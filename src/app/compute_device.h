@@ -1,0 +1,34 @@
+// What the ranks compute on.
+#pragma once
+
+#include <memory>
+
+#include "caravan/backend/backend.h"
+#include "caravan/comm/communicator.h"
+#include "caravan/config/run_config.h"
+#include "caravan/federated/run_plan.h"
+#include "kernels/cuda/open_device.h"
+
+namespace caravan::app {
+
+/// One rank's devices, for the time of a command.
+struct ComputeDevice {
+  std::unique_ptr<Backend> host;
+  cuda::OpenDevice gpu;     // empty on CPUs
+  int ranks_on_device = 1;  // that share this rank's GPU
+
+  bool is_gpu() const { return gpu.backend != nullptr; }
+  Backend& backend() const { return is_gpu() ? *gpu.backend : *host; }
+};
+
+/// All ranks get the same kind. kAuto takes GPUs when every rank has one that computes in `dtype`. A rank's
+/// GPU is the one of its number among the ranks of its machine, turn by turn where there are fewer. Throws
+/// AgreedError naming the ranks at fault: no usable GPU where one is asked for, or GPUs of different types.
+/// Collective.
+ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator& world);
+
+/// Throws AgreedError, with the plan's memory by category and what to change, where a GPU has less memory
+/// free than its ranks will hold. Collective; nothing on CPUs.
+void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world);
+
+}  // namespace caravan::app

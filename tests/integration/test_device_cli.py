@@ -1,0 +1,107 @@
+# The program on a device: over the emulated one (tests/host_runner/emulated_device.h) it trains, stops, goes on,
+# evaluates and generates as on the CPU; where there is none, it says why.
+# TIMEOUT 600
+import json
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+sys.dont_write_bytecode = True
+
+import program  # noqa: E402
+from program import ProgramTest, results_columns, state_of_training, tensors_of_pth, write_ids  # noqa: E402
+
+FAILURE, CONFIG = 1, 2
+CPU = program.PROGRAM
+EMULATED = str(pathlib.Path(CPU).parent / "caravan_emulated")
+# Kernels on the host runner take their time: short rows, few steps.
+SHORT = dict(mode="synchronous", training__steps=3, training__batch_size=2, data__max_seq_len=10, model__config="tiny.json",
+             model__preset="null", optimizer__lr="3e-3")
+TINY = {"dim": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "vocab_size": 67, "ffn_hidden_size": 48,
+        "norm_eps": 1e-5, "rope_theta": 10000.0}
+
+
+class DeviceTest(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        for name, rows, seed in (("train", 7, 1), ("eval", 3, 2)):
+            write_ids(self.folder / f"{name}.jsonl", rows, seed=seed, vocab=67, lengths=(4, 10))
+        (self.folder / "tiny.json").write_text(json.dumps(TINY))
+        self.addCleanup(setattr, program, "PROGRAM", CPU)
+
+    def on(self, path):
+        program.PROGRAM = path
+
+
+class OnTheEmulatedDevice(DeviceTest):
+    def setUp(self):
+        super().setUp()
+        self.on(EMULATED)
+
+    def test_the_history_is_that_of_the_cpu(self):
+        self.train(output__dir="device", device="cuda", **SHORT)
+        self.train(output__dir="half", device="cuda", dtype="bfloat16", **SHORT)
+        self.train(output__dir="cpu", device="cpu", **SHORT)
+        # float32 in another order, over three steps; bfloat16 rounds each value to 2^-9 relative.
+        for folder, tolerance in (("device", 1e-5), ("half", 5e-3)):
+            for row, wanted in zip(self.history(folder), self.history("cpu"), strict=True):
+                self.assertEqual(row[0], wanted[0])
+                self.assertAlmostEqual(row[1] / wanted[1], 1, delta=tolerance, msg=folder)
+        for folder, kind in (("device", 4), ("half", 2)):
+            values = sum(len(data) for data in tensors_of_pth(self.checkpoint(3, folder) / "consolidated.00.pth").values())
+            self.assertEqual(values % kind, 0)
+        self.assertEqual(2 * sum(map(len, tensors_of_pth(self.checkpoint(3, "half") / "consolidated.00.pth").values())),
+                         sum(map(len, tensors_of_pth(self.checkpoint(3, "device") / "consolidated.00.pth").values())))
+
+    def test_a_run_that_was_stopped_goes_on_to_the_same_bits(self):
+        for dtype in ("float32", "bfloat16"):
+            with self.subTest(dtype):
+                self.train(output__dir=f"whole-{dtype}", dtype=dtype, device="cuda", **SHORT)
+                first = {**SHORT, "training__steps": 1}
+                self.train(output__dir=f"parts-{dtype}", dtype=dtype, device="cuda", **first)
+                self.train(output__dir=f"parts-{dtype}", dtype=dtype, device="cuda", resume="latest", **SHORT)
+                states = [state_of_training(self.folder / f"{name}-{dtype}" / "checkpoints" / "step_00000003")
+                          for name in ("whole", "parts")]
+                self.assertEqual(states[0], states[1])
+                columns = [results_columns(self.folder / f"{name}-{dtype}" / "results.h5") for name in ("whole", "parts")]
+                self.assertEqual(columns[0]["/steps/loss"], columns[1]["/steps/loss"])
+
+    def test_eval_and_generate(self):
+        self.train(output__dir="out", device="cuda", **SHORT)
+        checkpoint = self.checkpoint(3)
+        texts = {}
+        for path, device in ((EMULATED, "cuda"), (CPU, "cpu")):
+            self.on(path)
+            ids = self.succeed("generate", "--checkpoint", checkpoint, "--ids", "1,2,3", "-n", 5, "--device", device)
+            loss = self.succeed("eval", "--checkpoint", checkpoint, "--data", "eval.jsonl", "--max-seq-len", 10,
+                                "--device", device, "--json")
+            texts[device] = ids.out, json.loads(loss.out)["loss"]
+        self.assertEqual(texts["cuda"][0], texts["cpu"][0])
+        self.assertAlmostEqual(texts["cuda"][1] / texts["cpu"][1], 1, delta=1e-5)
+
+    def test_a_device_that_is_too_small(self):
+        self.expect_failure(FAILURE, ["is too small: 400.00 KiB are free", "(weights in place 465.25 KiB, gradients in place", "lower training.micro_batch"],
+                            "train", "run.yaml", *program.overrides(device="cuda", **{**SHORT, "model__config": "null",
+                                                                                      "model__preset": "tiny"}),
+                            env={"CARAVAN_EMULATED_BYTES": str(400 << 10)})
+
+
+class WithoutGpu(DeviceTest):
+    def test_a_gpu_that_is_not_there(self):
+        self.refuse(FAILURE, "device: cuda: no usable GPU: ", device="cuda", **SHORT)
+        self.refuse(FAILURE, "device: cuda: rank 0 on ", device="cuda", ranks=2, **SHORT)
+
+    def test_bfloat16_where_no_gpu_is(self):
+        self.refuse(FAILURE, "dtype: bfloat16 is for GPUs; no usable GPU: ", dtype="bfloat16", **SHORT)
+
+    def test_commands_with_a_device_that_does_not_fit(self):
+        self.train(output__dir="out", **SHORT)
+        for dtype, device in (("bfloat16", "cpu"), ("float64", "cuda")):
+            self.expect_failure(CONFIG, f"--dtype {dtype} with --device {device}: bfloat16 is for GPUs, float64 for CPUs",
+                                "generate", "--checkpoint", self.checkpoint(3), "--ids", "1,2", "--dtype", dtype,
+                                "--device", device)
+
+
+if __name__ == "__main__":
+    unittest.main()
