@@ -440,7 +440,7 @@ TEST_CASE("cross_entropy.md: loss, gradients and the divided vocabulary are the 
 TEST_CASE("cross_entropy.md: the size of a chunk is the code's", "[derivations][cross_entropy]") {
   WorkedExample cost("cross_entropy.md", "cross entropy cost");
   const std::int64_t vocab = model_preset("llama3.2-1b")->vocab_size;
-  const std::int64_t chunk = LmHead::chunk_tokens(vocab, kTokens);
+  const std::int64_t chunk = LmHead::chunk_tokens(vocab, kTokens, DType::kFloat32);
   cost.check("chunk_llama3", static_cast<double>(chunk));
   cost.check("bytes_chunk", static_cast<double>(of_shape({chunk, vocab}).bytes()));
   cost.check("bytes_whole", static_cast<double>(of_shape({kTokens, vocab}).bytes()));
@@ -452,7 +452,7 @@ TEST_CASE("cross_entropy.md: the size of a chunk is the code's", "[derivations][
   });
   cost.check("flops_product", static_cast<double>(work.matmul_flops));
   cost.check_all_used();
-  CHECK(LmHead::chunk_tokens(benchmark_config().vocab_size, kTokens) == kTokens);
+  CHECK(LmHead::chunk_tokens(benchmark_config().vocab_size, kTokens, DType::kFloat32) == kTokens);
 }
 
 namespace {

@@ -38,8 +38,9 @@ class LmHead {
   /// Columns of the logits held here.
   std::int64_t columns() const { return output_.out_features(); }
 
-  /// Tokens per chunk: at most about 16 Mi logits over the whole vocabulary at a time, at least 64 tokens.
-  static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens);
+  /// Tokens per chunk: at most about 16 Mi logits over the whole vocabulary at a time (512 Mi of 16 bits), at
+  /// least 64 tokens.
+  static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens, DType dtype);
 
  private:
   struct Slots;
