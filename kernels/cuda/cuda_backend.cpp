@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstring>
 
 #include "caravan/backend/device_memory.h"
@@ -41,17 +42,21 @@ class DeviceScalars {
  public:
   explicit DeviceScalars(cuda::DeviceRuntime& runtime)
       : runtime_(runtime),
-        pinned_(runtime.allocate_pinned(sizeof(StepScalars))),
+        slots_(runtime.allocate_pinned(kSlots * sizeof(StepScalars))),
         memory_(runtime.allocate(sizeof(StepScalars))) {
-    std::memset(pinned_.data(), 0xff, sizeof(StepScalars));  // equal to no numbers
+    sent_.fill(std::byte{0xff});  // equal to no numbers
   }
 
   const StepScalars* get(const StepScalars& scalars, StreamHandle stream) {
-    if (std::memcmp(pinned_.data(), &scalars, sizeof(StepScalars)) != 0) {
-      // The last copy may still be reading.
-      runtime_.synchronize(stream);
-      std::memcpy(pinned_.data(), &scalars, sizeof(StepScalars));
-      runtime_.copy(memory_.data(), pinned_.data(), sizeof(StepScalars), stream);
+    if (std::memcmp(sent_.data(), &scalars, sizeof(StepScalars)) != 0) {
+      slot_ = (slot_ + 1) % kSlots;
+      if (slot_ == 0) {
+        runtime_.synchronize(stream);  // copies may still be reading from the slots
+      }
+      auto* const slot = static_cast<std::byte*>(slots_.data()) + slot_ * sizeof(StepScalars);
+      std::memcpy(slot, &scalars, sizeof(StepScalars));
+      runtime_.copy(memory_.data(), slot, sizeof(StepScalars), stream);
+      std::memcpy(sent_.data(), &scalars, sizeof(StepScalars));
     }
     return static_cast<const StepScalars*>(memory_.data());
   }
@@ -60,18 +65,21 @@ class DeviceScalars {
   static_assert(std::has_unique_object_representations_v<std::array<std::uint64_t, 7>> &&
                     sizeof(StepScalars) == 7 * sizeof(std::uint64_t),
                 "no padding: the bytes are compared");
+  static constexpr std::size_t kSlots = 64;
   cuda::DeviceRuntime& runtime_;
-  Buffer pinned_;
+  Buffer slots_;  // page-locked, used in turn
   Buffer memory_;
+  std::array<std::byte, sizeof(StepScalars)> sent_{};
+  std::size_t slot_ = 0;
 };
 
 class CudaBackend final : public Backend, private DeviceCopier {
  public:
   explicit CudaBackend(cuda::DeviceRuntime& runtime)
       : runtime_(runtime), name_(describe(runtime.facts())), scratch_(runtime), scalars_(runtime) {
-    set_device_copier(this);
+    previous_copier_ = set_device_copier(this);
   }
-  ~CudaBackend() override { set_device_copier(nullptr); }
+  ~CudaBackend() override { set_device_copier(previous_copier_); }
   CudaBackend(const CudaBackend&) = delete;
   CudaBackend& operator=(const CudaBackend&) = delete;
   CudaBackend(CudaBackend&&) = delete;
@@ -82,6 +90,17 @@ class CudaBackend final : public Backend, private DeviceCopier {
   bool supports(DType dtype) const override { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
   Buffer allocate(std::int64_t bytes) override { return runtime_.allocate(bytes); }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
+
+  bool can_record() const override { return true; }
+  void begin_recording(Stream& stream) override { runtime_.begin_recording(handle(stream)); }
+  std::unique_ptr<Recording> end_recording(Stream& stream) override {
+    return runtime_.end_recording(handle(stream));
+  }
+  void send_scalars(const StepScalars& scalars, Stream& stream) override {
+    scalars_.get(scalars, handle(stream));
+  }
+  void range_begin(const char* name) override { runtime_.range_begin(name); }
+  void range_end() override { runtime_.range_end(); }
 
   void matmul_nt(const MatmulNtArgs& args, Stream& stream) override {
     multiply(Product::Form::kNt, args.a, dense(args.b), args.c, args.accumulate, stream);
@@ -190,6 +209,7 @@ class CudaBackend final : public Backend, private DeviceCopier {
     runtime_.synchronize(stream);
   }
 
+  DeviceCopier* previous_copier_ = nullptr;
   cuda::DeviceRuntime& runtime_;
   std::string name_;
   DeviceScratch scratch_;

@@ -44,6 +44,27 @@ DeviceFacts facts_of(int index) {
   return facts;
 }
 
+class GraphRecording final : public Recording {
+ public:
+  /// Takes the graph over.
+  GraphRecording(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "cudaGraphInstantiate", __FILE_NAME__, __LINE__);
+  }
+  ~GraphRecording() override { cudaGraphExecDestroy(executable_); }
+  GraphRecording(const GraphRecording&) = delete;
+  GraphRecording& operator=(const GraphRecording&) = delete;
+  GraphRecording(GraphRecording&&) = delete;
+  GraphRecording& operator=(GraphRecording&&) = delete;
+
+  void replay(Stream& /*stream*/) override { CARAVAN_CUDA(cudaGraphLaunch(executable_, stream_)); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
 class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int index) : facts_(facts_of(index)) {
@@ -145,6 +166,17 @@ class CudaRuntime final : public DeviceRuntime {
       return;
     }
     products_.run(product, workspace_of(stream), stream);
+  }
+
+  void begin_recording(StreamHandle stream) override {
+    // Other threads may call CUDA meanwhile.
+    CARAVAN_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  }
+  std::unique_ptr<Recording> end_recording(StreamHandle stream) override {
+    cudaGraph_t graph = nullptr;
+    CARAVAN_CUDA(cudaStreamEndCapture(stream, &graph));
+    auto recording = std::make_unique<GraphRecording>(graph, stream);
+    return recording;
   }
 
   void range_begin(const char* name) override { nvtxRangePushA(name); }

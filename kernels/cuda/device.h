@@ -217,10 +217,12 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
       name, cudaLaunchKernel(function, shape.grid, shape.block, pointers, shape.shared_bytes, shape.stream));
   after_launch(name, shape.stream);
 #else
-  auto call = [&] { kernel(arguments...); };
-  host_runner::run_grid(
-      name, shape.grid, shape.block, shape.shared_bytes,
-      [](void* context) { (*static_cast<decltype(call)*>(context))(); }, &call);
+  host_runner::enqueue([=] {
+    auto call = [&] { kernel(arguments...); };
+    host_runner::run_grid(
+        name, shape.grid, shape.block, shape.shared_bytes,
+        [](void* context) { (*static_cast<decltype(call)*>(context))(); }, &call);
+  });
 #endif
 }
 

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "caravan/backend/buffer.h"
+#include "caravan/backend/recording.h"
 #include "caravan/backend/stream.h"
 #include "kernels/cuda/launchers.h"
 
@@ -64,6 +66,11 @@ class DeviceRuntime {
   virtual void zero(void* memory, std::int64_t bytes, StreamHandle stream) = 0;
 
   virtual void matmul(const Product& product, StreamHandle stream) = 0;
+
+  /// What is enqueued on `stream` between the two calls is remembered and not run; nothing is allocated or
+  /// waited for in between.
+  virtual void begin_recording(StreamHandle stream) = 0;
+  virtual std::unique_ptr<Recording> end_recording(StreamHandle stream) = 0;
 
   /// A named range of the host's timeline for profilers.
   virtual void range_begin(const char* /*name*/) {}

@@ -1,6 +1,7 @@
 #include "caravan/backend/device_memory.h"
 
 #include <cstring>
+#include <utility>
 
 #include "caravan/core/error.h"
 
@@ -32,8 +33,8 @@ Buffer host_memory_for(const TensorView& view) {
 
 }  // namespace
 
-void set_device_copier(DeviceCopier* copier) {
-  installed_copier = copier;
+DeviceCopier* set_device_copier(DeviceCopier* copier) {
+  return std::exchange(installed_copier, copier);
 }
 
 void copy_to_host(const TensorView& from, void* to) {

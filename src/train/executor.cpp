@@ -24,7 +24,8 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
       limits_(limits),
       device_batch_(backend, limits.batch * limits.seq_len, limits.row_numbers()),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
-      scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)) {
+      scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
+      records_(around.is_alone && backend.can_record()) {
   for (const auto& segment : model.segments()) {
     saved_.push_back(segment->make_saved());
   }
@@ -76,10 +77,12 @@ Context Executor::context(Trace* trace) {
 void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                                 MicroBatch micro_batch) {
   ctx.dropout = limits_.dropout;
+  const TimelineRange range(backend_, "forward and backward");
   ResidualStream stream{.x = {}, .delta = ctx.allocate("delta", model_.stream_shape(tokens.n_tokens()))};
   const TensorView g = ctx.allocate("stream gradient", model_.stream_shape(tokens.n_tokens()));
   const auto& segments = model_.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {
+    const TimelineRange forward_range(backend_, "segment forward");
     const Lease lease = groups_.lease(i, LeaseUse::kForward);
     groups_.prefetch(i + 1, i + 1 < segments.size() ? LeaseUse::kForward : LeaseUse::kBackward);
     saved_[i]->begin(&saved_arena_, limits_.policy);
@@ -88,6 +91,7 @@ void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const Te
     saved_[i]->forget_scratch();
   }
   {
+    const TimelineRange head_range(backend_, "head");
     const Lease lease = groups_.lease(groups_.head(), LeaseUse::kBackward);
     groups_.prefetch(segments.size() - 1, LeaseUse::kBackward);
     model_.head().loss_and_backward(ctx, tokens, stream, losses, g);
@@ -95,6 +99,7 @@ void Executor::forward_backward(Context& ctx, const TokenBatch& tokens, const Te
   groups_.commit(groups_.head(), micro_batch);
   for (std::size_t i = segments.size(); i-- > 0;) {
     {
+      const TimelineRange backward_range(backend_, "segment backward");
       const Lease lease = groups_.lease(i, LeaseUse::kBackward);
       if (i > 0) {
         groups_.prefetch(i - 1, LeaseUse::kBackward);
@@ -133,7 +138,12 @@ double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens,
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
-  forward_backward(ctx, tokens, losses, micro_batch);
+  if (records_) {
+    recorded_.run(ctx, {tokens.batch, tokens.seq_len, micro_batch == MicroBatch::kLast}, losses.raw(),
+                  [&] { forward_backward(ctx, tokens, losses, micro_batch); });
+  } else {
+    forward_backward(ctx, tokens, losses, micro_batch);
+  }
   return sum_on_host(losses);
 }
 

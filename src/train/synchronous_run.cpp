@@ -137,6 +137,7 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
     sharded->reserve(measured.slots);
   }
+  const bool is_alone = world_.size() == 1 && !divides_copies(setup.config.parallel, layout_.sizes);
   std::unique_ptr<StepExecutor> executor;
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(
@@ -145,8 +146,9 @@ SynchronousRun::SynchronousRun(const Setup& setup)
                                 &groups_},
         needs);
   } else {
-    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs,
-                                          Executor::Surroundings{store_.get(), &groups_});
+    executor = std::make_unique<Executor>(
+        *model_, setup.backend, layout_.limits, needs,
+        Executor::Surroundings{.store = store_.get(), .background = &groups_, .is_alone = is_alone});
   }
   const bool is_offloaded = setup.config.parallel.cpu_offload != CpuOffload::kNone;
   Backend* const updater = is_offloaded ? &host_of(setup) : nullptr;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "caravan/core/error.h"
 #include "host_runner/host_runner.h"
@@ -30,6 +31,7 @@ class DeviceMemory {
   }
 
   void* allocate(std::int64_t bytes) {
+    CARAVAN_CHECK(!is_recording(), "{} bytes are allocated inside a recording", bytes);
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t rounded = (static_cast<std::size_t>(bytes) + page) / page * page;
     if (used_ + bytes > limit_) {
@@ -116,6 +118,19 @@ void store(const TensorView& view, std::int64_t row, std::int64_t col, double va
   }
 }
 
+class QueueRecording final : public Recording {
+ public:
+  explicit QueueRecording(Queue work) : work_(std::move(work)) {}
+  void replay(Stream& /*stream*/) override {
+    for (const auto& each : work_) {
+      each();
+    }
+  }
+
+ private:
+  Queue work_;
+};
+
 /// Runs everything at once and in the order of the calls, which is one order that queues allow.
 class EmulatedRuntime final : public DeviceRuntime {
  public:
@@ -151,21 +166,38 @@ class EmulatedRuntime final : public DeviceRuntime {
   }
   Buffer allocate_pinned(std::int64_t bytes) override { return allocate_host(bytes); }
   StreamHandle stream(StreamId) override { return nullptr; }
-  void synchronize(StreamHandle) override { ++DeviceMemory::instance().activity.synchronizations; }
+  void synchronize(StreamHandle) override {
+    CARAVAN_CHECK(!is_recording(), "the host waits inside a recording");
+    ++DeviceMemory::instance().activity.synchronizations;
+  }
   void record(int, StreamHandle) override {}
   void wait(int, StreamHandle) override {}
   bool is_done(int) override { return true; }
   void copy(void* to, const void* from, std::int64_t bytes, StreamHandle) override {
-    const Access access;
-    std::memmove(to, from, static_cast<std::size_t>(bytes));
+    enqueue([=] {
+      const Access access;
+      std::memmove(to, from, static_cast<std::size_t>(bytes));
+    });
   }
   void zero(void* memory, std::int64_t bytes, StreamHandle) override {
-    const Access access;
     if (bytes > 0) {
-      std::memset(memory, 0, static_cast<std::size_t>(bytes));
+      enqueue([=] {
+        const Access access;
+        std::memset(memory, 0, static_cast<std::size_t>(bytes));
+      });
     }
   }
   void matmul(const Product& product, StreamHandle) override {
+    enqueue([=] { multiply(product); });
+  }
+  void begin_recording(StreamHandle) override { set_queue(&queue_); }
+  std::unique_ptr<Recording> end_recording(StreamHandle) override {
+    set_queue(nullptr);
+    return std::make_unique<QueueRecording>(std::exchange(queue_, {}));
+  }
+
+ private:
+  static void multiply(const Product& product) {
     const Access access;
     ++DeviceMemory::instance().activity.launches;
     const bool turns_a = product.form == Product::Form::kTn;
@@ -183,8 +215,8 @@ class EmulatedRuntime final : public DeviceRuntime {
     }
   }
 
- private:
   DeviceFacts facts_;
+  Queue queue_;
 };
 
 }  // namespace

@@ -9,8 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "caravan/core/error.h"
 
@@ -66,6 +68,12 @@ struct Options {
 };
 /// For every launch from here on.
 void set_options(const Options& options);
+
+/// Work of the one queue there is: runs at once, or while a queue is set, is put there.
+using Queue = std::vector<std::function<void()>>;
+void set_queue(Queue* queue);
+void enqueue(std::function<void()> work);
+bool is_recording();
 
 /// Told before the first block of every launch (true) and after its last (false), also when the kernel fails;
 /// null: nobody.

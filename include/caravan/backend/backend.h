@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "caravan/backend/buffer.h"
 #include "caravan/backend/op_args.h"
+#include "caravan/backend/recording.h"
 #include "caravan/backend/stream.h"
 
 namespace caravan {
@@ -34,6 +36,17 @@ class Backend {
   /// DeviceError when there is not enough.
   virtual Buffer allocate_pinned(std::int64_t bytes) { return allocate_host(bytes); }
 
+  /// Where true, ops between the two calls below are remembered and not run.
+  virtual bool can_record() const { return false; }
+  virtual void begin_recording(Stream& stream);
+  virtual std::unique_ptr<Recording> end_recording(Stream& stream);
+  /// Makes `scalars` those that ops enqueued from now on read, replayed ones too. Ops send what they are
+  /// given by themselves; inside a recording they cannot.
+  virtual void send_scalars(const StepScalars& /*scalars*/, Stream& /*stream*/) {}
+  /// A named range on a profiler's timeline, where the device has one.
+  virtual void range_begin(const char* /*name*/) {}
+  virtual void range_end() {}
+
   virtual void matmul_nt(const MatmulNtArgs& args, Stream& stream) = 0;
   virtual void matmul_nn(const MatmulNnArgs& args, Stream& stream) = 0;
   virtual void matmul_tn(const MatmulTnArgs& args, Stream& stream) = 0;
@@ -59,6 +72,20 @@ class Backend {
   virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
   virtual void sum_squares(const SumSquaresArgs& args, Stream& stream) = 0;
   virtual void random_normal(const RandomNormalArgs& args, Stream& stream) = 0;
+};
+
+/// For the time of a scope.
+class TimelineRange {
+ public:
+  TimelineRange(Backend& backend, const char* name) : backend_(backend) { backend_.range_begin(name); }
+  ~TimelineRange() { backend_.range_end(); }
+  TimelineRange(const TimelineRange&) = delete;
+  TimelineRange& operator=(const TimelineRange&) = delete;
+  TimelineRange(TimelineRange&&) = delete;
+  TimelineRange& operator=(TimelineRange&&) = delete;
+
+ private:
+  Backend& backend_;
 };
 
 }  // namespace caravan

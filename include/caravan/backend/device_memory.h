@@ -20,8 +20,9 @@ class DeviceCopier {
   virtual void copy(void* to, const void* from, std::int64_t bytes) = 0;
 };
 
-/// One device of another kind than the CPU per process. `copier` outlives its use; null: there is none.
-void set_device_copier(DeviceCopier* copier);
+/// For the one device of another kind than the CPU that a process has. Returns the copier before, null for
+/// none; to be set back in reverse order. `copier` outlives its use.
+DeviceCopier* set_device_copier(DeviceCopier* copier);
 
 /// All elements of a contiguous view to host memory, or from it. Waits for the ops before it; done on return.
 void copy_to_host(const TensorView& from, void* to);

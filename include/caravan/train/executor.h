@@ -9,6 +9,7 @@
 #include "caravan/model/llama.h"
 #include "caravan/model/local_ports.h"
 #include "caravan/train/device_batch.h"
+#include "caravan/train/recorded_passes.h"
 #include "caravan/train/segment_groups.h"
 #include "caravan/train/step_executor.h"
 
@@ -41,10 +42,12 @@ class Executor final : public StepExecutor {
   struct Surroundings {
     ParamStore* store = nullptr;       // null: parameters are simply in place
     Background* background = nullptr;  // of everything the ranks have under way
+    // Nobody else takes part and parameters stay in place: a device may record a pass and replay it.
+    bool is_alone = false;
   };
   /// With needs measured before, for models whose ports cannot run on shapes alone.
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs)
-      : Executor(model, backend, limits, needs, Surroundings{}) {}
+      : Executor(model, backend, limits, needs, Surroundings{.is_alone = true}) {}
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
            const Surroundings& around);
 
@@ -68,6 +71,7 @@ class Executor final : public StepExecutor {
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
   Context context() override { return context(nullptr); }
   Llama& model() { return model_; }
+  const RecordedPasses& recorded() const { return recorded_; }
   std::int64_t saved_high_water() const { return saved_arena_.high_water(); }
   std::int64_t scratch_high_water() const { return scratch_arena_.high_water(); }
   std::int64_t arena_bytes() const { return saved_arena_.capacity() + scratch_arena_.capacity(); }
@@ -92,6 +96,8 @@ class Executor final : public StepExecutor {
   Stream stream_;
   StepScalars scalars_;
   std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
+  bool records_;
+  RecordedPasses recorded_;
 };
 
 }  // namespace caravan

@@ -1,0 +1,82 @@
+// What a step on the device may not do, counted by the emulated one.
+#include <catch2/catch.hpp>
+
+#include "../device_under_test.h"
+#include "caravan/train/trainer.h"
+#include "host_runner/emulated_device.h"
+#include "support/mesh_runs.h"
+#include "support/recording_backend.h"
+
+using namespace caravan;
+using namespace caravan::test;
+
+namespace {
+
+RunConfig config_of(DType dtype) {
+  RunConfig config = mesh_config({.dp_shard = 1}, dtype, 4, 12);
+  config.training.micro_batch = 2;
+  return config;
+}
+
+ModelConfig small_model() {
+  ModelConfig model = mesh_model(false);
+  model.vocab_size = 67;
+  model.hidden_size = 32;
+  model.n_heads = 2;
+  model.n_kv_heads = 1;
+  model.head_dim = 16;
+  model.intermediate_size = 40;
+  return model;
+}
+
+/// Rows of `longest` tokens each, so that every batch has one shape.
+Batch full_batch(std::int64_t number, std::int64_t rows, std::int64_t longest) {
+  std::vector<TokenRow> made;
+  const CounterRng rng(11, static_cast<std::uint64_t>(number));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::vector<std::int32_t> ids;
+    for (std::int64_t i = 0; i <= longest; ++i) {
+      ids.push_back(static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(row * 100 + i)) * 67));
+    }
+    made.emplace_back().append_document(ids);
+  }
+  return make_batch(made, 0);
+}
+
+}  // namespace
+
+TEST_CASE("after the first steps none allocates, and the host waits only for batches and results",
+          "[device]") {
+  SelfCommunicator alone;
+  MeshRun run(alone, config_of(DType::kBFloat16), small_model(),
+              make_cuda_backend(*device_under_test().runtime));
+  for (std::int64_t step = 0; step < 2; ++step) {
+    run->step(full_batch(step, 4, 12), 1e-3);
+  }
+  const host_runner::DeviceActivity before = host_runner::device_activity();
+  run->step(full_batch(2, 4, 12), 1e-3);
+  const host_runner::DeviceActivity after = host_runner::device_activity();
+  CHECK(after.allocations == before.allocations);
+  // Of two micro-batches: a batch sent, losses read. Of the step: the gradient norm.
+  CHECK(after.synchronizations - before.synchronizations <= 2 * 2 + 1);
+}
+
+TEST_CASE("replayed passes compute what passes op by op do, bit for bit", "[device]") {
+  SelfCommunicator alone;
+  const auto run_of = [&](std::unique_ptr<Backend> backend, bool replays) {
+    MeshRun run(alone, config_of(DType::kFloat32), small_model(), std::move(backend));
+    std::vector<double> results;
+    for (std::int64_t step = 0; step < 4; ++step) {  // other batches, rates and divisors each time
+      const StepResult result = run->step(full_batch(step, 4, 12), 1e-3 * static_cast<double>(step + 1));
+      results.push_back(result.loss);
+      results.push_back(result.grad_norm);
+    }
+    // Two micro-batches, which differ in being the last: each is recorded in the second step.
+    CHECK(run->trainer().executor().recorded().replays() == (replays ? 2 * 3 : 0));
+    return std::pair(results, run.weights());
+  };
+  auto inner = make_cuda_backend(*device_under_test().runtime);
+  const auto replayed = run_of(make_cuda_backend(*device_under_test().runtime), true);
+  const auto plain = run_of(std::make_unique<RecordingBackend>(*inner), false);
+  CHECK(replayed == plain);
+}
