@@ -142,8 +142,10 @@ class CudaBackend final : public Backend, private DeviceCopier {
   void zero(const ZeroArgs& args, Stream& stream) override {
     runtime_.zero(args.x.raw(), args.x.bytes(), handle(stream));
   }
-  void dropout(const DropoutArgs& args, Stream&) override {
-    fail<InternalError>("no dropout kernel for {}", args.x.str());
+  void dropout(const DropoutArgs& args, Stream& stream) override {
+    DropoutArgs on_device = args;
+    on_device.scalars = scalars_.get(*args.scalars, handle(stream));
+    cuda::dropout(on_device, handle(stream));
   }
   void copy(const CopyArgs& args, Stream& stream) override;
   void adamw(const AdamwArgs& args, Stream& stream) override {
