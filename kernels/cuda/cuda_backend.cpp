@@ -47,6 +47,8 @@ class DeviceScalars {
   }
 
   const StepScalars* get(const StepScalars& scalars, StreamHandle stream) {
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding, below; any other bits may be sent
+    // again
     if (std::memcmp(pinned_.data(), &scalars, sizeof(StepScalars)) != 0) {
       // The last copy may still be reading.
       runtime_.synchronize(stream);
