@@ -42,6 +42,7 @@ struct LaneColumns {
   /// += Σ_j factor(of lane j) · rows[j]
   __device__ void add_rows(float factor, const float* rows, int pitch, int head_dim) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll 4  // all 32 make ptxas ten times slower
     for (int j = 0; j < kTile; ++j) {
       const float of_row = __shfl_sync(kAllLanes, factor, j);
 #pragma unroll
@@ -80,7 +81,7 @@ std::size_t shared_bytes(std::int64_t head_dim) {
 // ---- forward, and dq: a block owns queries, keys come past
 
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     attention_forward_kernel(AttentionProblem p, const T* q, const T* k, const T* v, T* o, float* lse) {
   SharedMemory smem;
   const int pitch = p.head_dim + 1;  // lanes read a column of rows: no two in one bank

@@ -15,6 +15,7 @@
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch_status.h"
@@ -36,7 +37,15 @@ __device__ inline float load_float(float value) {
 __device__ inline float load_float(BFloat16 value) {
   return __uint_as_float(static_cast<unsigned>(value.bits) << 16U);
 }
+__device__ inline float load_float(Float16 value) {
+#if defined(__CUDACC__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  return to_float(value);
+#endif
+}
 
+/// To the nearest T, ties to even.
 template <class T>
 __device__ T store_float(float value) {
   if constexpr (std::is_same_v<T, BFloat16>) {
@@ -44,6 +53,12 @@ __device__ T store_float(float value) {
     return BFloat16{__bfloat16_as_ushort(__float2bfloat16_rn(value))};
 #else
     return to_bfloat16(value);
+#endif
+  } else if constexpr (std::is_same_v<T, Float16>) {
+#if defined(__CUDACC__)
+    return Float16{__half_as_ushort(__float2half_rn(value))};
+#else
+    return to_float16(value);
 #endif
   } else {
     return value;

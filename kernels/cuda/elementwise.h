@@ -51,11 +51,26 @@ void launch_elementwise(const char* name, const Op& op, std::int64_t count, bool
   }
 }
 
-/// Calls body.template operator()<T>() for float32 or bfloat16.
+/// Calls body.template operator()<T>() for float32, bfloat16 or float16.
 template <class Body>
 void with_storage(const TensorView& view, Body&& body) {
   if (view.dtype() == DType::kBFloat16) {
     return body.template operator()<BFloat16>();
+  }
+  if (view.dtype() == DType::kFloat16) {
+    return body.template operator()<Float16>();
+  }
+  check_float32(view);
+  return body.template operator()<float>();
+}
+
+/// For the gradient of a weight stored as T: calls body.template operator()<G>() for T or float32.
+template <class T, class Body>
+void with_gradient(const TensorView& view, Body&& body) {
+  if constexpr (!std::is_same_v<T, float>) {
+    if (view.dtype() == DTypeOf<T>::kValue) {
+      return body.template operator()<T>();
+    }
   }
   check_float32(view);
   return body.template operator()<float>();

@@ -195,7 +195,7 @@ void embedding_backward(const EmbeddingBackwardArgs& args, const Workspace& work
   const LaunchShape shape{
       .grid = static_cast<unsigned>(count), .block = kElementwiseThreads, .stream = stream};
   with_storage(args.dy, [&]<class T>() {
-    with_storage(args.dweight, [&]<class W>() {
+    with_gradient<T>(args.dweight, [&]<class W>() {
       const T* dy = args.dy.data<T>();
       if (width % kPackSize<T> == 0 && is_aligned(dy)) {
         launch("embedding_backward", add_rows_kernel<kPackSize<T>, T, W>, shape, dy, ids, sorted, count,

@@ -5,8 +5,15 @@
 namespace caravan::cuda {
 
 void check_float32(const TensorView& view) {
-  CARAVAN_CHECK(view.dtype() == DType::kFloat32, "CUDA kernels store float32 or bfloat16, not {}",
-                view.str());
+  CARAVAN_CHECK(
+      view.dtype() == DType::kFloat32,
+      "CUDA kernels store float32, bfloat16 or float16, and gradients of weights as the weights or in "
+      "float32, not {}",
+      view.str());
+}
+
+void check_word(const TensorView& view) {
+  CARAVAN_CHECK(dtype_bytes(view.dtype()) == 4, "transpose of {}: elements have 2 or 4 bytes", view.str());
 }
 
 void check_workspace(const char* op, std::int64_t bytes, std::int64_t needed) {
@@ -15,6 +22,8 @@ void check_workspace(const char* op, std::int64_t bytes, std::int64_t needed) {
 
 void check_rounding(const TensorView& param, bool has_master, bool is_stochastic) {
   CARAVAN_CHECK(!has_master || !is_stochastic, "{}: stochastic rounding is for weights without a master copy",
+                param.str());
+  CARAVAN_CHECK(!is_stochastic || param.dtype() != DType::kFloat16, "{}: stochastic rounding is to bfloat16",
                 param.str());
 }
 

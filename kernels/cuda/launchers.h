@@ -1,7 +1,7 @@
 // The hand-written CUDA kernels, one launcher per op of the backend's table. Contracts (shapes, what is
 // accumulated, what may overlap) are those of backend/op_args.h with these differences:
-//  - T, the storage type of activations, weights and their gradients, is float32 or bfloat16; arithmetic and
-//  sums are
+//  - T, the storage type of activations, weights and their gradients, is float32, bfloat16 or float16;
+//  arithmetic and sums are
 //    in float32. Statistics (rstd, lse, row_max, row_sum, target_logit, losses) and rotary tables are float32
 //    always.
 //  - Weight gradients (dweight) are T or float32.
@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "caravan/backend/loss_scale.h"
 #include "caravan/backend/op_args.h"
 
 struct CUstream_st;  // CUDA's stream, without CUDA's headers
@@ -59,7 +60,9 @@ void embedding_backward(const EmbeddingBackwardArgs& args, const Workspace& work
 void cross_entropy_stats(const CrossEntropyStatsArgs& args, StreamHandle stream);
 void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, StreamHandle stream);
 void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream);
-void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream);
+/// `loss_scale` (device memory) multiplies the gradient; null: 1.
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream,
+                            const LossScale* loss_scale = nullptr);
 
 /// The four steps above in one kernel, for a vocabulary that is whole on this device: one pass over a row of
 /// logits for its maximum and sum together, and one that turns it into the gradient in place.
@@ -70,6 +73,7 @@ struct CrossEntropyFusedArgs {
   TensorView lse;             // [C] float32
   TensorView losses;          // [C] float32
   const StepScalars* scalars = nullptr;
+  const LossScale* loss_scale = nullptr;  // device memory; multiplies the gradient, not the loss; null: 1
 };
 void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream);
 
@@ -86,9 +90,22 @@ void attention_merge(const AttentionMergeArgs& args, StreamHandle stream);
 
 void add(const AddArgs& args, StreamHandle stream);
 void scale(const ScaleArgs& args, StreamHandle stream);
-/// float32 and bfloat16 in any combination, int32 to int32; any strides.
+/// float32, bfloat16 and float16 in any combination, int32 to int32; any strides.
 void copy(const CopyArgs& args, StreamHandle stream);
 void random_normal(const RandomNormalArgs& args, StreamHandle stream);
+
+// ---- dropout.cu
+
+void dropout(const DropoutArgs& args, StreamHandle stream);
+
+// ---- transpose.cu
+
+/// to = fromᵀ, both contiguous and not overlapping, of one dtype whose elements have 2 or 4 bytes.
+struct TransposeArgs {
+  TensorView from;  // [R, C]
+  TensorView to;    // [C, R]
+};
+void transpose(const TransposeArgs& args, StreamHandle stream);
 
 // ---- optimizer.cu
 
@@ -106,12 +123,20 @@ struct AdamwStorage {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;        // of the parameter: stream_id(name)
   std::int64_t element_begin = 0;  // place of param's first element in the whole tensor
+  // Device memory; null: gradients are not scaled. Else clip factor and bias corrections are its, and a step
+  // that it skips changes nothing.
+  const LossScale* loss_scale = nullptr;
 };
 void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stream);
 
 std::int64_t sum_squares_workspace_bytes(const TensorView& x);
 /// result[0] += Σ x² in double, in an order that depends on the size alone; `result` is device memory.
 void sum_squares(const TensorView& x, double* result, const Workspace& workspace, StreamHandle stream);
+/// Dynamic loss scaling: after sum_squares of all gradients and before adamw. Pointers are device memory. A
+/// scale that has fallen to its least and still overflows skips every step: `skipped` shows it to whoever
+/// reads the state.
+void update_loss_scale(const UpdateLossScaleArgs& args, StreamHandle stream);
+
 /// scalars.clip_factor = min(1, max_norm / sqrt(sum_squares[0])), from device memory to device memory: no
 /// host waits.
 void clip_factor(const double* sum_squares, double max_norm, StepScalars* scalars, StreamHandle stream);

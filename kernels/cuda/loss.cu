@@ -73,6 +73,12 @@ __device__ OnlineSum sum_of_row(const T* row, int width) {
   return mine;
 }
 
+/// Of a row's gradient.
+__device__ float gradient_factor(float weight, const StepScalars* scalars, const LossScale* loss_scale) {
+  const double scale = loss_scale != nullptr ? loss_scale->scale : 1.0;
+  return static_cast<float>(static_cast<double>(weight) * scalars->inv_valid_tokens * scale);
+}
+
 /// logits = (exp(logit − lse) − [column is the target]) · factor
 template <int N, class T>
 __device__ void write_gradient(T* row, int width, std::int64_t target_column, float lse, float weight,
@@ -110,17 +116,18 @@ template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_backward_kernel(T* logits, const std::int32_t* targets, const float* target_weights,
                                   const float* lse, std::int64_t vocab_begin, int width,
-                                  const StepScalars* scalars) {
+                                  const StepScalars* scalars, const LossScale* loss_scale) {
   const auto row = static_cast<std::int64_t>(blockIdx.x);
   const float weight = target_weights[row];
-  const auto factor = static_cast<float>(static_cast<double>(weight) * scalars->inv_valid_tokens);
+  const float factor = gradient_factor(weight, scalars, loss_scale);
   write_gradient<N>(logits + row * width, width, targets[row] - vocab_begin, lse[row], weight, factor);
 }
 
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_fused_kernel(T* logits, const std::int32_t* targets, const float* target_weights,
-                               float* lse, float* losses, int width, const StepScalars* scalars) {
+                               float* lse, float* losses, int width, const StepScalars* scalars,
+                               const LossScale* loss_scale) {
   SharedMemory smem;
   const Reduction reduction{smem.take<OnlineSum>(kWarps)};
   const auto row = static_cast<std::int64_t>(blockIdx.x);
@@ -134,7 +141,7 @@ __global__ void __launch_bounds__(kThreads)
     lse[row] = row_lse;
     losses[row] = weight == 0.0F ? 0.0F : weight * (row_lse - at_target);
   }
-  const auto factor = static_cast<float>(static_cast<double>(weight) * scalars->inv_valid_tokens);
+  const float factor = gradient_factor(weight, scalars, loss_scale);
   write_gradient<N>(values, width, target, row_lse, weight, factor);
 }
 
@@ -211,7 +218,8 @@ void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream) {
   launch_elementwise<1>("cross_entropy_loss", op, args.losses.numel(), false, stream);
 }
 
-void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream) {
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream,
+                            const LossScale* loss_scale) {
   if (args.logits.numel() == 0) {
     return;
   }
@@ -219,7 +227,7 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle s
     launch("cross_entropy_backward", cross_entropy_backward_kernel<N, T>,
            row_shape(args.targets.numel(), 0, stream), args.logits.data<T>(),
            args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.lse.data<float>(),
-           args.vocab_begin, static_cast<int>(args.logits.dim(1)), args.scalars);
+           args.vocab_begin, static_cast<int>(args.logits.dim(1)), args.scalars, loss_scale);
   });
 }
 
@@ -231,7 +239,7 @@ void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream)
     launch("cross_entropy_fused", cross_entropy_fused_kernel<N, T>,
            row_shape(args.targets.numel(), kWarps * sizeof(OnlineSum), stream), args.logits.data<T>(),
            args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.lse.data<float>(),
-           args.losses.data<float>(), static_cast<int>(args.logits.dim(1)), args.scalars);
+           args.losses.data<float>(), static_cast<int>(args.logits.dim(1)), args.scalars, args.loss_scale);
   });
 }
 

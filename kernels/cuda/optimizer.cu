@@ -22,19 +22,25 @@ struct Adamw {
   float* v;
   float* master;  // null: param is the value itself
   const StepScalars* scalars;
+  const LossScale* loss_scale;  // null: gradients are not scaled
   double weight_decay, beta1, beta2, eps;
   WeightRounding rounding;
   std::uint64_t seed, stream;
   std::int64_t element_begin;
 
   __device__ AdamwFactors factors() const {
-    return {.clip = static_cast<float>(scalars->clip_factor),
+    const bool is_scaled = loss_scale != nullptr;
+    const double factor = is_scaled ? loss_scale->gradient_factor : scalars->clip_factor;
+    const double correction1 = is_scaled ? loss_scale->bias_correction1 : scalars->bias_correction1;
+    const double root_correction =
+        is_scaled ? loss_scale->bias_correction2_sqrt : scalars->bias_correction2_sqrt;
+    return {.clip = static_cast<float>(factor),
             .decay = static_cast<float>(scalars->lr * weight_decay),
             .mix1 = static_cast<float>(1.0 - beta1),
             .keep2 = static_cast<float>(beta2),
             .mix2 = static_cast<float>(1.0 - beta2),
-            .step = static_cast<float>(scalars->lr / scalars->bias_correction1),
-            .root_correction = static_cast<float>(scalars->bias_correction2_sqrt),
+            .step = static_cast<float>(scalars->lr / correction1),
+            .root_correction = static_cast<float>(root_correction),
             .eps = static_cast<float>(eps)};
   }
 
@@ -72,19 +78,28 @@ struct Adamw {
 
   template <int N>
   __device__ void apply(std::int64_t at) const {
+    if (loss_scale != nullptr && loss_scale->is_skipped != 0) {
+      return;
+    }
     const AdamwFactors f = factors();
     Bits bits{};
-    Pack<T, N> p = load_pack<N>(param + at);
-    const Pack<G, N> gradient = load_pack<N>(grad + at);
-    Pack<float, N> first = load_pack<N>(m + at);
-    Pack<float, N> second = load_pack<N>(v + at);
     Pack<float, N> exact;
     if (master != nullptr) {
       exact = load_pack<N>(master + at);
+    } else {
+      const Pack<T, N> p = load_pack<N>(param + at);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        exact[i] = load_float(p[i]);
+      }
     }
+    Pack<T, N> p;
+    const Pack<G, N> gradient = load_pack<N>(grad + at);
+    Pack<float, N> first = load_pack<N>(m + at);
+    Pack<float, N> second = load_pack<N>(v + at);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      float value = master != nullptr ? exact[i] : load_float(p[i]);
+      float value = exact[i];
       const float g = load_float(gradient[i]) * f.clip;
       value -= f.decay * value;
       first[i] += f.mix1 * (g - first[i]);
@@ -167,13 +182,14 @@ void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stre
   const bool has_master = storage.master.defined();
   check_rounding(args.param, has_master, storage.rounding == WeightRounding::kStochastic);
   with_storage(args.param, [&]<class T>() {
-    with_storage(args.grad, [&]<class G>() {
+    with_gradient<T>(args.grad, [&]<class G>() {
       const Adamw<T, G> op{.param = args.param.data<T>(),
                            .grad = args.grad.data<G>(),
                            .m = args.m.data<float>(),
                            .v = args.v.data<float>(),
                            .master = has_master ? storage.master.data<float>() : nullptr,
                            .scalars = args.scalars,
+                           .loss_scale = storage.loss_scale,
                            .weight_decay = args.weight_decay,
                            .beta1 = args.beta1,
                            .beta2 = args.beta2,

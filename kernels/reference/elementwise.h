@@ -58,10 +58,12 @@ template <class To, class From>
 To convert(From value) {
   if constexpr (std::is_same_v<To, From>) {
     return value;
+  } else if constexpr (std::is_same_v<From, BFloat16> || std::is_same_v<From, Float16>) {
+    return convert<To>(to_float(value));
   } else if constexpr (std::is_same_v<To, BFloat16>) {
     return to_bfloat16(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<From, BFloat16>) {
-    return static_cast<To>(to_float(value));
+  } else if constexpr (std::is_same_v<To, Float16>) {
+    return to_float16(static_cast<float>(value));
   } else {
     return static_cast<To>(value);
   }
@@ -111,8 +113,8 @@ void copy_elements(const CopyArgs& args) {
   });
 }
 
-/// Calls body.template operator()<To, From>() for the dtypes of a copy: float32, float64 and bfloat16 in any
-/// combination, other types among themselves. float64 → bfloat16 rounds through float32.
+/// Calls body.template operator()<To, From>() for the dtypes of a copy: float32, float64, bfloat16 and
+/// float16 in any combination, other types among themselves. float64 to 16 bits rounds through float32.
 template <class Body>
 void with_copy_types(const CopyArgs& args, Body&& body) {
   const auto floating = [&]<class To>() {
@@ -123,6 +125,8 @@ void with_copy_types(const CopyArgs& args, Body&& body) {
         return body.template operator()<To, double>();
       case DType::kBFloat16:
         return body.template operator()<To, BFloat16>();
+      case DType::kFloat16:
+        return body.template operator()<To, Float16>();
       default:
         fail<InternalError>("no copy from {} to {}", args.from.str(), args.to.str());
     }
@@ -136,6 +140,9 @@ void with_copy_types(const CopyArgs& args, Body&& body) {
   }
   if (to == DType::kBFloat16) {
     return floating.template operator()<BFloat16>();
+  }
+  if (to == DType::kFloat16) {
+    return floating.template operator()<Float16>();
   }
   CARAVAN_CHECK(args.from.dtype() == to, "no copy from {} to {}", args.from.str(), args.to.str());
   if (to == DType::kComplex128) {

@@ -75,9 +75,6 @@ TEST_CASE("every op of the table computes on the device what the reference does"
   }
   Backend& device = *device_under_test().backend;
   for (const OpCase& op : op_cases()) {
-    if (op.op == "dropout") {
-      continue;  // no kernel yet
-    }
     INFO(op.op << ", " << op.label);
     ReferenceBackend reference;
     const OpCaseData expected(op, DType::kFloat64);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "caravan/core/counter_rng.h"
@@ -20,12 +21,33 @@ namespace caravan::test {
 // (up to 10). bfloat16: the result is rounded once, to 2^-8 = 3.9e-3 relative; sums behind it are float32.
 inline constexpr double kFloat32Tolerance = 2e-6;
 inline constexpr double kBFloat16Tolerance = 4e-3;
+// float16: the result is rounded once, to 2^-11 = 4.9e-4 relative.
+inline constexpr double kFloat16Tolerance = 5e-4;
 inline double tolerance(DType dtype) {
-  return dtype == DType::kBFloat16 ? kBFloat16Tolerance : kFloat32Tolerance;
+  switch (dtype) {
+    case DType::kBFloat16:
+      return kBFloat16Tolerance;
+    case DType::kFloat16:
+      return kFloat16Tolerance;
+    default:
+      return kFloat32Tolerance;
+  }
 }
 
-/// A contiguous tensor of float32 or bfloat16, or int32, that begins `offset` elements behind a multiple of
-/// 16 bytes; with canaries around it that error() looks at.
+/// As `dtype` stores it.
+inline double rounded(DType dtype, float value) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return static_cast<double>(to_float(to_bfloat16(value)));
+    case DType::kFloat16:
+      return static_cast<double>(to_float(to_float16(value)));
+    default:
+      return static_cast<double>(value);
+  }
+}
+
+/// A contiguous tensor of float32, bfloat16 or float16, or int32, that begins `offset` elements behind a
+/// multiple of 16 bytes; with canaries around it that error() looks at.
 class TestTensor {
  public:
   TestTensor(DType dtype, const Shape& shape, std::int64_t offset = 0)
@@ -72,6 +94,11 @@ class TestTensor {
   double get(std::size_t i) const {
     if (dtype_ == DType::kBFloat16) {
       BFloat16 value;
+      std::memcpy(&value, data() + 2 * i, 2);
+      return static_cast<double>(caravan::to_float(value));
+    }
+    if (dtype_ == DType::kFloat16) {
+      Float16 value;
       std::memcpy(&value, data() + 2 * i, 2);
       return static_cast<double>(caravan::to_float(value));
     }
@@ -125,6 +152,9 @@ class TestTensor {
     if (dtype_ == DType::kBFloat16) {
       const BFloat16 rounded = to_bfloat16(static_cast<float>(value));
       std::memcpy(data() + 2 * i, &rounded, 2);
+    } else if (dtype_ == DType::kFloat16) {
+      const Float16 rounded = to_float16(static_cast<float>(value));
+      std::memcpy(data() + 2 * i, &rounded, 2);
     } else if (dtype_ == DType::kFloat32) {
       const auto rounded = static_cast<float>(value);
       std::memcpy(data() + 4 * i, &rounded, 4);
@@ -146,7 +176,13 @@ inline TensorView reference_form(TestTensor& tensor) {
   return tensor.reference();
 }
 /// What activations and weights may be stored as.
-inline constexpr DType kStorageTypes[] = {DType::kFloat32, DType::kBFloat16};
+inline constexpr DType kStorageTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+/// {T, storage type of the gradients of weights stored as T}.
+inline constexpr std::pair<DType, DType> kGradientTypes[] = {{DType::kFloat32, DType::kFloat32},
+                                                             {DType::kBFloat16, DType::kFloat32},
+                                                             {DType::kBFloat16, DType::kBFloat16},
+                                                             {DType::kFloat16, DType::kFloat32},
+                                                             {DType::kFloat16, DType::kFloat16}};
 
 /// Scratch memory of exactly `bytes`, full of NaN.
 class TestWorkspace {

@@ -118,9 +118,9 @@ TEST_CASE("rmsnorm_forward adds the pending delta and norms every row", "[norm]"
 TEST_CASE("rmsnorm_backward adds to the stream's gradient and to the weight's", "[norm]") {
   for_each_schedule([] {
     for (const Case& c : cases()) {
-      backward(c, DType::kFloat32, DType::kFloat32, true);
-      backward(c, DType::kBFloat16, DType::kFloat32, true);
-      backward(c, DType::kBFloat16, DType::kBFloat16, true);
+      for (const auto& [dtype, gradient] : kGradientTypes) {
+        backward(c, dtype, gradient, true);
+      }
       backward(c, DType::kFloat32, DType::kFloat32, false);
     }
   });

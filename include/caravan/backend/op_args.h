@@ -221,8 +221,8 @@ struct DropoutArgs {
   double rate = 0.0;       // in [0, 1)
   const StepScalars* scalars = nullptr;
 };
-/// Copies elements of equal shape, converting dtypes (float32, float64, bfloat16); rows may be strided in
-/// both.
+/// Copies elements of equal shape, converting dtypes (float32, float64, bfloat16, float16); rows may be
+/// strided in both.
 struct CopyArgs {
   TensorView from, to;
 };

@@ -1,0 +1,109 @@
+// LABELS cuda-build
+// What the kernel benchmark says a launch moves or computes, against what the counting backend counts for the
+// same op.
+#include <catch2/catch.hpp>
+#include <set>
+
+#include "benchmarks/cuda/kernel_cases.h"
+#include "caravan/backend/counting_backend.h"
+
+using namespace caravan;
+using namespace caravan::benchmark;
+
+namespace {
+
+/// Tensors without memory.
+class Shapes final : public TensorSource {
+ public:
+  TensorView random(DType dtype, const Shape& shape) override {
+    return {nullptr, dtype, shape, Device{DeviceKind::kNone, 0}};
+  }
+  TensorView ids(std::int64_t count, std::int64_t bound) override {
+    CHECK(bound > 0);
+    return random(DType::kInt32, {count});
+  }
+  TensorView places(std::int64_t count, std::int64_t period) override {
+    CHECK(count % period == 0);
+    return random(DType::kInt32, {count});
+  }
+  cuda::Workspace workspace(std::int64_t bytes) override { return {nullptr, bytes}; }
+  const StepScalars* scalars() override { return nullptr; }
+};
+
+constexpr BatchShape kBatch{.tokens = 4096, .seq_len = 1024, .logits_rows = 512};
+
+}  // namespace
+
+TEST_CASE("bytes and operations of every benchmarked kernel are those that the table counts", "[cuda]") {
+  for (const char* name : {"llama3.2-1b", "llama3.2-3b", "llama3.1-8b"}) {
+    Shapes shapes;
+    for (const CaseMaker& make : kernel_cases(*model_preset(name), kBatch)) {
+      const KernelCase one = make(shapes);
+      INFO(name << ", " << one.name);
+      CHECK((one.bytes > 0) != (one.flops > 0));
+      CHECK(one.launch != nullptr);
+      if (one.count == nullptr) {
+        continue;
+      }
+      CountingBackend table;
+      Stream stream;
+      one.count(table, stream);
+      CHECK(table.work().ops == 1);
+      CHECK(table.work().other_bytes == one.bytes - one.beyond_table);
+      CHECK(table.work().attention_flops == one.flops);
+    }
+  }
+}
+
+TEST_CASE("every kernel of a step is benchmarked", "[cuda]") {
+  Shapes shapes;
+  std::set<std::string> names;
+  for (const CaseMaker& make : kernel_cases(*model_preset("llama3.2-1b"), kBatch)) {
+    CHECK(names.insert(make(shapes).name).second);
+  }
+  for (const char* name : {"embedding_forward",
+                           "embedding_backward",
+                           "rmsnorm_forward",
+                           "rmsnorm_backward",
+                           "rope",
+                           "attention_forward",
+                           "attention_backward",
+                           "attention_merge",
+                           "swiglu_forward",
+                           "swiglu_backward",
+                           "cross_entropy_stats",
+                           "cross_entropy_backward",
+                           "cross_entropy_fused",
+                           "add",
+                           "scale",
+                           "dropout",
+                           "adamw",
+                           "sum_squares",
+                           "transpose",
+                           "random_normal"}) {
+    INFO(name);
+    CHECK(names.contains(name));
+  }
+}
+
+TEST_CASE("a layer of the 3B model moves what a step's budget says", "[cuda]") {
+  // Per token in units of 2 bytes: RMSNorm 4 D each way, SwiGLU 3 F and 5 F, the rotary embedding of queries
+  // 2 H E.
+  Shapes shapes;
+  const ModelConfig model = *model_preset("llama3.2-3b");
+  for (const CaseMaker& make : kernel_cases(model, kBatch)) {
+    const KernelCase one = make(shapes);
+    const std::int64_t per_token = one.bytes / kBatch.tokens;
+    if (one.name == "rmsnorm_forward" || one.name == "rmsnorm_backward") {
+      CHECK(per_token == 8 * 3072);
+    } else if (one.name == "swiglu_forward") {
+      CHECK(per_token == 6 * 8192);
+    } else if (one.name == "swiglu_backward") {
+      CHECK(per_token == 10 * 8192);
+    } else if (one.name == "rope") {
+      CHECK(per_token == 4 * 24 * 128);
+    } else if (one.name == "adamw") {
+      CHECK(one.bytes == std::int64_t{30} * 8192 * 3072);
+    }
+  }
+}

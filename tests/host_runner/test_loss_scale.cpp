@@ -1,0 +1,234 @@
+// Dynamic loss scaling against the reference: the decision, and what the update makes of it.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "host_runner/schedules.h"
+#include "host_runner/tensors.h"
+#include "kernels/reference/loss.h"
+#include "kernels/reference/loss_scale.h"
+#include "kernels/reference/optimizer_step.h"
+
+using namespace caravan;
+using namespace caravan::test;
+
+namespace {
+
+constexpr double kBeta1 = 0.9;
+constexpr double kBeta2 = 0.95;
+
+void check_equal(const LossScale& actual, const LossScale& expected) {
+  CHECK(actual.scale == expected.scale);
+  CHECK(actual.good_steps == expected.good_steps);
+  CHECK(actual.updates == expected.updates);
+  CHECK(actual.skipped == expected.skipped);
+  CHECK(actual.is_skipped == expected.is_skipped);
+  CHECK(actual.gradient_factor == Approx(expected.gradient_factor).epsilon(1e-14));
+  CHECK(actual.bias_correction1 == Approx(expected.bias_correction1).epsilon(1e-14));
+  CHECK(actual.bias_correction2_sqrt == Approx(expected.bias_correction2_sqrt).epsilon(1e-14));
+}
+
+UpdateLossScaleArgs args_of(const double& sum_squares, double max_norm, const LossScalePolicy& policy,
+                            LossScale& state) {
+  return {.sum_squares = &sum_squares,
+          .max_norm = max_norm,
+          .beta1 = kBeta1,
+          .beta2 = kBeta2,
+          .policy = policy,
+          .state = &state};
+}
+
+}  // namespace
+
+TEST_CASE("the scale falls when gradients are not finite and grows after many good steps", "[loss_scale]") {
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const LossScalePolicy policy{.growth_interval = 3, .least = 0.5, .most = 8.0};
+  // Good, good, bad (the count begins anew), three good (grows), at most 8, down to the least of 0.5.
+  const std::vector<double> sums = {1.0, 4.0, inf, 1.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0,
+                                    1.0, 1.0, nan, nan, nan, inf, inf, inf, 1.0};
+  for_each_schedule([&] {
+    LossScale actual{.scale = 4.0};
+    LossScale expected{.scale = 4.0};
+    std::vector<double> scales;
+    for (const double sum : sums) {
+      reference::update_loss_scale(args_of(sum, 0.6, policy, expected));
+      cuda::update_loss_scale(args_of(sum, 0.6, policy, actual), nullptr);
+      check_equal(actual, expected);
+      scales.push_back(actual.scale);
+    }
+    CHECK(scales == std::vector<double>{4, 4, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 4, 2, 1, 0.5, 0.5, 0.5, 0.5});
+    CHECK(actual.updates == 12);
+    CHECK(actual.skipped == 7);
+  });
+}
+
+TEST_CASE("the update divides by the scale, clips the true norm, and leaves a skipped step alone",
+          "[loss_scale]") {
+  for_each_schedule([] {
+    constexpr std::int64_t kCount = 37;
+    for (const bool is_skipped : {false, true}) {
+      INFO("skipped " << is_skipped);
+      TestTensor param(DType::kFloat16, {kCount});
+      TestTensor grad(DType::kFloat16, {kCount});
+      TestTensor m(DType::kFloat32, {kCount});
+      TestTensor v(DType::kFloat32, {kCount});
+      TestTensor master(DType::kFloat32, {kCount});
+      master.random(1);
+      param.fill(master.values());
+      grad.random(2, -500.0, 500.0);
+      m.random(3, -0.1, 0.1);
+      v.random(4, 0.0, 0.1);
+      if (is_skipped) {
+        std::vector<double> values = grad.values();
+        values[17] = std::numeric_limits<double>::infinity();
+        grad.fill(values);
+      }
+      double sum = 0.0;
+      TestWorkspace workspace(cuda::sum_squares_workspace_bytes(grad.view()));
+      cuda::sum_squares(grad.view(), &sum, workspace.get(), nullptr);
+      LossScale state{.scale = 1024.0};
+      cuda::update_loss_scale(args_of(sum, 0.25, {}, state), nullptr);
+
+      const std::vector<unsigned char> before[] = {param.bits(), m.bits(), v.bits(), master.bits()};
+      const StepScalars scalars{.lr = 0.01};
+      const auto args = [&](auto form, TestTensor& value, const StepScalars& step) {
+        return AdamwArgs{.param = form(value),
+                         .grad = form(grad),
+                         .m = form(m),
+                         .v = form(v),
+                         .weight_decay = 0.1,
+                         .beta1 = kBeta1,
+                         .beta2 = kBeta2,
+                         .eps = 1e-8,
+                         .scalars = &step};
+      };
+      if (!is_skipped) {
+        const double norm = std::sqrt(sum) / 1024.0;
+        CHECK(norm > 0.25);
+        const StepScalars first{.lr = 0.01,
+                                .bias_correction1 = 1.0 - kBeta1,
+                                .bias_correction2_sqrt = std::sqrt(1.0 - kBeta2),
+                                .clip_factor = 0.25 / norm / 1024.0};
+        reference::adamw<double>(args(reference_form, master, first));
+      }
+      cuda::adamw(args(kernel_form, param, scalars), {.master = master.view(), .loss_scale = &state},
+                  nullptr);
+      if (is_skipped) {
+        const std::vector<unsigned char> after[] = {param.bits(), m.bits(), v.bits(), master.bits()};
+        CHECK(std::equal(std::begin(before), std::end(before), std::begin(after)));
+      } else {
+        CHECK(master.error() <= kFloat32Tolerance);
+        CHECK(m.error() <= kFloat32Tolerance);
+        CHECK(v.error() <= kFloat32Tolerance);
+      }
+    }
+  });
+}
+
+TEST_CASE("training in float16 finds a scale by itself and loses nothing but the steps that overflow",
+          "[loss_scale]") {
+  host_runner::set_options({});
+  // Minimises Σ (x − target)² / 2 with gradients that are stored in float16 after scaling: at first they
+  // overflow, without a scale the small ones would be zeros (below 3e-8).
+  constexpr std::size_t kCount = 4;
+  const std::vector<double> targets = {1.0, -0.5, 0.25, 1.0 + 1e-8};
+  TestTensor param(DType::kFloat16, {kCount});
+  TestTensor master(DType::kFloat32, {kCount});
+  TestTensor grad(DType::kFloat16, {kCount});
+  TestTensor m(DType::kFloat32, {kCount});
+  TestTensor v(DType::kFloat32, {kCount});
+  master.fill({0.0, 0.0, 0.0, 1.0});
+  LossScale state{.scale = 16777216.0};
+  const LossScalePolicy policy{.growth_interval = 50};
+  int overflows = 0;
+  double smallest_seen = 1.0;
+  for (int step = 0; step < 300; ++step) {
+    std::vector<double> scaled(kCount);
+    bool overflow = false;
+    for (std::size_t i = 0; i < kCount; ++i) {
+      scaled[i] = (master.get(i) - targets[i]) * state.scale;
+      overflow = overflow || std::abs(scaled[i]) >= 65520.0;
+    }
+    grad.fill(scaled);
+    smallest_seen = std::min(smallest_seen, std::abs(grad.get(3)) / state.scale);
+    double sum = 0.0;
+    TestWorkspace workspace(cuda::sum_squares_workspace_bytes(grad.view()));
+    cuda::sum_squares(grad.view(), &sum, workspace.get(), nullptr);
+    cuda::update_loss_scale(args_of(sum, std::numeric_limits<double>::infinity(), policy, state), nullptr);
+    overflows += overflow ? 1 : 0;
+    CHECK((state.is_skipped == 1) == overflow);
+    const StepScalars scalars{.lr = 0.02};
+    cuda::adamw({.param = param.view(),
+                 .grad = grad.view(),
+                 .m = m.view(),
+                 .v = v.view(),
+                 .beta1 = kBeta1,
+                 .beta2 = kBeta2,
+                 .eps = 1e-12,
+                 .scalars = &scalars},
+                {.master = master.view(), .loss_scale = &state}, nullptr);
+  }
+  CHECK(overflows >= 8);  // from 2^24 to below 65504
+  CHECK(state.skipped == overflows);
+  CHECK(state.updates == 300 - overflows);
+  CHECK(state.scale > 65536.0);  // grown again as the gradients shrank
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(master.get(i) == Approx(targets[i]).margin(1e-2));
+  }
+  CHECK(smallest_seen < 3e-8);
+  CHECK(smallest_seen > 0.0);
+}
+
+TEST_CASE("the gradient of the loss is scaled, and the loss is not", "[loss_scale]") {
+  for_each_schedule([] {
+    constexpr std::int64_t kRows = 3;
+    constexpr std::int64_t kWidth = 40;
+    const LossScale state{.scale = 4096.0};
+    const StepScalars scalars{.inv_valid_tokens = 1.0 / 3000.0};
+    const StepScalars scaled{.inv_valid_tokens = 4096.0 / 3000.0};
+    TestTensor logits(DType::kFloat16, {kRows, kWidth});
+    TestTensor steps(DType::kFloat16, {kRows, kWidth});
+    TestTensor targets(DType::kInt32, {kRows});
+    TestTensor weights(DType::kFloat32, {kRows});
+    TestTensor lse(DType::kFloat32, {kRows});
+    TestTensor losses(DType::kFloat32, {kRows});
+    TestTensor unscaled(DType::kFloat32, {kRows});
+    logits.random(1, -6.0, 6.0);
+    steps.random(1, -6.0, 6.0);
+    targets.ints({0, 39, 7});
+    weights.fill({1.0, 0.5, 1.0});
+    TestTensor again(DType::kFloat16, {kRows, kWidth});
+    again.random(1, -6.0, 6.0);
+    cuda::cross_entropy_fused({.logits = again.view(),
+                               .targets = targets.view(),
+                               .target_weights = weights.view(),
+                               .lse = lse.view(),
+                               .losses = unscaled.view(),
+                               .scalars = &scalars},
+                              nullptr);
+    cuda::cross_entropy_fused({.logits = logits.view(),
+                               .targets = targets.view(),
+                               .target_weights = weights.view(),
+                               .lse = lse.view(),
+                               .losses = losses.view(),
+                               .scalars = &scalars,
+                               .loss_scale = &state},
+                              nullptr);
+    CHECK(losses.bits() == unscaled.bits());
+    std::vector<double> lse_values = lse.values();
+    reference::cross_entropy_backward<double>({.logits = logits.reference(),
+                                               .targets = targets.view(),
+                                               .target_weights = weights.view(),
+                                               .lse = TensorView(lse_values.data(), DType::kFloat64, {kRows}),
+                                               .scalars = &scaled});
+    CHECK(logits.error() <= kFloat16Tolerance);
+    cuda::cross_entropy_backward({.logits = steps.view(),
+                                  .targets = targets.view(),
+                                  .target_weights = weights.view(),
+                                  .lse = lse.view(),
+                                  .scalars = &scalars},
+                                 nullptr, &state);
+    CHECK(steps.bits() == logits.bits());
+  });
+}
