@@ -1,7 +1,10 @@
 // Attention without tensor cores (Dao et al. 2022, algorithms 2 and 4): float32 and bfloat16, any head_dim up
-// to 256 and any alignment. The derivation is docs/derivations/attention.md. A lane is a key (or, for dk and
+// to 256 and any alignment; and the launchers, which hand over to attention_tensor_core.h what it can do. The
+// derivation is docs/derivations/attention.md. A lane is a key (or, for dk and
 // dv, a query) when scores are computed, and columns of the head when vectors are added up.
-#include "kernels/cuda/attention.h"
+#include <algorithm>
+
+#include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/elementwise.h"
 
 namespace caravan::cuda {
@@ -12,10 +15,6 @@ constexpr int kThreads = kWarps * kWarpSize;
 constexpr int kOwn = 4;                // vectors a warp accumulates
 constexpr int kOwned = kOwn * kWarps;  // of a block
 constexpr int kTile = kWarpSize;       // vectors that come past, one a lane
-
-__device__ float minus_infinity() {
-  return __uint_as_float(0xff800000U);
-}
 
 /// Rows of a head as float in shared memory, `pitch` floats apart; zeros beyond the last row.
 template <class T, class RowAt>
@@ -390,7 +389,12 @@ void attention_merge(const AttentionMergeArgs& args, StreamHandle stream) {
 }
 
 void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
+  check_contiguous("attention_forward", {&args.q, &args.k, &args.v, &args.o, &args.lse});
   if (args.q.numel() == 0) {
+    return;
+  }
+  if (runs_on_tensor_cores(args)) {
+    attention_forward_tensor_core(args, stream);
     return;
   }
   with_columns(args.q, args.shape.head_dim, [&]<class T, int kColumns>() {
@@ -402,12 +406,20 @@ void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
 }
 
 std::int64_t attention_backward_workspace_bytes(const AttentionShape& shape) {
-  return shape.batch * shape.query_len * shape.n_heads * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t delta =
+      shape.batch * shape.query_len * shape.n_heads * static_cast<std::int64_t>(sizeof(float));
+  return std::max(delta, attention_backward_tensor_core_workspace_bytes(shape));
 }
 
 void attention_backward(const AttentionBackwardArgs& args, const Workspace& workspace, StreamHandle stream) {
   const AttentionShape& shape = args.shape;
+  check_contiguous("attention_backward",
+                   {&args.q, &args.k, &args.v, &args.o, &args.lse, &args.d_o, &args.dq, &args.dk, &args.dv});
   check_workspace("attention_backward", workspace.bytes, attention_backward_workspace_bytes(shape));
+  if (args.q.numel() > 0 && args.k.numel() > 0 && runs_on_tensor_cores(args)) {
+    attention_backward_tensor_core(args, workspace, stream);
+    return;
+  }
   auto* delta = static_cast<float*>(workspace.data);
   if (args.q.numel() > 0) {
     attention_delta(args, delta, stream);

@@ -44,6 +44,10 @@ inline AttentionProblem attention_problem(const AttentionShape& shape, const Att
           .document_start = mask.document_start.data<std::int32_t>()};
 }
 
+__device__ inline float minus_infinity() {
+  return __uint_as_float(0xff800000U);
+}
+
 /// What a query sees: keys whose index is in [first, last]; nothing when first > last.
 struct Visible {
   std::int32_t first;

@@ -27,6 +27,13 @@ void check_rounding(const TensorView& param, bool has_master, bool is_stochastic
                 param.str());
 }
 
+void check_contiguous(const char* op, std::initializer_list<const TensorView*> views) {
+  for (const TensorView* view : views) {
+    CARAVAN_CHECK(view->is_contiguous(), "{}: {} has gaps between its rows; copy it to a contiguous tensor",
+                  op, view->str());
+  }
+}
+
 void check_head_dim(std::int64_t head_dim, const char* supported, bool is_supported) {
   CARAVAN_CHECK(is_supported, "CUDA attention with heads of {}; there is {}", head_dim, supported);
 }

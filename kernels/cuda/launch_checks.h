@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "caravan/core/tensor_view.h"
 
@@ -13,6 +14,7 @@ void check_float32(const TensorView& view);
 void check_word(const TensorView& view);
 void check_workspace(const char* op, std::int64_t bytes, std::int64_t needed);
 void check_rounding(const TensorView& param, bool has_master, bool is_stochastic);
+void check_contiguous(const char* op, std::initializer_list<const TensorView*> views);
 void check_head_dim(std::int64_t head_dim, const char* supported, bool is_supported);
 
 }  // namespace caravan::cuda

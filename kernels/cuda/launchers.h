@@ -77,9 +77,10 @@ struct CrossEntropyFusedArgs {
 };
 void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream);
 
-// ---- attention.cu
+// ---- attention.cu, attention_tensor_core.cu
 
-/// head_dim up to 256.
+/// head_dim up to 256. bfloat16 views that begin at multiples of 16 bytes and have heads of 64 or 128 run on
+/// tensor cores. A view with gaps between its rows is refused (InternalError).
 void attention_forward(const AttentionForwardArgs& args, StreamHandle stream);
 std::int64_t attention_backward_workspace_bytes(const AttentionShape& shape);
 /// No sum depends on the order of blocks: dq and (dk, dv) are two kernels.

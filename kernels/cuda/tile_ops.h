@@ -62,6 +62,28 @@ __device__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
+/// threadIdx.x, read again where it stands: what follows from it is then worked out again too, instead of
+/// staying in registers all along.
+__device__ inline int thread_index_again() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
+/// 2^x by the special function unit: two units in the last place; 0 for -infinity and below 2^-126.
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// Two floats as a pair of bfloat16, `low` in the low half.
+__device__ inline std::uint32_t pack_bf16(float low, float high) {
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
 #else
 
 void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
@@ -79,12 +101,17 @@ void cp_async_wait() {
   cp_async_wait_at_most(kGroups);
 }
 
-#endif
-
-/// Two floats as a pair of bfloat16, `low` in the low half.
-__device__ inline std::uint32_t pack_bf16(float low, float high) {
-  return static_cast<std::uint32_t>(store_float<BFloat16>(low).bits) |
-         (static_cast<std::uint32_t>(store_float<BFloat16>(high).bits) << 16U);
+inline int thread_index_again() {
+  return static_cast<int>(threadIdx.x);
 }
+inline float exp2_approx(float x) {
+  return std::exp2(x);
+}
+inline std::uint32_t pack_bf16(float low, float high) {
+  return static_cast<std::uint32_t>(to_bfloat16(low).bits) |
+         (static_cast<std::uint32_t>(to_bfloat16(high).bits) << 16U);
+}
+
+#endif
 
 }  // namespace caravan::cuda

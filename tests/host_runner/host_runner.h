@@ -83,6 +83,10 @@ void set_launch_gate(LaunchGate gate);
 /// Races reported so far by ThreadSanitizer; 0 in builds without it.
 int race_reports();
 
+/// Rows that ldmatrix has read so far by a later pass over shared memory than the first: of eight rows of 16
+/// bytes that it reads at once, those that share their 4 of the 32 banks with another.
+std::int64_t bank_conflicts();
+
 #if defined(__SANITIZE_THREAD__)
 inline constexpr bool kThreadSanitizer = true;
 #else
@@ -228,6 +232,14 @@ inline unsigned __float_as_uint(float x) {
 }
 inline float __uint_as_float(unsigned x) {
   return __builtin_bit_cast(float, x);
+}
+
+/// Place of the lowest one, counted from 1; 0 for none.
+inline int __ffs(int x) {
+  return __builtin_ffs(x);
+}
+inline int __popc(unsigned x) {
+  return __builtin_popcount(x);
 }
 
 #undef CARAVAN_SITE

@@ -2,32 +2,51 @@
 #pragma once
 
 #include <catch2/catch.hpp>
-#include <vector>
 
 #include "host_runner/host_runner.h"
 
 namespace caravan::test {
+
+inline constexpr host_runner::Options kSchedules[] = {{host_runner::Schedule::kForward, 1},
+                                                      {host_runner::Schedule::kReverse, 1},
+                                                      {host_runner::Schedule::kRandomThread, 7},
+                                                      {host_runner::Schedule::kRandomWarp, 11}};
 
 /// Calls body() under each schedule; the schedule and its seed are in the report of a failure.
 /// ThreadSanitizer judges by what orders two accesses and not by what happened to come first, so one schedule
 /// is enough there.
 template <class Body>
 void for_each_schedule(const Body& body) {
-  using host_runner::Schedule;
-  std::vector<host_runner::Options> all = {{Schedule::kForward, 1}};
-  if (!host_runner::kThreadSanitizer) {
-    all.push_back({Schedule::kReverse, 1});
-    all.push_back({Schedule::kRandomThread, 7});
-    all.push_back({Schedule::kRandomWarp, 11});
-  }
-  for (const host_runner::Options& options : all) {
+  for (const host_runner::Options& options : kSchedules) {
     host_runner::set_options(options);
     const int races = host_runner::race_reports();
     INFO("schedule " << host_runner::schedule_name(options.schedule) << ", seed " << options.seed);
     body();
     CHECK(host_runner::race_reports() == races);
+    if (host_runner::kThreadSanitizer) {
+      break;
+    }
   }
   host_runner::set_options({});
+}
+
+/// Runs `is_right` under the schedules: it launches a kernel with a race and compares. ThreadSanitizer has to
+/// report in the forward run; else at least one schedule has to give a wrong result.
+template <class IsRight>
+void expect_race(const IsRight& is_right) {
+  if (host_runner::kThreadSanitizer) {
+    const int before = host_runner::race_reports();
+    is_right();
+    CHECK(host_runner::race_reports() > before);
+    return;
+  }
+  int wrong = 0;
+  for (const host_runner::Options& options : kSchedules) {
+    host_runner::set_options(options);
+    wrong += is_right() ? 0 : 1;
+  }
+  host_runner::set_options({});
+  CHECK(wrong > 0);
 }
 
 }  // namespace caravan::test

@@ -21,14 +21,10 @@
 using namespace caravan;
 using namespace caravan::cuda;
 using caravan::host_runner::KernelError;
-using caravan::host_runner::Schedule;
+using caravan::test::expect_race;
+using caravan::test::kSchedules;
 
 namespace {
-
-constexpr host_runner::Options kSchedules[] = {{Schedule::kForward, 1},
-                                               {Schedule::kReverse, 1},
-                                               {Schedule::kRandomThread, 7},
-                                               {Schedule::kRandomWarp, 11}};
 
 int thread_index() {
   return static_cast<int>(threadIdx.x);
@@ -50,25 +46,6 @@ void expect_error(void (*kernel)(Parameters...), const LaunchShape& shape,
     }
   }
   host_runner::set_options({});
-}
-
-/// Runs `is_right` under the schedules: it launches a kernel with a race and compares. ThreadSanitizer has to
-/// report in the forward run; else at least one schedule has to give a wrong result.
-template <class IsRight>
-void expect_race(const IsRight& is_right) {
-  if (host_runner::kThreadSanitizer) {
-    const int before = host_runner::race_reports();
-    is_right();
-    CHECK(host_runner::race_reports() > before);
-    return;
-  }
-  int wrong = 0;
-  for (const host_runner::Options& options : kSchedules) {
-    host_runner::set_options(options);
-    wrong += is_right() ? 0 : 1;
-  }
-  host_runner::set_options({});
-  CHECK(wrong > 0);
 }
 
 #if defined(__SANITIZE_ADDRESS__)

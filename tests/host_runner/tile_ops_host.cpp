@@ -1,11 +1,32 @@
 // The host forms of kernels/cuda/tile_ops.h: the fragment layouts of the PTX ISA (8.x, "Matrix fragments for
 // mma.m16n8k16" and "ldmatrix") by the book, and cp.async as late as the rules allow.
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "host_runner/runner.h"
 #include "host_runner/sanitizers.h"
 #include "kernels/cuda/tile_ops.h"
+
+namespace caravan::host_runner {
+namespace {
+std::int64_t conflicts = 0;
+
+/// Pieces of shared memory begin at multiples of 128 bytes, so an address says the bank.
+void count_conflicts(const void* const (&rows)[8]) {
+  std::array<int, 8> rows_in{};  // each group of 4 banks
+  for (const void* row : rows) {
+    const std::size_t group = reinterpret_cast<std::uintptr_t>(row) / 16 % 8;
+    conflicts += rows_in[group]++ > 0 ? 1 : 0;
+  }
+}
+}  // namespace
+
+std::int64_t bank_conflicts() {
+  return conflicts;
+}
+
+}  // namespace caravan::host_runner
 
 namespace caravan::cuda {
 
@@ -71,8 +92,13 @@ struct LoadPayload {
 /// % 4) and the next) of matrix i, or of its transpose.
 void resolve_ldmatrix(void* const (&payloads)[32], unsigned /*mask*/) {
   std::uint16_t matrices[4][8][8];
+  const void* rows[4][8];
   for (int lane = 0; lane < 32; ++lane) {
-    std::memcpy(matrices[lane / 8][lane % 8], static_cast<const LoadPayload*>(payloads[lane])->row, 16);
+    rows[lane / 8][lane % 8] = static_cast<const LoadPayload*>(payloads[lane])->row;
+    std::memcpy(matrices[lane / 8][lane % 8], rows[lane / 8][lane % 8], 16);
+  }
+  for (const auto& matrix : rows) {
+    host_runner::count_conflicts(matrix);
   }
   for (int lane = 0; lane < 32; ++lane) {
     const auto& payload = *static_cast<const LoadPayload*>(payloads[lane]);
