@@ -96,6 +96,8 @@ if wants parity; then
   for program in "$bin"/test_gpu_*; do
     run "$(basename "$program")" 120 "$program"
   done
+  # Each shape in it has a limit of its own.
+  [ ! -x "$bin/test_cuda_hopper_attention" ] || run test_cuda_hopper_attention 400 "$bin/test_cuda_hopper_attention"
 fi
 
 if wants federated; then

@@ -4,8 +4,10 @@
 // dv, a query) when scores are computed, and columns of the head when vectors are added up.
 #include <algorithm>
 
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/hopper/launchers.h"
 
 namespace caravan::cuda {
 namespace {
@@ -393,6 +395,10 @@ void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
   if (args.q.numel() == 0) {
     return;
   }
+  if (uses_hopper_attention() && hopper::takes(args)) {
+    hopper::attention_forward(args, stream);
+    return;
+  }
   if (runs_on_tensor_cores(args)) {
     attention_forward_tensor_core(args, stream);
     return;
@@ -416,6 +422,10 @@ void attention_backward(const AttentionBackwardArgs& args, const Workspace& work
   check_contiguous("attention_backward",
                    {&args.q, &args.k, &args.v, &args.o, &args.lse, &args.d_o, &args.dq, &args.dk, &args.dv});
   check_workspace("attention_backward", workspace.bytes, attention_backward_workspace_bytes(shape));
+  if (uses_hopper_attention() && hopper::takes(args)) {
+    hopper::attention_backward(args, workspace, stream);
+    return;
+  }
   if (args.q.numel() > 0 && args.k.numel() > 0 && runs_on_tensor_cores(args)) {
     attention_backward_tensor_core(args, workspace, stream);
     return;

@@ -7,6 +7,7 @@
 
 #include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/launchers.h"
 #include "kernels/reference/elementwise.h"
 
@@ -282,6 +283,7 @@ void CudaBackend::copy_from_device(const CopyArgs& args, Stream& stream) {
 }  // namespace
 
 std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& runtime) {
+  cuda::choose_attention(runtime.facts().compute_capability);
   return std::make_unique<CudaBackend>(runtime);
 }
 

@@ -67,6 +67,7 @@ std::string Runner::describe_threads() const {
         text += "have returned";
         break;
       case Thread::Place::kBarrier:
+      case Thread::Place::kCondition:
         text += fmt::format("wait in {} at {}:{}", operation, file, line);
         break;
       case Thread::Place::kWarp:

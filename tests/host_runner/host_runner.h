@@ -1,7 +1,7 @@
 // CUDA's language on the host, for tests: what a kernel file finds behind kernels/cuda/device.h when g++
 // compiles it. Each thread of a block is a fiber of one OS thread, and blocks run one after another, so
 // barriers, shared memory, warp exchanges and atomics mean what they mean on a GPU, in an order the test
-// chooses. Not here: clusters, wgmma, bulk copies, grid-wide waiting. How it works and what it finds:
+// chooses. Not here: clusters, grid-wide waiting. How it works and what it finds:
 // docs/notes/host-kernels.md.
 #pragma once
 
@@ -79,6 +79,12 @@ bool is_recording();
 /// null: nobody.
 using LaunchGate = void (*)(bool begins);
 void set_launch_gate(LaunchGate gate);
+
+/// Shared memory that a block may have: sm_80's unless told otherwise, which the portable kernels keep to.
+inline constexpr std::size_t kPortableSharedBytes = 163UL * 1024;
+inline constexpr std::size_t kHopperSharedBytes = 227UL * 1024;
+/// For every launch from here on; returns what it was.
+std::size_t set_most_shared_bytes(std::size_t bytes);
 
 /// Races reported so far by ThreadSanitizer; 0 in builds without it.
 int race_reports();

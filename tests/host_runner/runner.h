@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "host_runner/fiber.h"
@@ -22,7 +23,7 @@ struct PendingCopy {
 };
 
 struct Thread {
-  enum class Place : std::uint8_t { kReady, kBarrier, kWarp, kReturned };
+  enum class Place : std::uint8_t { kReady, kBarrier, kWarp, kCondition, kReturned };
 
   std::unique_ptr<Fiber> fiber{};
   int index = 0;
@@ -32,6 +33,7 @@ struct Thread {
   Site site{"", 0};
   unsigned mask = 0;
   void* payload = nullptr;
+  bool (*condition)(const void*) = nullptr;  // of payload
   std::vector<PendingCopy> copies{};
   int copy_group = 0;  // number of the group that the next commit closes
   // Addresses ThreadSanitizer knows an order by: what this lane has done before it arrived, and what the
@@ -69,14 +71,26 @@ class SharedPieces {
 class Runner {
  public:
   void set_options(const Options& options) { options_ = options; }
+  std::size_t set_most_shared_bytes(std::size_t bytes) { return std::exchange(most_shared_bytes_, bytes); }
   void set_launch_gate(LaunchGate gate) { gate_ = gate; }
   void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*),
                 void* context);
   void barrier(Site site);
   void warp_exchange(const char* operation, unsigned mask, WarpResolve resolve, void* payload, Site site);
+  /// Waits until condition(payload), which is asked again after every wake(). payload is the caller's.
+  void wait_until(const char* operation, bool (*condition)(const void*), void* payload, Site site);
+  /// Something that conditions look at has changed.
+  void wake();
+  /// What the device does beside its threads: called when none can go on, until it returns false. Of this
+  /// block only.
+  void set_idle_work(bool (*work)()) { idle_work_ = work; }
+  /// Below `count`: 0 in the forward schedule, count − 1 in reverse, else by chance.
+  std::size_t draw(std::size_t count);
   void* take_shared(int piece, std::size_t bytes, Site site);
   [[noreturn]] void fail_thread(std::string what, Site site);
   Thread& current() { return *current_; }
+  /// Counts the blocks that have begun.
+  std::uint64_t block_count() const { return block_count_; }
 
  private:
   /// Fibers and shared memory of a block; used again by the next block, or where blocks are independent by
@@ -107,6 +121,7 @@ class Runner {
   std::uint64_t random_state_ = 0;
   const char* name_ = "";
   std::size_t shared_bytes_ = 0;
+  std::size_t most_shared_bytes_ = kPortableSharedBytes;
   void (*body_)(void*) = nullptr;
   void* context_ = nullptr;
   int n_threads_ = 0;
@@ -116,6 +131,8 @@ class Runner {
   Thread* current_ = nullptr;
   std::vector<unsigned> ready_;  // per warp, one bit per lane
   std::vector<int> warp_order_;  // precedence, highest first
+  bool (*idle_work_)() = nullptr;
+  std::uint64_t block_count_ = 0;
   int at_barrier_ = 0;
   int returned_ = 0;
   std::string fault_;

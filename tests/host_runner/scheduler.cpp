@@ -10,9 +10,8 @@ namespace caravan::host_runner {
 namespace {
 
 constexpr unsigned kWarpSize = 32;
-// Limits of every GPU since sm_80; shared memory is sm_80's, which the portable kernels keep to.
+// Limits of every GPU since sm_80.
 constexpr unsigned kMostThreads = 1024;
-constexpr std::size_t kMostSharedBytes = 163UL * 1024;
 constexpr unsigned kMostBlocksYz = 65535;
 
 }  // namespace
@@ -35,12 +34,12 @@ void Runner::run_grid(const char* name, dim3 grid, dim3 block, std::size_t share
                       void* context) {
   const unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-      grid.y > kMostBlocksYz || grid.z > kMostBlocksYz || shared_bytes > kMostSharedBytes) {
+      grid.y > kMostBlocksYz || grid.z > kMostBlocksYz || shared_bytes > most_shared_bytes_) {
     fail<KernelError>(
         "kernel {}: grid ({}, {}, {}), block ({}, {}, {}), {} bytes of shared memory cannot be "
         "launched: 1 to {} threads, no empty grid, grid.y and grid.z up to {}, up to {} bytes",
         name, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes, kMostThreads, kMostBlocksYz,
-        kMostSharedBytes);
+        most_shared_bytes_);
   }
   CARAVAN_CHECK(current_ == nullptr, "kernel {} is launched from inside a kernel", name);
   name_ = name;
@@ -125,6 +124,8 @@ void Runner::thread_main(Thread& self) {
 
 void Runner::run_block() {
   team_->shared.reset();
+  idle_work_ = nullptr;
+  ++block_count_;
   at_barrier_ = 0;
   returned_ = 0;
   const std::size_t warps = (static_cast<std::size_t>(n_threads_) + kWarpSize - 1) / kWarpSize;
@@ -145,7 +146,9 @@ void Runner::run_block() {
   while (returned_ < n_threads_) {
     Thread* next = next_ready();
     if (next == nullptr) {
-      fault_ = why_stuck();
+      if (idle_work_ == nullptr || !idle_work_()) {
+        fault_ = why_stuck();
+      }
     } else {
       current_ = next;
       set_thread_index(next->index);
@@ -265,6 +268,36 @@ void Runner::barrier(Site site) {
   tsan_acquire(slot);
 }
 
+void Runner::wait_until(const char* operation, bool (*condition)(const void*), void* payload, Site site) {
+  Thread& self = *current_;
+  if (condition(payload)) {
+    return;
+  }
+  self.payload = payload;
+  self.condition = condition;
+  suspend(self, Thread::Place::kCondition, operation, site);
+}
+
+void Runner::wake() {
+  for (int index = 0; index < n_threads_; ++index) {
+    Thread& thread = *team_->threads[static_cast<std::size_t>(index)];
+    if (thread.place == Thread::Place::kCondition && thread.condition(thread.payload)) {
+      set_ready(thread);
+    }
+  }
+}
+
+std::size_t Runner::draw(std::size_t count) {
+  switch (options_.schedule) {
+    case Schedule::kForward:
+      return 0;
+    case Schedule::kReverse:
+      return count - 1;
+    default:
+      return random() % count;
+  }
+}
+
 // ---- what kernels call
 
 namespace {
@@ -293,6 +326,9 @@ void set_launch_gate(LaunchGate gate) {
 
 void set_options(const Options& options) {
   runner().set_options(options);
+}
+std::size_t set_most_shared_bytes(std::size_t bytes) {
+  return runner().set_most_shared_bytes(bytes);
 }
 void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*),
               void* context) {

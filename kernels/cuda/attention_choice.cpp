@@ -1,0 +1,44 @@
+#include "kernels/cuda/attention_choice.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+#include "caravan/core/error.h"
+
+namespace caravan::cuda {
+namespace {
+
+std::atomic<bool>& hopper_is_chosen() {
+  static std::atomic<bool> is_chosen = false;
+  return is_chosen;
+}
+
+}  // namespace
+
+void choose_attention(int compute_capability) {
+  constexpr int kHopper = 90;
+  const char* value = std::getenv("CARAVAN_HOPPER_ATTENTION");
+  const std::string_view text = value == nullptr ? "0" : value;
+  if (text != "0" && text != "1") {
+    fail<ConfigError>(
+        "CARAVAN_HOPPER_ATTENTION={}: set it to 1 for the Hopper attention kernels, to 0 (or not at all) for "
+        "the "
+        "portable ones",
+        text);
+  }
+  if (text == "1" && compute_capability != kHopper) {
+    fail<ConfigError>(
+        "CARAVAN_HOPPER_ATTENTION=1 wants a GPU of compute capability 9.0, and this one has {}.{}; unset it, "
+        "the "
+        "portable attention kernels run here",
+        compute_capability / 10, compute_capability % 10);
+  }
+  hopper_is_chosen() = text == "1";
+}
+
+bool uses_hopper_attention() {
+  return hopper_is_chosen();
+}
+
+}  // namespace caravan::cuda

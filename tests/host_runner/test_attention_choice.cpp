@@ -1,0 +1,65 @@
+// Which attention kernels run: the environment's word, and what it may say.
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "host_runner/attention_problem.h"
+#include "host_runner/schedules.h"
+#include "kernels/cuda/attention_choice.h"
+#include "kernels/reference/attention.h"
+
+using namespace caravan;
+using namespace caravan::test;
+
+namespace {
+
+class Choice {
+ public:
+  explicit Choice(const char* value) { setenv("CARAVAN_HOPPER_ATTENTION", value, 1); }
+  ~Choice() {
+    unsetenv("CARAVAN_HOPPER_ATTENTION");
+    cuda::choose_attention(90);
+  }
+  Choice(const Choice&) = delete;
+  Choice& operator=(const Choice&) = delete;
+  Choice(Choice&&) = delete;
+  Choice& operator=(Choice&&) = delete;
+};
+
+}  // namespace
+
+TEST_CASE("Hopper attention is chosen by its name alone, and only where it can run", "[attention]") {
+  cuda::choose_attention(90);
+  CHECK_FALSE(cuda::uses_hopper_attention());
+  {
+    const Choice choice("1");
+    cuda::choose_attention(90);
+    CHECK(cuda::uses_hopper_attention());
+    CHECK_THROWS_WITH(
+        cuda::choose_attention(80),
+        "CARAVAN_HOPPER_ATTENTION=1 wants a GPU of compute capability 9.0, and this one has 8.0; unset "
+        "it, the portable attention kernels run here");
+  }
+  const Choice choice("yes");
+  CHECK_THROWS_WITH(
+      cuda::choose_attention(90),
+      "CARAVAN_HOPPER_ATTENTION=yes: set it to 1 for the Hopper attention kernels, to 0 (or not at all) "
+      "for the portable ones");
+}
+
+TEST_CASE("the launchers hand over to the Hopper kernels when they are chosen", "[attention]") {
+  if (host_runner::kThreadSanitizer) {
+    return;
+  }
+  const Choice choice("1");
+  cuda::choose_attention(90);
+  // Within what a portable block may have, dq's block is too large: the Hopper kernel it is.
+  AttentionTensors p({attention_shape(1, 5, 5, 1, 1, 128)}, DType::kBFloat16);
+  cuda::attention_forward(p.forward(kernel_form), nullptr);
+  TestWorkspace workspace(cuda::attention_backward_workspace_bytes(p.shape));
+  CHECK_THROWS_WITH(cuda::attention_backward(p.backward(kernel_form), workspace.get(), nullptr),
+                    Catch::Contains("kernel hopper_attention_dq"));
+  AttentionTensors other({attention_shape(1, 5, 5, 1, 1, 96)}, DType::kBFloat16);
+  reference::attention_forward<double>(other.forward(reference_form));
+  cuda::attention_forward(other.forward(kernel_form), nullptr);
+  CHECK(other.o.error() <= kBFloat16Tolerance);
+}
