@@ -42,6 +42,12 @@ endfunction()
 # kernels/reference is headers; kernels/cpu is compiled once per instruction set under kernels/cpu/simd/ and the
 # best one the machine has is chosen at run time (kernels/cpu/dispatch.h).
 function(caravan_kernels)
+  # cuDNN's interface is declared there and the library opened at run time: built everywhere.
+  file(GLOB cudnn_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cudnn/*.cpp)
+  add_library(caravan_kernels_cudnn STATIC ${cudnn_sources})
+  target_link_libraries(caravan_kernels_cudnn PUBLIC caravan_flags caravan_core caravan_backend
+                        PRIVATE ${CMAKE_DL_LIBS})
+  target_include_directories(caravan_kernels_cudnn PUBLIC ${CMAKE_SOURCE_DIR})
   add_library(caravan_kernels_reference INTERFACE)
   target_link_libraries(caravan_kernels_reference INTERFACE caravan_core caravan_backend)
   target_include_directories(caravan_kernels_reference INTERFACE ${CMAKE_SOURCE_DIR})
