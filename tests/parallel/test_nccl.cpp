@@ -112,6 +112,19 @@ TEST_CASE("messages with prepared tags have ways of their own, in any order of t
   REQUIRE(group->traffic()[Collective::kPointToPoint].library_calls == 8);
 }
 
+TEST_CASE("16-bit numbers are added as NCCL adds them", "[comm][nccl]") {
+  const TestGroup group(GroupKind::kNccl);
+  const float sum = 0.25F * static_cast<float>(group->size() * (group->size() + 1));  // no sum is rounded
+  const float mine = 0.5F * static_cast<float>(group->rank() + 1);
+  Placed<BFloat16> brain(group, OwnedMatrix<BFloat16>(7, 10, to_bfloat16(mine)));
+  Placed<Float16> half(group, OwnedMatrix<Float16>(7 * group->size(), 10, to_float16(mine)));
+  Placed<Float16> part(group, OwnedMatrix<Float16>(7, 10, to_float16(-1.0F)));
+  group->all_reduce(brain.view());
+  group->reduce_scatter(half.view(), part.view());
+  CHECK(to_float(brain.fetched().values.back()) == sum);
+  CHECK(to_float(part.fetched().values.back()) == sum);
+}
+
 TEST_CASE("a call that NCCL refuses names call, rank, place and what to do", "[comm][nccl]") {
   const TestGroup group(GroupKind::kNccl);
   group->set_name("tp");
@@ -166,9 +179,11 @@ TEST_CASE("the watch tells of a lost rank while nobody asks", "[comm][nccl][watc
   const CommWatch watch(std::numeric_limits<double>::infinity(),
                         [&](const std::string& report) { heard.say(report); });
   if (control->rank() == 1) {
+    control->barrier();
     group.reset();  // gone, and says nothing
   } else {
     group->all_reduce(values.view());  // returns: the device waits, not the host
+    control->barrier();
     const std::string text = heard.wait();
     CHECK_THAT(text, Catch::StartsWith("ncclCommGetAsyncError failed on rank") &&
                          Catch::Contains("remote process exited or there was a network error") &&
