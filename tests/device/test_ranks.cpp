@@ -10,8 +10,8 @@
 #include "caravan/comm/device_comm.h"
 #include "caravan/comm/mpi_communicator.h"
 #include "caravan/ops/elementwise.h"
+#include "device_under_test.h"
 #include "kernels/cuda/device_streams.h"
-#include "kernels/cuda/open_device.h"
 #include "support/federated_runs.h"
 #include "support/mesh_runs.h"
 
@@ -25,25 +25,22 @@ constexpr double kFloat32Tolerance = 1e-5;  // sums in another order
 constexpr std::int64_t kRows = 4;
 constexpr std::int64_t kLongest = 10;
 
-/// The device and its streams live as long as the groups and backends over them.
-struct OpenedDevice {
-  cuda::OpenDevice device = cuda::open_device(0);
-  std::unique_ptr<DeviceStreams> streams = cuda::make_device_streams(*device.runtime);
-};
-OpenedDevice& opened() {
-  static OpenedDevice device;
-  return device;
+/// As long as the program, like the device under it.
+DeviceStreams& streams() {
+  static const std::unique_ptr<DeviceStreams> opened =
+      cuda::make_device_streams(*device_under_test().runtime);
+  return *opened;
 }
 
 std::unique_ptr<Backend> device_backend() {
-  return make_cuda_backend(*opened().device.runtime);
+  return make_cuda_backend(*device_under_test().runtime);
 }
 
 /// All ranks, over MPI.
 std::unique_ptr<Communicator> device_world() {
   const DeviceComm comm = choose_device_comm(CommBackend::kMpi, MpiSession::current().world(),
                                              fmt::format("device {}", MpiSession::current().world().rank()));
-  return make_device_group(MpiCommunicator::over_world(), *opened().streams, comm);
+  return make_device_group(MpiCommunicator::over_world(), streams(), comm);
 }
 
 /// Divisions of two ranks; of four the rest is dp_shard.
@@ -112,6 +109,9 @@ std::vector<std::vector<float>> whole_model(FederatedRun& run) {
 }  // namespace
 
 TEST_CASE("on every mesh loss and gradients of devices are those of one rank on the CPU", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
   const auto world = device_world();
   const Batch batch = mesh_batch(0, kRows, kLongest, false);
   SelfCommunicator alone;
@@ -133,6 +133,9 @@ TEST_CASE("on every mesh loss and gradients of devices are those of one rank on 
 }
 
 TEST_CASE("what a round collects from devices is what it collects from hosts, bit for bit", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
   const auto world = device_world();
   const auto on_host = MpiCommunicator::over_world();
   const SharedFolder folder(*on_host);
@@ -154,6 +157,9 @@ TEST_CASE("what a round collects from devices is what it collects from hosts, bi
 }
 
 TEST_CASE("rounds on devices with moving slots and kept moments are those of the CPU", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
   const auto world = device_world();
   const auto on_host = MpiCommunicator::over_world();
   const SharedFolder folder(*on_host);
