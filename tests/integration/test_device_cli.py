@@ -91,7 +91,7 @@ class OnTheEmulatedDevice(DeviceTest):
                     self.assertAlmostEqual(row[1] / wanted[1], 1, delta=1e-5, msg=name)
         checkpoint = self.checkpoint(3, "tp")
         texts = [self.succeed("generate", "--checkpoint", checkpoint, "--ids", "1,2,3", "-n", 4, "--device", "cuda",
-                              ranks=ranks).out for ranks in (1, 2)]
+                              ranks=ranks, env={"COMM_BACKEND": "mpi"}).out for ranks in (1, 2)]
         self.assertEqual(*texts)
 
     def test_federated_rounds_of_ranks_with_a_device_each(self):
