@@ -31,47 +31,49 @@ enum Type : int { kInt8 = 0, kInt64 = 4, kFloat16 = 6, kFloat32 = 7, kFloat64 = 
 /// ncclRedOp_t
 enum Reduction : int { kSum = 0, kMax = 2, kMin = 3 };
 
-/// The functions, with the names they have in the library behind "nccl". `stream` is a cudaStream_t.
+/// The functions: all_reduce is ncclAllReduce. `stream` is a cudaStream_t.
 struct Table {
-  int (*GetVersion)(int* version);
-  int (*GetUniqueId)(UniqueId* id);
-  int (*CommInitRank)(Comm** comm, int ranks, UniqueId id, int rank);
-  int (*CommDestroy)(Comm* comm);
-  int (*CommAbort)(Comm* comm);
-  int (*CommGetAsyncError)(Comm* comm, int* error);
-  const char* (*GetErrorString)(int result);
-  const char* (*GetLastError)(Comm* comm);
-  int (*AllReduce)(const void* from, void* to, std::size_t count, int type, int op, Comm* comm, void* stream);
-  int (*Broadcast)(const void* from, void* to, std::size_t count, int type, int root, Comm* comm,
+  int (*get_version)(int* version);
+  int (*get_unique_id)(UniqueId* id);
+  int (*comm_init_rank)(Comm** comm, int ranks, UniqueId id, int rank);
+  int (*comm_destroy)(Comm* comm);
+  int (*comm_abort)(Comm* comm);
+  int (*comm_get_async_error)(Comm* comm, int* error);
+  const char* (*get_error_string)(int result);
+  const char* (*get_last_error)(Comm* comm);
+  int (*all_reduce)(const void* from, void* to, std::size_t count, int type, int op, Comm* comm,
+                    void* stream);
+  int (*broadcast)(const void* from, void* to, std::size_t count, int type, int root, Comm* comm,
                    void* stream);
-  int (*AllGather)(const void* from, void* to, std::size_t count_of_part, int type, Comm* comm, void* stream);
-  int (*ReduceScatter)(const void* from, void* to, std::size_t count_of_part, int type, int op, Comm* comm,
-                       void* stream);
-  int (*Send)(const void* from, std::size_t count, int type, int peer, Comm* comm, void* stream);
-  int (*Recv)(void* to, std::size_t count, int type, int peer, Comm* comm, void* stream);
-  int (*GroupStart)();
-  int (*GroupEnd)();
+  int (*all_gather)(const void* from, void* to, std::size_t count_of_part, int type, Comm* comm,
+                    void* stream);
+  int (*reduce_scatter)(const void* from, void* to, std::size_t count_of_part, int type, int op, Comm* comm,
+                        void* stream);
+  int (*send)(const void* from, std::size_t count, int type, int peer, Comm* comm, void* stream);
+  int (*recv)(void* to, std::size_t count, int type, int peer, Comm* comm, void* stream);
+  int (*group_start)();
+  int (*group_end)();
 };
 
-/// Calls visit("AllReduce", table.AllReduce) for every function.
+/// Calls visit("AllReduce", table.all_reduce) for every function.
 template <class Visit>
 void for_each_function(Table& table, const Visit& visit) {
-  visit("GetVersion", table.GetVersion);
-  visit("GetUniqueId", table.GetUniqueId);
-  visit("CommInitRank", table.CommInitRank);
-  visit("CommDestroy", table.CommDestroy);
-  visit("CommAbort", table.CommAbort);
-  visit("CommGetAsyncError", table.CommGetAsyncError);
-  visit("GetErrorString", table.GetErrorString);
-  visit("GetLastError", table.GetLastError);
-  visit("AllReduce", table.AllReduce);
-  visit("Broadcast", table.Broadcast);
-  visit("AllGather", table.AllGather);
-  visit("ReduceScatter", table.ReduceScatter);
-  visit("Send", table.Send);
-  visit("Recv", table.Recv);
-  visit("GroupStart", table.GroupStart);
-  visit("GroupEnd", table.GroupEnd);
+  visit("GetVersion", table.get_version);
+  visit("GetUniqueId", table.get_unique_id);
+  visit("CommInitRank", table.comm_init_rank);
+  visit("CommDestroy", table.comm_destroy);
+  visit("CommAbort", table.comm_abort);
+  visit("CommGetAsyncError", table.comm_get_async_error);
+  visit("GetErrorString", table.get_error_string);
+  visit("GetLastError", table.get_last_error);
+  visit("AllReduce", table.all_reduce);
+  visit("Broadcast", table.broadcast);
+  visit("AllGather", table.all_gather);
+  visit("ReduceScatter", table.reduce_scatter);
+  visit("Send", table.send);
+  visit("Recv", table.recv);
+  visit("GroupStart", table.group_start);
+  visit("GroupEnd", table.group_end);
 }
 
 }  // namespace caravan::nccl

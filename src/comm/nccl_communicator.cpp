@@ -93,8 +93,8 @@ Pending NcclCommunicator::do_start_all_reduce(const TensorView& values, ReduceOp
   }
   return enqueue(Collective::kAllReduce, NcclCall::here("ncclAllReduce"),
                  [&](const nccl::Table& functions, nccl::Comm* comm, void* stream) {
-                   return functions.AllReduce(values.raw(), values.raw(), count_of(values),
-                                              number_type(values.dtype()), reduction_code(op), comm, stream);
+                   return functions.all_reduce(values.raw(), values.raw(), count_of(values),
+                                               number_type(values.dtype()), reduction_code(op), comm, stream);
                  });
 }
 
@@ -112,7 +112,7 @@ void NcclCommunicator::do_broadcast(const TensorView& values, int root) {
   } else if (values.numel() > 0) {
     enqueue(Collective::kBroadcast, NcclCall::here("ncclBroadcast"),
             [&](const nccl::Table& functions, nccl::Comm* comm, void* stream) {
-              return functions.Broadcast(values.raw(), values.raw(), bytes_of(values), nccl::kInt8, root,
+              return functions.broadcast(values.raw(), values.raw(), bytes_of(values), nccl::kInt8, root,
                                          comm, stream);
             })
         .wait();
@@ -128,8 +128,8 @@ Pending NcclCommunicator::do_start_all_gather(const TensorView& mine, const Tens
   }
   return enqueue(Collective::kAllGather, NcclCall::here("ncclAllGather"),
                  [&](const nccl::Table& functions, nccl::Comm* comm, void* stream) {
-                   return functions.AllGather(mine.raw(), gathered.raw(), bytes_of(mine), nccl::kInt8, comm,
-                                              stream);
+                   return functions.all_gather(mine.raw(), gathered.raw(), bytes_of(mine), nccl::kInt8, comm,
+                                               stream);
                  });
 }
 
@@ -142,8 +142,8 @@ Pending NcclCommunicator::do_start_reduce_scatter(const TensorView& values, cons
   }
   return enqueue(Collective::kReduceScatter, NcclCall::here("ncclReduceScatter"),
                  [&](const nccl::Table& functions, nccl::Comm* comm, void* stream) {
-                   return functions.ReduceScatter(values.raw(), mine.raw(), count_of(mine),
-                                                  number_type(mine.dtype()), nccl::kSum, comm, stream);
+                   return functions.reduce_scatter(values.raw(), mine.raw(), count_of(mine),
+                                                   number_type(mine.dtype()), nccl::kSum, comm, stream);
                  });
 }
 
@@ -156,14 +156,14 @@ void NcclCommunicator::do_send_receive(const TensorView& outgoing, int to, const
   // In one group of calls: neither waits for the other.
   enqueue(Collective::kPointToPoint, NcclCall::here("ncclSend and ncclRecv"),
           [&](const nccl::Table& functions, nccl::Comm* comm, void* stream) {
-            int result = functions.GroupStart();
+            int result = functions.group_start();
             if (result == nccl::kSuccess && outgoing.numel() > 0) {
-              result = functions.Send(outgoing.raw(), bytes_of(outgoing), nccl::kInt8, to, comm, stream);
+              result = functions.send(outgoing.raw(), bytes_of(outgoing), nccl::kInt8, to, comm, stream);
             }
             if (result == nccl::kSuccess && incoming.numel() > 0) {
-              result = functions.Recv(incoming.raw(), bytes_of(incoming), nccl::kInt8, from, comm, stream);
+              result = functions.recv(incoming.raw(), bytes_of(incoming), nccl::kInt8, from, comm, stream);
             }
-            const int ended = functions.GroupEnd();
+            const int ended = functions.group_end();
             return result != nccl::kSuccess ? result : ended;
           })
       .wait();
@@ -182,9 +182,9 @@ std::optional<Pending> NcclCommunicator::enqueue_message(const TensorView& value
   const Mark done =
       group_->run(current_operation(), lane->stream, NcclCall::here(sends ? "ncclSend" : "ncclRecv"),
                   [&](const nccl::Table& functions) {
-                    return sends ? functions.Send(values.raw(), bytes_of(values), nccl::kInt8, lane->peer,
+                    return sends ? functions.send(values.raw(), bytes_of(values), nccl::kInt8, lane->peer,
                                                   lane->comm, lane->stream.handle)
-                                 : functions.Recv(values.raw(), bytes_of(values), nccl::kInt8, lane->peer,
+                                 : functions.recv(values.raw(), bytes_of(values), nccl::kInt8, lane->peer,
                                                   lane->comm, lane->stream.handle);
                   });
   count_library_call(Collective::kPointToPoint);

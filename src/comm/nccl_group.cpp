@@ -46,8 +46,8 @@ std::string_view file_name(std::string_view path) {
 
 nccl::UniqueId NcclGroup::make_id(const NcclLibrary& library) {
   nccl::UniqueId id{};
-  if (const int result = library.functions().GetUniqueId(&id); result != nccl::kSuccess) {
-    fail<CommError>("ncclGetUniqueId failed: {} ({}); {}", library.functions().GetErrorString(result),
+  if (const int result = library.functions().get_unique_id(&id); result != nccl::kSuccess) {
+    fail<CommError>("ncclGetUniqueId failed: {} ({}); {}", library.functions().get_error_string(result),
                     library.path(), hint_of(result));
   }
   return id;
@@ -66,7 +66,7 @@ NcclGroup::NcclGroup(std::shared_ptr<const NcclLibrary> library, DeviceStreams& 
 
 nccl::Comm* NcclGroup::init(const nccl::UniqueId& id, int rank, int size) {
   nccl::Comm* comm = nullptr;
-  check(library_->functions().CommInitRank(&comm, size, id, rank), nullptr,
+  check(library_->functions().comm_init_rank(&comm, size, id, rank), nullptr,
         NcclCall::here("ncclCommInitRank"));
   return comm;
 }
@@ -85,7 +85,7 @@ NcclGroup::~NcclGroup() {
   } catch (...) {  // NOLINT(bugprone-empty-catch): the device's error shows where it is used next
   }
   const auto close = [&](nccl::Comm* comm) {
-    aborts ? functions.CommAbort(comm) : functions.CommDestroy(comm);
+    aborts ? functions.comm_abort(comm) : functions.comm_destroy(comm);
   };
   for (auto& [key, lane] : lanes_) {
     close(lane.comm);
@@ -106,8 +106,8 @@ const NcclGroup::Lane* NcclGroup::lane(const LaneKey& key) const {
 
 std::string NcclGroup::fault_text(int result, nccl::Comm* comm, const NcclCall& call) {
   const nccl::Table& functions = library_->functions();
-  const char* const words = functions.GetErrorString(result);
-  const char* const last = functions.GetLastError(comm);
+  const char* const words = functions.get_error_string(result);
+  const char* const last = functions.get_last_error(comm);
   const std::string_view more = last != nullptr ? last : "";
   return fmt::format("{} failed on rank {} of {} of group {} ({}:{}): {} (NCCL error {}){}{}; {}", call.name,
                      rank_, size_, name_.empty() ? "unnamed" : name_, file_name(call.site.file),
@@ -124,7 +124,7 @@ void NcclGroup::check(int result, nccl::Comm* comm, const NcclCall& call) {
 std::optional<std::string> NcclGroup::async_fault() {
   const auto look = [&](nccl::Comm* comm) -> std::optional<std::string> {
     int error = nccl::kSuccess;
-    const int result = library_->functions().CommGetAsyncError(comm, &error);
+    const int result = library_->functions().comm_get_async_error(comm, &error);
     const int worst = result != nccl::kSuccess ? result : error;
     if (worst == nccl::kSuccess || worst == nccl::kInProgress) {
       return std::nullopt;

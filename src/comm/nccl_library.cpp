@@ -71,8 +71,8 @@ NcclLibrary::NcclLibrary(const std::string& file) : table_(std::make_unique<nccl
       function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(address);
     });
     int code = 0;
-    if (const int result = table_->GetVersion(&code); result != nccl::kSuccess) {
-      fail<CommError>("{}: ncclGetVersion says {}", file, table_->GetErrorString(result));
+    if (const int result = table_->get_version(&code); result != nccl::kSuccess) {
+      fail<CommError>("{}: ncclGetVersion says {}", file, table_->get_error_string(result));
     }
     version_ = version_text(code);
     if (code < kOldest || code >= kTooNew) {
@@ -82,7 +82,7 @@ NcclLibrary::NcclLibrary(const std::string& file) : table_(std::make_unique<nccl
     dlclose(handle_);
     throw;
   }
-  path_ = path_of(reinterpret_cast<void*>(table_->GetVersion), file);
+  path_ = path_of(reinterpret_cast<void*>(table_->get_version), file);
 }
 
 // Not closed: NCCL has threads of its own that may outlive the last communicator.
