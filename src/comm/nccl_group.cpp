@@ -180,7 +180,7 @@ Mark NcclGroup::run(const CommOperation& operation, const Stream& stream, const 
     is_told_ = true;
   }
   check(result, comm_, call);
-  const Mark done = device_.record(stream);
+  Mark done = device_.record(stream);
   if (under_way_.size() <= kMostUnderWay) {
     under_way_.back().done = done;
   } else {
