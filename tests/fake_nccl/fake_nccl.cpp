@@ -143,6 +143,7 @@ FAKE_NCCL_API void fake_nccl_fail(const char* function, int after, int result, i
   fault = {function, after, result, is_async != 0};
 }
 
+// NOLINTBEGIN(readability-identifier-naming): the names are NCCL's
 FAKE_NCCL_API int ncclGetVersion(int* version) {
   const char* given = std::getenv("FAKE_NCCL_VERSION");
   *version = given != nullptr ? std::atoi(given) : 22809;
@@ -230,3 +231,4 @@ FAKE_NCCL_API int ncclGroupEnd() {
   }
   return 0;
 }
+// NOLINTEND(readability-identifier-naming)
