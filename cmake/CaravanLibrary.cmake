@@ -90,7 +90,8 @@ function(caravan_device)
     add_library(caravan_device ALIAS caravan_kernels_cuda)
     return()
   endif()
-  add_library(caravan_device STATIC ${CMAKE_SOURCE_DIR}/kernels/no_cuda/open_device.cpp)
+  add_library(caravan_device STATIC ${CMAKE_SOURCE_DIR}/kernels/no_cuda/open_device.cpp
+                                    ${CMAKE_SOURCE_DIR}/kernels/no_cuda/device_streams.cpp)
   target_link_libraries(caravan_device PUBLIC caravan_flags caravan_kernels_reference)
 endfunction()
 

@@ -18,7 +18,7 @@ declare -A may=(
   [train]="core config backend comm data ops io model parallel optim train"
   [federated]="core config backend comm data ops io model parallel optim train federated"
 )
-comm_of_backend=" stream event pending " # comm orders work and hands it out unfinished; it computes nothing
+comm_of_backend=" stream device_streams pending " # comm orders work and hands it out unfinished; it computes nothing
 bad=0
 complain() { echo "$1"; bad=1; }
 includes_in() { # FILE:LINE:PATH of every include of ours, however it is spelt

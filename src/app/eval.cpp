@@ -12,6 +12,7 @@
 #include "caravan/train/run_inputs.h"
 #include "commands.h"
 #include "compute_device.h"
+#include "compute_ranks.h"
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
@@ -55,8 +56,10 @@ void run(const EvalOptions& options) {
   });
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
+  const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);
+  const InferenceRanks on_device{compute.all(ranks.all), ranks.pp};
   InferenceModel model(opened.source.config, opened.dtype, device.backend(),
-                       {.rows = options.batch_size, .seq_len = options.max_seq_len - 1}, ranks);
+                       {.rows = options.batch_size, .seq_len = options.max_seq_len - 1}, on_device);
   load_parameters(opened.source, 0, model.context(), whole_shards(model.parameters()));
   const Evaluation result = evaluate([&](const Batch& batch) { return model.loss_sum(batch); }, *data);
   if (ranks.all.rank() != 0) {

@@ -12,6 +12,7 @@
 #include "caravan/train/generator.h"
 #include "commands.h"
 #include "compute_device.h"
+#include "compute_ranks.h"
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
@@ -97,13 +98,15 @@ void run(const GenerateOptions& options) {
   }
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
+  const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);
+  const InferenceRanks on_device{compute.all(ranks.all), ranks.pp};
   Generator generator(
       opened.source.config, opened.dtype, device.backend(), longest,
       options.no_cache ? KvCache::kOff : KvCache::kOn,
       [&](const Context& ctx, ParameterSet& parameters) {
         load_parameters(opened.source, 0, ctx, whole_shards(parameters));
       },
-      ranks);
+      on_device);
   std::vector<std::int32_t> stop_ids;
   if (opened.text.tokenizer && !options.ignore_stop) {
     stop_ids = opened.text.tokenizer->stop_ids();

@@ -1,6 +1,7 @@
 // caravan train: reads and checks everything, plans, and runs either mode.
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
 #include "compute_device.h"
+#include "compute_ranks.h"
 #include "failure.h"
 #include "machine.h"
 #include "run_checks.h"
@@ -187,13 +189,19 @@ void run(const TrainOptions& options) {
               {"model", describe(plan, config, inputs.model.config, "", "")},
               {"number of training samples", fmt::format("{}", inputs.train ? inputs.train->size() : 0)},
               {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
-  const auto watch = watch_waiting(options.dry_run ? std::nullopt : comm_timeout_seconds(config));
+  // Without a limit it still tells of faults that show on a device alone.
+  constexpr double kForEver = std::numeric_limits<double>::infinity();
+  const auto watch =
+      watch_waiting(options.dry_run ? std::nullopt
+                                    : std::optional<double>(comm_timeout_seconds(config).value_or(kForEver)));
   find_checkpoint(checked, world);
   set_threads(config.threads);
   const ComputeDevice device = open_compute_device(config.device, config.dtype, world);
+  const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
   const std::string plan_text = describe(
       plan, config, inputs.model.config, inputs.model.description,
-      fmt::format("{}, {} thread{} per rank", device.backend().name(), threads(), threads() == 1 ? "" : "s"));
+      fmt::format("{}, {} thread{} per rank{}", device.backend().name(), threads(), threads() == 1 ? "" : "s",
+                  ranks.description.empty() ? "" : "\n  tensors between GPUs: " + ranks.description));
   if (options.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}", plan_text);  // what was asked for, not a message about it
@@ -219,9 +227,10 @@ void run(const TrainOptions& options) {
               checked.checkpoint->folder(), state.ranks, state.ranks == 1 ? "" : "s", state.mesh);
   }
   if (config.mode == TrainMode::kFederated) {
-    run_federated(inputs, world, device.backend(), open, resume);
+    run_federated(inputs, ranks.all(world), device.backend(), open, resume);
   } else {
-    run_synchronous(inputs, world, {device.backend(), *device.host}, open, checked.checkpoint.get());
+    run_synchronous(inputs, ranks.all(world), {device.backend(), *device.host}, open,
+                    checked.checkpoint.get());
   }
   if (recorder) {
     log::info("results: {}", recorder->results_path());

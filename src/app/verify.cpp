@@ -20,6 +20,7 @@
 #include "caravan/train/verify_report.h"
 #include "commands.h"
 #include "compute_device.h"
+#include "compute_ranks.h"
 #include "failure.h"
 #include "machine.h"
 #include "run_checks.h"
@@ -149,8 +150,9 @@ void run(const VerifyOptions& options) {
                  "caravan verify holds the whole model a second time on rank 0");
   set_threads(inputs.config.threads);
   const ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
+  const ComputeRanks ranks = open_compute_ranks(device, inputs.config.comm.backend, world);
   const std::string hosts = host_names(world);
-  const Verification result = verify(options, checked, world, device.backend());
+  const Verification result = verify(options, checked, ranks.all(world), device.backend());
   std::string difference;
   agree([&] {
     if (!is_root) {

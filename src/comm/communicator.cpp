@@ -7,8 +7,10 @@
 #include <exception>
 #include <utility>
 
+#include "caravan/comm/self_communicator.h"
 #include "caravan/core/error.h"
 #include "overlap.h"
+#include "start_queue.h"
 
 namespace caravan {
 namespace {
@@ -44,17 +46,25 @@ void Communicator::check_view(const char* function, const TensorView& view) cons
   if (view.device().kind == DeviceKind::kNone && accepts_shapes()) {
     return;
   }
-  CARAVAN_CHECK(view.device().kind == DeviceKind::kCpu, "{} of {}: not in host memory", function, view.str());
+  CARAVAN_CHECK(serves(view.device()), "{} of {}: not in host memory{}", function, view.str(),
+                view.device().kind == DeviceKind::kCuda ? ", and the group serves no such device" : "");
   CARAVAN_CHECK(view.numel() == 0 || view.raw() != nullptr, "{} of {}: no memory", function, view.str());
 }
 
 void Communicator::check_reducible(const char* function, const TensorView& values) const {
   check_view(function, values);
   const DType dtype = values.dtype();
-  if (dtype != DType::kFloat32 && dtype != DType::kFloat64 && dtype != DType::kInt64) {
-    fail<CommError>("{} of {}: only float32, float64 and int64 can be reduced; convert to float32 first",
-                    function, values.str());
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64 && dtype != DType::kInt64 &&
+      dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
+    fail<CommError>(
+        "{} of {}: only float32, float64, int64, bfloat16 and float16 can be reduced; convert to one of them "
+        "first",
+        function, values.str());
   }
+}
+
+std::unique_ptr<Communicator> Communicator::alone() const {
+  return std::make_unique<SelfCommunicator>();
 }
 
 void Communicator::check_message(const char* function, const TensorView& values, int peer, int tag) const {
@@ -82,19 +92,20 @@ void Communicator::check_parts(const char* function, std::span<const TensorView>
                 own.str(), mine.str());
 }
 
-CommOperation Communicator::operation(std::string_view what, std::int64_t bytes, CallSite site) {
-  CommOperation operation{
+const CommOperation& Communicator::begin_operation(std::string_view what, std::int64_t bytes, CallSite site) {
+  current_ = {
       .what = what, .rank = rank(), .size = size(), .number = ++operations_, .bytes = bytes, .site = site};
-  name_.copy(operation.group.data(), operation.group.size() - 1);
-  return operation;
+  name_.copy(current_.group.data(), current_.group.size() - 1);
+  return current_;
 }
 
 /// A blocking operation in the log; one that throws stays there as not ended.
 class Communicator::Call {
  public:
   Call(Communicator& group, std::string_view what, std::int64_t bytes, CallSite site) {
+    detail::StartQueue::of_this_rank().flush();
     if (group.is_logged()) {
-      ticket_ = OperationLog::of_this_rank().begin_blocking(group.operation(what, bytes, site));
+      ticket_ = OperationLog::of_this_rank().begin_blocking(group.begin_operation(what, bytes, site));
     }
   }
   ~Call() {
@@ -111,6 +122,11 @@ class Communicator::Call {
   OperationLog::Ticket ticket_ = 0;
   int exceptions_before_ = std::uncaught_exceptions();
 };
+
+void Communicator::noted(std::string_view what, const std::function<void()>& work, CallSite site) {
+  const Call call(*this, what, 0, site);
+  work();
+}
 
 void Communicator::count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes) {
   TrafficCounter& counter = traffic_[collective];
@@ -186,6 +202,8 @@ void Communicator::send_receive(const TensorView& outgoing, int to, const Tensor
   check_rank("send_receive", from);
   const bool to_itself = to == rank();
   CARAVAN_CHECK(to_itself == (from == rank()), "send_receive on rank {}: to {}, from {}", rank(), to, from);
+  CARAVAN_CHECK(outgoing.device() == incoming.device(), "send_receive: {} and {} are not on one device",
+                outgoing.str(), incoming.str());
   CARAVAN_CHECK(!overlap(outgoing, incoming), "send_receive: {} and {} overlap", outgoing.str(),
                 incoming.str());
   CARAVAN_CHECK(!to_itself || (outgoing.dtype() == incoming.dtype() && outgoing.numel() == incoming.numel()),

@@ -13,6 +13,8 @@ void Communicator::check_equal_parts(const char* function, const TensorView& who
   check_view(function, mine);
   CARAVAN_CHECK(whole.dtype() == mine.dtype() && whole.numel() == size() * mine.numel(),
                 "{}: {} is not {} parts like {}", function, whole.str(), size(), mine.str());
+  CARAVAN_CHECK(whole.device() == mine.device(), "{}: {} and {} are not on one device", function, whole.str(),
+                mine.str());
   if (!detail::overlap(whole, mine)) {
     return;
   }
@@ -21,10 +23,11 @@ void Communicator::check_equal_parts(const char* function, const TensorView& who
                 mine.str(), whole.str());
 }
 
-Pending Communicator::logged(Pending pending, std::string_view what, std::int64_t bytes, CallSite site) {
+/// The current operation, which is under way.
+Pending Communicator::logged(Pending pending) {
   if (is_logged() && pending.is_open()) {
     OperationLog& log = OperationLog::of_this_rank();
-    pending.observe(log, log.begin_started(operation(what, bytes, site)));
+    pending.observe(log, log.begin_started(current_));
   }
   return pending;
 }
@@ -46,7 +49,8 @@ std::int64_t Communicator::reserve_reduce_scatter(std::int64_t part_bytes) {
 Pending Communicator::start_all_reduce(const TensorView& values, ReduceOp op, CallSite site) {
   check_reducible("start_all_reduce", values);
   const std::int64_t moved = size() > 1 ? values.bytes() : 0;
-  Pending pending = logged(do_start_all_reduce(values, op), "all_reduce", values.bytes(), site);
+  begin_operation("all_reduce", values.bytes(), site);
+  Pending pending = logged(do_start_all_reduce(values, op));
   count(Collective::kAllReduce, moved, moved);
   return pending;
 }
@@ -54,7 +58,8 @@ Pending Communicator::start_all_reduce(const TensorView& values, ReduceOp op, Ca
 Pending Communicator::start_all_gather(const TensorView& mine, const TensorView& gathered, CallSite site) {
   check_equal_parts("all_gather", gathered, mine);
   const std::int64_t moved = mine.bytes() * (size() - 1);
-  Pending pending = logged(do_start_all_gather(mine, gathered), "all_gather", gathered.bytes(), site);
+  begin_operation("all_gather", gathered.bytes(), site);
+  Pending pending = logged(do_start_all_gather(mine, gathered));
   count(Collective::kAllGather, moved, moved);
   return pending;
 }
@@ -63,21 +68,24 @@ Pending Communicator::start_reduce_scatter(const TensorView& values, const Tenso
   check_reducible("reduce_scatter", values);
   check_equal_parts("reduce_scatter", values, mine);
   const std::int64_t moved = mine.bytes() * (size() - 1);
-  Pending pending = logged(do_start_reduce_scatter(values, mine), "reduce_scatter", values.bytes(), site);
+  begin_operation("reduce_scatter", values.bytes(), site);
+  Pending pending = logged(do_start_reduce_scatter(values, mine));
   count(Collective::kReduceScatter, moved, moved);
   return pending;
 }
 
 Pending Communicator::start_send(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("start_send", values, peer, tag);
-  Pending pending = logged(do_start_send(values, peer, tag), "send", values.bytes(), site);
+  begin_operation("send", values.bytes(), site);
+  Pending pending = logged(do_start_send(values, peer, tag));
   count(Collective::kPointToPoint, values.bytes(), 0);
   return pending;
 }
 
 Pending Communicator::start_receive(const TensorView& values, int peer, int tag, CallSite site) {
   check_message("start_receive", values, peer, tag);
-  Pending pending = logged(do_start_receive(values, peer, tag), "receive", values.bytes(), site);
+  begin_operation("receive", values.bytes(), site);
+  Pending pending = logged(do_start_receive(values, peer, tag));
   count(Collective::kPointToPoint, 0, values.bytes());
   return pending;
 }

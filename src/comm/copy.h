@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "caravan/backend/device_streams.h"
 #include "caravan/core/tensor_view.h"
 
 namespace caravan::detail {
@@ -12,6 +13,14 @@ namespace caravan::detail {
 inline void copy_elements(const TensorView& from, const TensorView& to) {
   if (from.raw() != to.raw() && from.raw() != nullptr && to.raw() != nullptr && from.numel() > 0) {
     std::memmove(to.raw(), from.raw(), static_cast<std::size_t>(from.bytes()));
+  }
+}
+
+/// The same where at least one of the two is on the device, enqueued on `stream`; no overlap.
+inline void copy_on_device(DeviceStreams& device, const TensorView& from, const TensorView& to,
+                           const Stream& stream) {
+  if (from.raw() != to.raw() && from.raw() != nullptr && to.raw() != nullptr && from.numel() > 0) {
+    device.copy(to.raw(), from.raw(), from.bytes(), stream);
   }
 }
 

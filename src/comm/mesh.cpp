@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "caravan/comm/self_communicator.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -20,6 +19,15 @@ int stride(const MeshSizes& sizes, MeshAxis axis) {
     ranks *= sizes[kOutermostFirst.at(i)];
   }
   return ranks;
+}
+
+/// What a step waits for at once (tp, cp), stage after stage (pp), or may take its time for (weights and
+/// gradients).
+StreamId stream_of(std::span<const MeshAxis> axes) {
+  const bool is_single = axes.size() == 1;
+  return is_single && axes[0] == MeshAxis::kPp                                 ? StreamId::kPipelineComm
+         : is_single && (axes[0] == MeshAxis::kTp || axes[0] == MeshAxis::kCp) ? StreamId::kTensorComm
+                                                                               : StreamId::kParamComm;
 }
 
 void check_sizes(const MeshSizes& sizes, int world_size) {
@@ -95,7 +103,7 @@ std::unique_ptr<Communicator> Mesh::group(Communicator& world, std::span<const M
     colour -= sizes_.coordinate(axis, world.rank()) * stride(sizes_, axis);
   }
   if (count == 1) {
-    return std::make_unique<SelfCommunicator>();
+    return world.alone();
   }
   auto members = world.split(colour, world.rank());
   std::string name;
@@ -105,6 +113,7 @@ std::unique_ptr<Communicator> Mesh::group(Communicator& world, std::span<const M
     }
   }
   members->set_name(std::move(name));
+  members->set_stream(stream_of(axes));
   return members;
 }
 

@@ -7,6 +7,7 @@
 #include "caravan/core/error.h"
 #include "caravan/core/narrow.h"
 #include "copy.h"
+#include "half_values.h"
 #include "mpi_check.h"
 #include "mpi_chunks.h"
 #include "mpi_group.h"
@@ -93,6 +94,9 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
 }
 
 void MpiCommunicator::do_all_reduce(const TensorView& values, ReduceOp op) {
+  if (detail::is_half(values.dtype())) {
+    return do_start_all_reduce(values, op).wait();
+  }
   const auto block = detail::kReduceBlockBytes / static_cast<std::int64_t>(dtype_bytes(values.dtype()));
   in_chunks(values, std::min(group_->max_count, block), [&](char* data, int count) {
     CARAVAN_MPI(MPI_Allreduce(MPI_IN_PLACE, data, count, detail::mpi_type(values.dtype()), detail::mpi_op(op),

@@ -6,6 +6,7 @@
 
 #include "mpi_check.h"
 #include "mpi_chunks.h"
+#include "start_queue.h"
 
 namespace caravan::detail {
 
@@ -125,6 +126,7 @@ void MpiOperation::advance() {
 }
 
 void MpiOperation::wait() {
+  StartQueue::of_this_rank().flush();
   if (error_ != nullptr) {
     std::rethrow_exception(error_);
   }

@@ -3,7 +3,6 @@
 // messages have arrived, whatever the other ranks do meanwhile, and every byte travels once.
 #include <algorithm>
 #include <array>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "caravan/core/error.h"
 #include "caravan/core/parallel_for.h"
 #include "copy.h"
+#include "half_values.h"
 #include "mpi_check.h"
 #include "mpi_operation.h"
 
@@ -27,38 +27,46 @@ TensorView part(const TensorView& whole, int rank, int size) {
   return whole.reshape({size, count}).rows(rank, rank + 1).reshape({count});
 }
 
-/// out[begin, end) = ((parts[0] + parts[1]) + parts[2]) + ..., out may be one of them.
-template <class T>
+/// out[begin, end) = ((parts[0] + parts[1]) + parts[2]) + ..., added as `Sum`; out may be one of them.
+template <class T, class Sum, class Load, class Store>
 void sum_range(const std::vector<TensorView>& parts, const TensorView& out, std::int64_t begin,
-               std::int64_t end) {
+               std::int64_t end, const Load& load, const Store& store) {
   constexpr std::int64_t kBlock = 512;
-  std::array<T, kBlock> sums{};
+  std::array<Sum, kBlock> sums{};
   for (std::int64_t at = begin; at < end; at += kBlock) {
     const std::int64_t count = std::min(kBlock, end - at);
-    std::copy_n(parts.front().data<T>() + at, count, sums.begin());
+    std::transform(parts.front().data<T>() + at, parts.front().data<T>() + at + count, sums.begin(), load);
     for (std::size_t p = 1; p < parts.size(); ++p) {
       std::transform(sums.begin(), sums.begin() + count, parts[p].data<T>() + at, sums.begin(),
-                     std::plus<T>());
+                     [&](Sum sum, T value) { return static_cast<Sum>(sum + load(value)); });
     }
-    std::copy_n(sums.begin(), count, out.data<T>() + at);
+    std::transform(sums.begin(), sums.begin() + count, out.data<T>() + at, store);
   }
 }
 
-template <class T>
-void sum_in_order(const std::vector<TensorView>& parts, const TensorView& out) {
+template <class T, class Sum = T, class Load, class Store>
+void sum_in_order(const std::vector<TensorView>& parts, const TensorView& out, const Load& load,
+                  const Store& store) {
   constexpr std::int64_t kGrain = 16384;
-  parallel_for(out.numel(), kGrain,
-               [&](std::int64_t begin, std::int64_t end) { sum_range<T>(parts, out, begin, end); });
+  parallel_for(out.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    sum_range<T, Sum>(parts, out, begin, end, load, store);
+  });
 }
 
 void sum_in_order(const std::vector<TensorView>& parts, const TensorView& out) {
+  const auto as_it_is = [](auto value) { return value; };
+  const auto to_wide = [](auto value) { return to_float(value); };
   switch (out.dtype()) {
     case DType::kFloat32:
-      return sum_in_order<float>(parts, out);
+      return sum_in_order<float>(parts, out, as_it_is, as_it_is);
     case DType::kFloat64:
-      return sum_in_order<double>(parts, out);
+      return sum_in_order<double>(parts, out, as_it_is, as_it_is);
     case DType::kInt64:
-      return sum_in_order<std::int64_t>(parts, out);
+      return sum_in_order<std::int64_t>(parts, out, as_it_is, as_it_is);
+    case DType::kBFloat16:
+      return sum_in_order<BFloat16, float>(parts, out, to_wide, [](float sum) { return to_bfloat16(sum); });
+    case DType::kFloat16:
+      return sum_in_order<Float16, float>(parts, out, to_wide, [](float sum) { return to_float16(sum); });
     default:
       fail<InternalError>("sum of {}", out.str());
   }
@@ -71,6 +79,15 @@ Pending MpiCommunicator::do_start_all_reduce(const TensorView& values, ReduceOp 
     return {};
   }
   auto operation = std::make_shared<detail::MpiOperation>(group_);
+  if (detail::is_half(values.dtype())) {  // MPI 3.1 has no such numbers
+    const TensorView wide = operation->staging(DType::kFloat32, {values.numel()});
+    detail::widen(values, wide.data<float>());
+    count_library_call(Collective::kAllReduce, operation->all_reduce(wide, op));
+    return Pending([operation = std::move(operation), wide, values] {
+      operation->wait();
+      detail::round_to_half(wide.data<float>(), values);
+    });
+  }
   count_library_call(Collective::kAllReduce, operation->all_reduce(values, op));
   return pending_of(std::move(operation));
 }

@@ -30,6 +30,10 @@ std::string describe(const CommOperation& operation) {
                      operation.bytes, short_path(operation.site.file), operation.site.line);
 }
 
+std::string waited_too_long(double seconds, const CommOperation& operation) {
+  return fmt::format("has waited {:.1f} s for other ranks in {}", seconds, describe(operation));
+}
+
 OperationLog& OperationLog::of_this_rank() {
   static OperationLog log;
   return log;

@@ -7,7 +7,20 @@ namespace caravan {
 
 std::unique_ptr<Communicator> SelfCommunicator::split(int color, int key) {
   CARAVAN_CHECK(color >= 0, "split with colour {}, key {}", color, key);
-  return std::make_unique<SelfCommunicator>();
+  return alone();
+}
+
+std::unique_ptr<Communicator> SelfCommunicator::alone() const {
+  return device_ != nullptr ? std::make_unique<SelfCommunicator>(*device_)
+                            : std::make_unique<SelfCommunicator>();
+}
+
+void SelfCommunicator::copy(const TensorView& from, const TensorView& to) {
+  if (from.device().kind == DeviceKind::kCuda || to.device().kind == DeviceKind::kCuda) {
+    detail::copy_on_device(*device_, from, to, device_->stream(StreamId::kCompute));
+  } else {
+    detail::copy_elements(from, to);
+  }
 }
 
 void SelfCommunicator::do_all_reduce(const TensorView& /*values*/, ReduceOp /*op*/) {}
@@ -16,12 +29,12 @@ void SelfCommunicator::do_broadcast(const TensorView& /*values*/, int /*root*/) 
 
 void SelfCommunicator::do_gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root,
                                   int /*root*/) {
-  detail::copy_elements(mine, parts_on_root[0]);
+  copy(mine, parts_on_root[0]);
 }
 
 void SelfCommunicator::do_scatterv(std::span<const TensorView> parts_on_root, const TensorView& mine,
                                    int /*root*/) {
-  detail::copy_elements(parts_on_root[0], mine);
+  copy(parts_on_root[0], mine);
 }
 
 void SelfCommunicator::do_send(const TensorView& values, int peer, int /*tag*/) {
@@ -34,7 +47,7 @@ void SelfCommunicator::do_receive(const TensorView& values, int peer, int /*tag*
 
 void SelfCommunicator::do_send_receive(const TensorView& outgoing, int /*to*/, const TensorView& incoming,
                                        int /*from*/) {
-  detail::copy_elements(outgoing, incoming);
+  copy(outgoing, incoming);
 }
 
 void SelfCommunicator::do_barrier() {}
@@ -44,12 +57,12 @@ Pending SelfCommunicator::do_start_all_reduce(const TensorView& /*values*/, Redu
 }
 
 Pending SelfCommunicator::do_start_all_gather(const TensorView& mine, const TensorView& gathered) {
-  detail::copy_elements(mine, gathered);
+  copy(mine, gathered);
   return {};
 }
 
 Pending SelfCommunicator::do_start_reduce_scatter(const TensorView& values, const TensorView& mine) {
-  detail::copy_elements(values, mine);
+  copy(values, mine);
   return {};
 }
 

@@ -245,6 +245,12 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
     problems.push_back(
         {"dtype", "is bfloat16, which mode synchronous trains in; use float32, or mode: synchronous"});
   }
+  if (config.comm.backend == CommBackend::kNccl && config.device == DeviceChoice::kCpu) {
+    problems.push_back(
+        {"comm.backend",
+         "is nccl, which carries tensors of GPUs, but device is cpu; set it to auto, or device "
+         "to cuda"});
+  }
   check_model(config.model, problems);
   check_data(config, problems);
   check_step_size(config, problems);

@@ -1,5 +1,6 @@
 #include "caravan/federated/aggregation.h"
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -51,15 +52,22 @@ Aggregation::Aggregation(const FederatedSection& options, const ParameterSet* fu
 void Aggregation::apply(std::size_t index, Kind kind, const TensorView& gathered, const TensorView& old) {
   const double scale = kind == Kind::kSplit ? options_.delta_scale : 1.0;
   const TensorView velocity = momentum_.empty() ? TensorView() : momentum_.at(index);
+  // Once a round, on the host wherever the model is; in place where it is there.
+  const HostCopy arrived(gathered);
+  HostDraft changed(old);
+  if (changed.view().raw() != old.raw()) {
+    copy_to_host(old, changed.view().raw());
+  }
   if (old.dtype() == DType::kFloat64) {
     Update<double>{scale, options_.outer.momentum, options_.outer.lr, options_.outer.nesterov}.run(
-        gathered, old, velocity);
-    return;
+        arrived.view(), changed.view(), velocity);
+  } else {
+    CARAVAN_CHECK(old.dtype() == DType::kFloat32, "aggregation of {}", old.str());
+    Update<float>{static_cast<float>(scale), static_cast<float>(options_.outer.momentum),
+                  static_cast<float>(options_.outer.lr), options_.outer.nesterov}
+        .run(arrived.view(), changed.view(), velocity);
   }
-  CARAVAN_CHECK(old.dtype() == DType::kFloat32, "aggregation of {}", old.str());
-  Update<float>{static_cast<float>(scale), static_cast<float>(options_.outer.momentum),
-                static_cast<float>(options_.outer.lr), options_.outer.nesterov}
-      .run(gathered, old, velocity);
+  changed.commit();
 }
 
 }  // namespace caravan

@@ -116,8 +116,8 @@ void FederatedRun::pass_on_optimizer_state() {
   const int from = (setup_.world.rank() + 1) % ranks;
   const TensorView state = trainer_->optimizer().state().reshape({trainer_->optimizer().state().numel()});
   constexpr std::int64_t kChunk = std::int64_t{1} << 20U;  // elements: bounds the second copy
-  const Buffer staging =
-      allocate_host(std::min(kChunk, state.numel()) * static_cast<std::int64_t>(dtype_bytes(state.dtype())));
+  const Buffer staging = setup_.backend.allocate(std::min(kChunk, state.numel()) *
+                                                 static_cast<std::int64_t>(dtype_bytes(state.dtype())));
   for (std::int64_t begin = 0; begin < state.numel(); begin += kChunk) {
     const TensorView part = state.rows(begin, std::min(begin + kChunk, state.numel()));
     const TensorView incoming = staging.view(0, part.dtype(), part.shape());

@@ -34,7 +34,7 @@ std::vector<TensorView> SliceExchange::staged_parts(const Parameter& slice,
                                                     const std::vector<std::int64_t>& slots,
                                                     Buffer& staging) const {
   const TensorView value = slice.stored_value();
-  staging = allocate_host(value.bytes() * static_cast<std::int64_t>(slots.size()));
+  staging = ctx_.backend.allocate(value.bytes() * static_cast<std::int64_t>(slots.size()));
   std::vector<TensorView> parts;
   for (std::size_t rank = 0; rank < slots.size(); ++rank) {
     parts.push_back(
@@ -72,7 +72,7 @@ void SliceExchange::gather(std::size_t index, const std::vector<std::int64_t>& s
   Buffer assembled_memory;
   TensorView assembled = full;
   if (!aggregation.takes_values_as_they_are()) {
-    assembled_memory = allocate_host(full.bytes());
+    assembled_memory = ctx_.backend.allocate(full.bytes());
     assembled = assembled_memory.view(0, full.dtype(), full.shape());
   }
   const std::vector<TensorView> parts = parts_of(assembled, slice, slots);

@@ -6,11 +6,6 @@
 #include "context_tokens.h"
 
 namespace caravan {
-namespace {
-
-constexpr int kKeysTag = 0;
-
-}  // namespace
 
 KeyRing::KeyRing(Context& ctx, Communicator& cp, const AttentionCall& call, const TensorView& k,
                  const TensorView& v)
@@ -48,8 +43,8 @@ KeyRing::KeyRing(Context& ctx, Communicator& cp, const AttentionCall& call, cons
 
 void KeyRing::start_passing() {
   if (!is_last()) {
-    received_ = cp_.start_receive(buffers_[static_cast<std::size_t>((step_ + 1) % 2)], before(), kKeysTag);
-    sent_ = cp_.start_send(buffer(), next(), kKeysTag);
+    received_ = cp_.start_receive(buffers_[static_cast<std::size_t>((step_ + 1) % 2)], before(), kTag);
+    sent_ = cp_.start_send(buffer(), next(), kTag);
   }
 }
 

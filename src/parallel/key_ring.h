@@ -14,6 +14,8 @@ namespace caravan {
 /// by index. Collective over `cp`.
 class KeyRing {
  public:
+  static constexpr int kTag = 0;
+
   KeyRing(Context& ctx, Communicator& cp, const AttentionCall& call, const TensorView& k,
           const TensorView& v);
 

@@ -47,6 +47,7 @@ MeshGroups::MeshGroups(Communicator& world, const MeshSizes& sizes, const Coordi
   table_copies_ = axis(MeshAxis::kPp).split(is_end ? 0 : 1, static_cast<int>(stage));
   kv_copies_->set_name("kv_copies");
   table_copies_->set_name("table_copies");
+  table_copies_->set_stream(StreamId::kParamComm);
   for (const MeshAxis each : kAxes) {
     all_.push_back(&axis(each));
   }

@@ -11,7 +11,7 @@
 namespace caravan {
 namespace {
 
-constexpr int kGradientsTag = 1;
+constexpr int kGradientsTag = KeyRing::kTag + 1;
 
 /// The gradients of a rank's keys, which follow them round the ring one step behind the computation.
 class GradientRing {
@@ -73,6 +73,10 @@ class GradientRing {
 };
 
 }  // namespace
+
+RingAttention::RingAttention(Communicator& cp) : cp_(cp) {
+  cp.prepare_messages(std::array{KeyRing::kTag, kGradientsTag});
+}
 
 void RingAttention::forward(Context& ctx, const AttentionCall& call, const TensorView& q, const TensorView& k,
                             const TensorView& v, const TensorView& o, const TensorView& lse) const {

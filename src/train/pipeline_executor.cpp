@@ -1,6 +1,7 @@
 #include "caravan/train/pipeline_executor.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <limits>
 #include <numeric>
@@ -43,6 +44,7 @@ PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& 
       activations_(backend, model.dtype(), stream_elements(model, setup.limits), setup.ranks, kActivationTag),
       gradients_(backend, model.dtype(), trains(setup) ? stream_elements(model, setup.limits) : 0,
                  setup.ranks, kGradientTag) {
+  setup.ranks.prepare_messages(std::array{kActivationTag, kGradientTag});
   const auto make_saved = [&] {
     std::vector<std::unique_ptr<Saved>> saved;
     for (const auto& segment : model.segments()) {

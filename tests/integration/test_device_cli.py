@@ -80,6 +80,38 @@ class OnTheEmulatedDevice(DeviceTest):
         self.assertEqual(texts["cuda"][0], texts["cpu"][0])
         self.assertAlmostEqual(texts["cuda"][1] / texts["cpu"][1], 1, delta=1e-5)
 
+    def test_ranks_with_a_device_each(self):
+        one = {**SHORT, "training__batch_size": 4}
+        self.train(output__dir="cpu", device="cpu", **one)
+        for name, mesh in (("tp", dict(parallel__tp=2)), ("fsdp", {}), ("pp", dict(parallel__pp=2))):
+            with self.subTest(name):
+                done = self.train(output__dir=name, device="cuda", ranks=2, comm__backend="mpi", **mesh, **one)
+                self.assertIn("tensors between GPUs: MPI through pinned host memory", done.err)
+                for row, wanted in zip(self.history(name), self.history("cpu"), strict=True):
+                    self.assertAlmostEqual(row[1] / wanted[1], 1, delta=1e-5, msg=name)
+        checkpoint = self.checkpoint(3, "tp")
+        texts = [self.succeed("generate", "--checkpoint", checkpoint, "--ids", "1,2,3", "-n", 4, "--device", "cuda",
+                              ranks=ranks, env={"COMM_BACKEND": "mpi"}).out for ranks in (1, 2)]
+        self.assertEqual(*texts)
+
+    def test_federated_rounds_of_ranks_with_a_device_each(self):
+        rounds = dict(mode="federated", model__config="tiny.json", model__preset="null", data__max_seq_len=10,
+                      federated__rounds=1, federated__batch_size=2, optimizer__lr="1e-4")
+        tiny = {**TINY, "n_kv_heads": 2}
+        (self.folder / "tiny.json").write_text(json.dumps(tiny))
+        self.train(output__dir="device", device="cuda", ranks=2, comm__backend="mpi", **rounds)
+        self.on(CPU)
+        self.train(output__dir="host", device="cpu", ranks=2, **rounds)
+        for row, wanted in zip(self.history("device"), self.history("host"), strict=True):
+            self.assertAlmostEqual(row[1] / wanted[1], 1, delta=1e-5)
+
+    def test_nccl_that_is_not_there(self):
+        text = ("comm.backend is nccl, but rank 0 found no NCCL that can be used; tried /nowhere (no such file); "
+                "set CARAVAN_NCCL to libnccl.so.2 or its folder, or comm.backend to mpi")
+        self.expect_failure(FAILURE, text, "train", "run.yaml",
+                            *program.overrides(device="cuda", comm__backend="nccl", **SHORT), ranks=2,
+                            env={"CARAVAN_NCCL": "/nowhere"})
+
     def test_a_device_that_is_too_small(self):
         self.expect_failure(FAILURE, ["is too small: 400.00 KiB are free", "(weights in place 465.25 KiB, gradients in place", "lower training.micro_batch"],
                             "train", "run.yaml", *program.overrides(device="cuda", **{**SHORT, "model__config": "null",
@@ -88,6 +120,14 @@ class OnTheEmulatedDevice(DeviceTest):
 
 
 class WithoutGpu(DeviceTest):
+    def test_nccl_for_what_is_on_cpus(self):
+        self.refuse(CONFIG, "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs",
+                    comm__backend="nccl", **SHORT)
+
+    def test_a_library_that_carries_nothing(self):
+        self.expect_failure(CONFIG, "COMM_BACKEND is 'nvshmem'; tensors travel by nccl or mpi", "train", "run.yaml",
+                            *program.overrides(**SHORT), env={"COMM_BACKEND": "nvshmem"})
+
     def test_a_gpu_that_is_not_there(self):
         self.refuse(FAILURE, "device: cuda: no usable GPU: ", device="cuda", **SHORT)
         self.refuse(FAILURE, "device: cuda: rank 0 on ", device="cuda", ranks=2, **SHORT)

@@ -83,6 +83,7 @@ class WrongConfiguration(ProgramTest):
             ("no weights", {"model__preset": "null"}),
             ("did you mean tiny?", {"model__preset": "tinny"}),
             ("dtype: is bfloat16, which mode synchronous trains in", {"dtype": "bfloat16"}),
+            ("comm.backend: is nccl, which carries tensors of GPUs, but device is cpu", {"comm__backend": "nccl", "device": "cpu"}),
             ("dtype: is bfloat16, which GPUs compute in", {"dtype": "bfloat16", "device": "cpu"}),
             ("dtype: is float64, which CPUs compute in", {"dtype": "float64", "device": "cuda"}),
             ("data.eval: is missing", {"data__eval": "[]"}),

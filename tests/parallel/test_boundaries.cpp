@@ -1,7 +1,9 @@
 // RANKS 1 2 4 8
-// The boundaries of tensor and sequence parallelism: what they move, and that each pair is adjoint.
+// The boundaries of tensor and sequence parallelism: what they move, and that each pair is adjoint, over
+// every kind of group.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <memory>
 
 #include "caravan/backend/context.h"
@@ -13,6 +15,7 @@
 #include "caravan/parallel/tensor_boundary.h"
 #include "kernels/reference/reference_backend.h"
 #include "tests/support/adjoint.h"
+#include "tests/support/group_kinds.h"
 #include "tests/support/origin_data.h"
 
 using namespace caravan;
@@ -24,60 +27,88 @@ constexpr double kTolerance = 1e-14;  // of the sum of the magnitudes that enter
 constexpr std::int64_t kTokens = 16;
 constexpr std::int64_t kWidth = 10;
 
+/// Scratch memory on the device, or on the host without one.
 struct Workspace {
+  explicit Workspace(ThreadedDevice* used = nullptr)
+      : device(used),
+        scratch("scratch", used != nullptr ? used->allocate(1 << 20) : allocate_host(1 << 20)) {}
+  ~Workspace() {
+    if (device != nullptr) {
+      device->synchronize();
+    }
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  Workspace(Workspace&&) = delete;
+  Workspace& operator=(Workspace&&) = delete;
+
+  ThreadedDevice* device;
   ReferenceBackend backend;
   Stream stream;
   StepScalars scalars;
-  Arena scratch{"scratch", allocate_host(1 << 20)};
+  Arena scratch;
   Context ctx{backend, stream, scratch, scalars, DType::kFloat64};
 
+  void move(void* to, const void* from, std::size_t count) const {
+    const std::size_t bytes = count * sizeof(double);
+    if (device != nullptr) {
+      device->copy(to, from, static_cast<std::int64_t>(bytes), device->stream(StreamId::kCompute));
+      device->synchronize();
+    } else if (bytes > 0) {
+      std::memcpy(to, from, bytes);
+    }
+  }
   TensorView tensor(std::int64_t tokens, const std::vector<double>& values) {
     const TensorView view = ctx.allocate("test", {tokens, kWidth});
-    std::copy(values.begin(), values.end(), view.data<double>());
+    move(view.raw(), values.data(), values.size());
     return view;
+  }
+  std::vector<double> values_of(const TensorView& view) const {
+    std::vector<double> values(static_cast<std::size_t>(view.numel()));
+    move(values.data(), view.raw(), values.size());
+    return values;
   }
   Allocate allocate() {
     return [this](const Shape& shape) { return ctx.allocate("full", shape); };
   }
 };
 
-std::vector<double> values_of(const TensorView& view) {
-  return {view.data<double>(), view.data<double>() + view.numel()};
-}
-
 /// enter and leave_backward move alike: stream to full.
 enum class Way { kEnter, kLeave };
 
-std::vector<double> to_full(const Boundary& boundary, Way way, const std::vector<double>& x) {
-  Workspace work;
+std::vector<double> to_full(const Boundary& boundary, Way way, const std::vector<double>& x,
+                            ThreadedDevice* device = nullptr) {
+  Workspace work(device);
   const TensorView stream = work.tensor(boundary.stream_tokens(kTokens), x);
   const TensorView full = way == Way::kEnter ? boundary.enter(work.ctx, stream, work.allocate())
                                              : boundary.leave_backward(work.ctx, stream, work.allocate());
-  CHECK(values_of(stream) == x);
-  return values_of(full);
+  CHECK(work.values_of(stream) == x);
+  return work.values_of(full);
 }
 
 /// leave and enter_backward: the partial sums of the full region to the stream.
-std::vector<double> to_stream(const Boundary& boundary, Way way, const std::vector<double>& y) {
-  Workspace work;
+std::vector<double> to_stream(const Boundary& boundary, Way way, const std::vector<double>& y,
+                              ThreadedDevice* device = nullptr) {
+  Workspace work(device);
   const std::int64_t tokens = boundary.stream_tokens(kTokens);
   const TensorView stream = work.tensor(tokens, {});
   const TensorView partial = boundary.partial_buffer(work.ctx, stream);
   REQUIRE(partial.shape() == Shape{kTokens, kWidth});
-  std::copy(y.begin(), y.end(), partial.data<double>());
+  work.move(partial.raw(), y.data(), y.size());
   Pending pending = way == Way::kEnter ? boundary.enter_backward(work.ctx, partial, stream)
                                        : boundary.leave(work.ctx, partial, stream);
   pending.wait();
-  return values_of(stream);
+  return work.values_of(stream);
 }
 
-void check_adjoint(Communicator& group, const Boundary& boundary, Spread stream_spread) {
+void check_adjoint(Communicator& group, const Boundary& boundary, Spread stream_spread,
+                   ThreadedDevice* device = nullptr) {
   const std::int64_t stream_numel = boundary.stream_tokens(kTokens) * kWidth;
   for (const Way way : {Way::kEnter, Way::kLeave}) {
     const auto x = random_numbers(group, stream_spread, 1, stream_numel);
     const auto y = random_numbers(group, Spread::kEachRankItsOwn, 2, kTokens * kWidth);
-    const Product left = inner_product(group, Spread::kEachRankItsOwn, to_full(boundary, way, x), y);
-    const Product right = inner_product(group, stream_spread, x, to_stream(boundary, way, y));
+    const Product left = inner_product(group, Spread::kEachRankItsOwn, to_full(boundary, way, x, device), y);
+    const Product right = inner_product(group, stream_spread, x, to_stream(boundary, way, y, device));
     CHECK(adjoint_error(left, right) <= kTolerance);
     CHECK(left.magnitude > 1.0);
   }
@@ -90,13 +121,19 @@ std::vector<double> origins(std::int64_t rank, std::int64_t rows) {
 }  // namespace
 
 TEST_CASE("the tensor boundary's pairs are adjoint", "[parallel][adjoint]") {
-  const auto group = MpiCommunicator::over_world();
-  check_adjoint(*group, TensorBoundary(*group), Spread::kReplicated);
+  for (const GroupKind kind : kGroupKinds) {
+    INFO(name_of(kind));
+    const TestGroup group(kind);
+    check_adjoint(*group, TensorBoundary(*group), Spread::kReplicated, group.device());
+  }
 }
 
 TEST_CASE("the sequence boundary's pairs are adjoint", "[parallel][adjoint]") {
-  const auto group = MpiCommunicator::over_world();
-  check_adjoint(*group, SequenceBoundary(*group), Spread::kEachRankItsOwn);
+  for (const GroupKind kind : kGroupKinds) {
+    INFO(name_of(kind));
+    const TestGroup group(kind);
+    check_adjoint(*group, SequenceBoundary(*group), Spread::kEachRankItsOwn, group.device());
+  }
 }
 
 TEST_CASE("the one-rank boundary's pairs are adjoint, each rank for itself", "[parallel][adjoint]") {
@@ -158,7 +195,7 @@ TEST_CASE("boundaries of one rank move and copy nothing", "[parallel][boundary]"
     CHECK(partial.raw() == stream.raw());
     boundary->leave(work.ctx, partial, stream).wait();
     boundary->enter_backward(work.ctx, partial, stream).wait();
-    CHECK(values_of(stream) == origins(world->rank(), kTokens));
+    CHECK(work.values_of(stream) == origins(world->rank(), kTokens));
   }
   CHECK(alone->traffic().total().sent_bytes == 0);
 }

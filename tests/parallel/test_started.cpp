@@ -1,6 +1,6 @@
 // RANKS 1 2 4 8
-// all_gather, reduce_scatter and everything that is started and waited on, once with MPI's own limit and once
-// with calls of at most 1000 elements.
+// all_gather, reduce_scatter and everything that is started and waited on, of every kind of group, once with
+// MPI's own limit and once with calls of at most 1000 elements.
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
@@ -8,12 +8,12 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <optional>
 
 #include "caravan/comm/communicator.h"
 #include "caravan/comm/mpi_communicator.h"
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/error.h"
+#include "tests/support/group_kinds.h"
 #include "tests/support/origin_data.h"
 
 using namespace caravan;
@@ -37,24 +37,28 @@ OwnedMatrix<T> gathered_origins(std::int64_t size, std::int64_t rows) {
 }
 
 template <class T>
-void check_all_gather(std::int64_t limit) {
-  const auto group = MpiCommunicator::over_world(limit);
+void check_all_gather(GroupKind kind, std::int64_t limit) {
+  const TestGroup group(kind, limit);
   const std::int64_t size = group->size();
   for (const std::int64_t rows : kRowCounts) {
     const auto expected = gathered_origins<T>(size, rows);
-    auto mine = origin_matrix<T>(group->rank(), rows, 10);
-    OwnedMatrix<T> apart(size * rows, 10, T{-1});
+    const auto origins = origin_matrix<T>(group->rank(), rows, 10);
+    Placed<T> mine(group, origins);
+    Placed<T> apart(group, OwnedMatrix<T>(size * rows, 10, T{-1}));
     group->reset_traffic();
     group->all_gather(mine.view(), apart.view());
-    REQUIRE(apart.values == expected.values);
+    REQUIRE(apart.fetched().values == expected.values);
     const std::int64_t chunks = (rows * 10 + limit - 1) / limit;
-    REQUIRE(group->traffic()[Collective::kAllGather].library_calls == 2 * (size - 1) * chunks);
+    if (group.is_mpi()) {
+      REQUIRE(group->traffic()[Collective::kAllGather].library_calls == 2 * (size - 1) * chunks);
+    }
 
-    OwnedMatrix<T> in_place(size * rows, 10, T{-1});
-    const TensorView own = in_place.view().rows(group->rank() * rows, (group->rank() + 1) * rows);
-    std::copy(mine.values.begin(), mine.values.end(), own.template data<T>());
-    group->all_gather(own, in_place.view());
-    REQUIRE(in_place.values == expected.values);
+    OwnedMatrix<T> start(size * rows, 10, T{-1});
+    std::copy(origins.values.begin(), origins.values.end(), start.values.begin() + group->rank() * rows * 10);
+    Placed<T> in_place(group, start);
+    group->all_gather(in_place.view().rows(group->rank() * rows, (group->rank() + 1) * rows),
+                      in_place.view());
+    REQUIRE(in_place.fetched().values == expected.values);
   }
 }
 
@@ -69,23 +73,25 @@ std::int64_t origin_sum(std::int64_t size, std::int64_t row, std::int64_t col) {
 
 /// Rank r holds, in the part of rank p, origin(r, row, col) of the row counted over all parts.
 template <class T>
-void check_reduce_scatter(std::int64_t limit) {
-  const auto group = MpiCommunicator::over_world(limit);
+void check_reduce_scatter(GroupKind kind, std::int64_t limit) {
+  const TestGroup group(kind, limit);
   const std::int64_t size = group->size();
   for (const std::int64_t rows : kRowCounts) {
-    auto values = origin_matrix<T>(group->rank(), size * rows, 10);
-    const std::vector<T> before = values.values;
-    OwnedMatrix<T> mine(rows, 10, T{-1});
+    const auto before = origin_matrix<T>(group->rank(), size * rows, 10);
+    Placed<T> values(group, before);
+    Placed<T> mine(group, OwnedMatrix<T>(rows, 10, T{-1}));
     group->reduce_scatter(values.view(), mine.view());
-    REQUIRE(values.values == before);
+    REQUIRE(values.fetched().values == before.values);
     group->reduce_scatter(values.view(),
                           values.view().rows(group->rank() * rows, (group->rank() + 1) * rows));
+    OwnedMatrix<T>& apart = mine.fetched();
+    OwnedMatrix<T>& in_place = values.fetched();
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t global = group->rank() * rows + row;
       for (std::int64_t col = 0; col < 10; ++col) {
         const auto expected = static_cast<T>(origin_sum(size, global, col));
-        REQUIRE(mine.at(row, col) == expected);
-        REQUIRE(values.at(global, col) == expected);
+        REQUIRE(apart.at(row, col) == expected);
+        REQUIRE(in_place.at(global, col) == expected);
       }
     }
   }
@@ -102,9 +108,12 @@ std::vector<T> rough_numbers(std::int64_t rank, std::size_t count) {
   return values;
 }
 
+/// The same as a row.
 template <class T>
-TensorView view_of(std::vector<T>& values) {
-  return {values.data(), DTypeOf<T>::kValue, {static_cast<std::int64_t>(values.size())}};
+OwnedMatrix<T> row_of(const std::vector<T>& values) {
+  OwnedMatrix<T> row(1, static_cast<std::int64_t>(values.size()), T{});
+  row.values = values;
+  return row;
 }
 
 template <class T>
@@ -113,23 +122,23 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 template <class T>
-void check_same_bits_everywhere(std::int64_t limit, std::size_t count) {
-  const auto group = MpiCommunicator::over_world(limit);
+void check_same_bits_everywhere(GroupKind kind, std::int64_t limit, std::size_t count) {
+  const TestGroup group(kind, limit);
   const auto mine = rough_numbers<T>(group->rank(), count);
   const auto reduced = [&](bool is_started) {
-    std::vector<T> values = mine;
+    Placed<T> values(group, row_of(mine));
     if (is_started) {
-      group->start_all_reduce(view_of(values)).wait();
+      group->start_all_reduce(values.view()).wait();
     } else {
-      group->all_reduce(view_of(values));
+      group->all_reduce(values.view());
     }
-    return values;
+    return values.fetched().values;
   };
   for (const bool is_started : {false, true}) {
     const std::vector<T> result = reduced(is_started);
-    std::vector<T> of_rank_0 = result;
-    group->broadcast(view_of(of_rank_0), 0);
-    REQUIRE(same_bits(result, of_rank_0));
+    Placed<T> of_rank_0(group, row_of(result));
+    group->broadcast(of_rank_0.view(), 0);
+    REQUIRE(same_bits(result, of_rank_0.fetched().values));
     REQUIRE(same_bits(result, reduced(is_started)));
   }
 }
@@ -137,29 +146,36 @@ void check_same_bits_everywhere(std::int64_t limit, std::size_t count) {
 }  // namespace
 
 TEST_CASE("all_gather puts the parts in rank order, apart or in place", "[comm][all_gather]") {
-  for (const std::int64_t limit : kLimits) {
-    check_all_gather<float>(limit);
-    check_all_gather<std::int32_t>(limit);
-    check_all_gather<double>(limit);
+  for (const GroupKind kind : kGroupKinds) {
+    INFO(name_of(kind));
+    for (const std::int64_t limit : kLimits) {
+      check_all_gather<float>(kind, limit);
+      check_all_gather<std::int32_t>(kind, limit);
+      check_all_gather<double>(kind, limit);
+    }
   }
 }
 
 TEST_CASE("reduce_scatter leaves each rank the sum of its part, apart or in place",
           "[comm][reduce_scatter]") {
-  for (const std::int64_t limit : kLimits) {
-    check_reduce_scatter<float>(limit);
-    check_reduce_scatter<double>(limit);
-    check_reduce_scatter<std::int64_t>(limit);
+  for (const GroupKind kind : kGroupKinds) {
+    INFO(name_of(kind));
+    for (const std::int64_t limit : kLimits) {
+      check_reduce_scatter<float>(kind, limit);
+      check_reduce_scatter<double>(kind, limit);
+      check_reduce_scatter<std::int64_t>(kind, limit);
+    }
   }
 }
 
-TEST_CASE("reduce_scatter adds in rank order, bit for bit", "[comm][reduce_scatter]") {
-  const auto group = MpiCommunicator::over_world(kLimit);
+TEST_CASE("reduce_scatter over MPI adds in rank order, bit for bit", "[comm][reduce_scatter]") {
+  const GroupKind kind = GENERATE(GroupKind::kMpi, GroupKind::kStaged, GroupKind::kDirect);
+  const TestGroup group(kind, kLimit);
   const auto size = static_cast<std::size_t>(group->size());
   constexpr std::size_t kCount = 3001;
-  std::vector<float> values = rough_numbers<float>(group->rank(), size * kCount);
-  std::vector<float> mine(kCount);
-  group->reduce_scatter(view_of(values), view_of(mine));
+  Placed<float> values(group, row_of(rough_numbers<float>(group->rank(), size * kCount)));
+  Placed<float> mine(group, OwnedMatrix<float>(1, kCount, 0.0F));
+  group->reduce_scatter(values.view(), mine.view());
   const std::size_t begin = static_cast<std::size_t>(group->rank()) * kCount;
   std::vector<float> expected = rough_numbers<float>(0, size * kCount);
   for (std::size_t r = 1; r < size; ++r) {
@@ -167,30 +183,34 @@ TEST_CASE("reduce_scatter adds in rank order, bit for bit", "[comm][reduce_scatt
     std::transform(expected.begin(), expected.end(), other.begin(), expected.begin(), std::plus<>());
   }
   const auto own = expected.begin() + static_cast<std::ptrdiff_t>(begin);
-  REQUIRE(same_bits(mine, std::vector<float>(own, own + kCount)));
+  REQUIRE(same_bits(mine.fetched().values, std::vector<float>(own, own + kCount)));
 }
 
 TEST_CASE("all ranks end with the same bits of a sum, every time", "[comm][all_reduce]") {
-  for (const std::int64_t limit : kLimits) {
-    for (const std::size_t count : {std::size_t{1}, std::size_t{2500}, std::size_t{40000}}) {
-      check_same_bits_everywhere<float>(limit, count);
-      check_same_bits_everywhere<double>(limit, count);
+  for (const GroupKind kind : kGroupKinds) {
+    INFO(name_of(kind));
+    for (const std::int64_t limit : kLimits) {
+      for (const std::size_t count : {std::size_t{1}, std::size_t{2500}, std::size_t{40000}}) {
+        check_same_bits_everywhere<float>(kind, limit, count);
+        check_same_bits_everywhere<double>(kind, limit, count);
+      }
     }
   }
-  check_same_bits_everywhere<float>(MpiCommunicator::kMaxCount, 3000000);  // several blocks
+  check_same_bits_everywhere<float>(GroupKind::kMpi, MpiCommunicator::kMaxCount, 3000000);  // several blocks
 }
 
 TEST_CASE("started work completes in any order of waits, with progress between", "[comm][started]") {
+  const GroupKind kind = GENERATE(GroupKind::kMpi, GroupKind::kStaged, GroupKind::kDirect, GroupKind::kNccl);
   for (const std::int64_t limit : kLimits) {
-    const auto group = MpiCommunicator::over_world(limit);
+    const TestGroup group(kind, limit);
     const std::int64_t size = group->size();
     const std::int64_t rank = group->rank();
-    auto reduced = origin_matrix<double>(rank, 357, 10);
-    auto largest = origin_matrix<double>(rank, 7, 10);
-    auto mine = origin_matrix<float>(rank, 357, 10);
-    auto values = origin_matrix<double>(rank, size * 120, 10);
-    OwnedMatrix<float> gathered(size * 357, 10, -1.0F);
-    OwnedMatrix<double> scattered(120, 10, -1.0);
+    Placed<double> reduced(group, origin_matrix<double>(rank, 357, 10));
+    Placed<double> largest(group, origin_matrix<double>(rank, 7, 10));
+    Placed<float> mine(group, origin_matrix<float>(rank, 357, 10));
+    Placed<double> values(group, origin_matrix<double>(rank, size * 120, 10));
+    Placed<float> gathered(group, OwnedMatrix<float>(size * 357, 10, -1.0F));
+    Placed<double> scattered(group, OwnedMatrix<double>(120, 10, -1.0));
     Pending a = group->start_all_reduce(reduced.view());
     Pending b = group->start_all_gather(mine.view(), gathered.view());
     Pending c = group->start_reduce_scatter(values.view(), scattered.view());
@@ -201,10 +221,10 @@ TEST_CASE("started work completes in any order of waits, with progress between",
       pending->wait();
       group->progress();
     }
-    REQUIRE(reduced.at(356, 9) == static_cast<double>(origin_sum(size, 356, 9)));
-    REQUIRE(largest.values == origin_matrix<double>(size - 1, 7, 10).values);
-    REQUIRE(gathered.values == gathered_origins<float>(size, 357).values);
-    REQUIRE(scattered.at(119, 3) == static_cast<double>(origin_sum(size, rank * 120 + 119, 3)));
+    REQUIRE(reduced.fetched().at(356, 9) == static_cast<double>(origin_sum(size, 356, 9)));
+    REQUIRE(largest.fetched().values == origin_matrix<double>(size - 1, 7, 10).values);
+    REQUIRE(gathered.fetched().values == gathered_origins<float>(size, 357).values);
+    REQUIRE(scattered.fetched().at(119, 3) == static_cast<double>(origin_sum(size, rank * 120 + 119, 3)));
   }
 }
 
@@ -233,32 +253,33 @@ TEST_CASE("progress alone brings a large message in", "[comm][started]") {
 }
 
 TEST_CASE("started and plain messages match each other by peer and tag, in order", "[comm][started]") {
-  const auto group = MpiCommunicator::over_world(kLimit);
+  const GroupKind kind = GENERATE(GroupKind::kMpi, GroupKind::kStaged, GroupKind::kDirect, GroupKind::kNccl);
+  const TestGroup group(kind, kLimit);
   const int last = group->size() - 1;
   if (last == 0) {
     return;
   }
   if (group->rank() == 0) {
-    auto first = origin_matrix<float>(1, 230, 10);
-    auto second = origin_matrix<float>(2, 230, 10);
-    auto third = origin_matrix<float>(3, 5, 10);
+    Placed<float> first(group, origin_matrix<float>(1, 230, 10));
+    Placed<float> second(group, origin_matrix<float>(2, 230, 10));
+    Placed<float> third(group, origin_matrix<float>(3, 5, 10));
     Pending a = group->start_send(first.view(), last, 4);
     Pending b = group->start_send(second.view(), last, 4);
     group->send(third.view(), last, Communicator::kMaxTag);
     b.wait();
     a.wait();
   } else if (group->rank() == last) {
-    OwnedMatrix<float> first(230, 10, -1.0F);
-    OwnedMatrix<float> second(230, 10, -1.0F);
-    OwnedMatrix<float> third(5, 10, -1.0F);
+    Placed<float> first(group, OwnedMatrix<float>(230, 10, -1.0F));
+    Placed<float> second(group, OwnedMatrix<float>(230, 10, -1.0F));
+    Placed<float> third(group, OwnedMatrix<float>(5, 10, -1.0F));
     Pending c = group->start_receive(third.view(), 0, Communicator::kMaxTag);
     group->receive(first.view(), 0, 4);
     Pending b = group->start_receive(second.view(), 0, 4);
     c.wait();
     b.wait();
-    REQUIRE(first.values == origin_matrix<float>(1, 230, 10).values);
-    REQUIRE(second.values == origin_matrix<float>(2, 230, 10).values);
-    REQUIRE(third.values == origin_matrix<float>(3, 5, 10).values);
+    REQUIRE(first.fetched().values == origin_matrix<float>(1, 230, 10).values);
+    REQUIRE(second.fetched().values == origin_matrix<float>(2, 230, 10).values);
+    REQUIRE(third.fetched().values == origin_matrix<float>(3, 5, 10).values);
   }
 }
 
@@ -289,26 +310,25 @@ TEST_CASE("a started receive of another size is an error in its wait, also after
 }
 
 TEST_CASE("started work outlives its communicator and completes when dropped", "[comm][started]") {
-  auto reduced = origin_matrix<double>(0, 40, 10);
-  auto dropped = origin_matrix<double>(0, 40, 10);
-  std::optional<Pending> pending;
-  std::int64_t size = 0;
-  {
-    const auto group = MpiCommunicator::over_world();
-    size = group->size();
-    pending = group->start_all_reduce(reduced.view());
-    { const Pending never_waited = group->start_all_reduce(dropped.view()); }
-    REQUIRE(dropped.at(39, 9) == static_cast<double>(size * origin(0, 39, 9)));
-  }
-  pending->wait();
-  REQUIRE(reduced.at(39, 9) == static_cast<double>(size * origin(0, 39, 9)));
+  const GroupKind kind = GENERATE(GroupKind::kMpi, GroupKind::kStaged, GroupKind::kDirect, GroupKind::kNccl);
+  TestGroup group(kind);
+  Placed<double> reduced(group, origin_matrix<double>(0, 40, 10));
+  Placed<double> dropped(group, origin_matrix<double>(0, 40, 10));
+  const std::int64_t size = group->size();
+  Pending pending = group->start_all_reduce(reduced.view());
+  { const Pending never_waited = group->start_all_reduce(dropped.view()); }
+  REQUIRE(dropped.fetched().at(39, 9) == static_cast<double>(size * origin(0, 39, 9)));
+  group.close();
+  pending.wait();
+  REQUIRE(reduced.fetched().at(39, 9) == static_cast<double>(size * origin(0, 39, 9)));
 }
 
 TEST_CASE("traffic of gathers, scatters and started work is counted when it starts", "[comm][traffic]") {
-  const auto group = MpiCommunicator::over_world();
+  const GroupKind kind = GENERATE(GroupKind::kMpi, GroupKind::kStaged, GroupKind::kDirect, GroupKind::kNccl);
+  const TestGroup group(kind);
   const std::int64_t others = group->size() - 1;
-  OwnedMatrix<float> mine(5, 10, 1);
-  OwnedMatrix<float> whole(5 * group->size(), 10, 1);
+  Placed<float> mine(group, OwnedMatrix<float>(5, 10, 1));
+  Placed<float> whole(group, OwnedMatrix<float>(5 * group->size(), 10, 1));
   group->all_gather(mine.view(), whole.view());
   Pending scatter = group->start_reduce_scatter(whole.view(), mine.view());
   Pending reduce = group->start_all_reduce(whole.view());
@@ -317,7 +337,9 @@ TEST_CASE("traffic of gathers, scatters and started work is counted when it star
     REQUIRE(traffic[collective].calls == 1);
     REQUIRE(traffic[collective].sent_bytes == 200 * others);
     REQUIRE(traffic[collective].received_bytes == 200 * others);
-    REQUIRE(traffic[collective].library_calls == 2 * others);
+    if (group.is_mpi()) {
+      REQUIRE(traffic[collective].library_calls == 2 * others);
+    }
   }
   REQUIRE(traffic[Collective::kAllReduce].calls == 1);
   REQUIRE(traffic[Collective::kAllReduce].sent_bytes == (others > 0 ? 200 * (others + 1) : 0));
@@ -334,12 +356,13 @@ TEST_CASE("parts that do not fit are refused before anything is sent", "[comm][e
   OwnedMatrix<float> whole(4 * size, 10, 0);
   OwnedMatrix<float> uneven(4 * size + 1, 10, 0);
   OwnedMatrix<double> other(4 * size, 10, 0);
-  OwnedMatrix<Float16> half(4, 10, Float16{});
-  OwnedMatrix<Float16> halves(4 * size, 10, Float16{});
+  OwnedMatrix<std::int32_t> whole_number(4, 10, 0);
+  OwnedMatrix<std::int32_t> whole_numbers(4 * size, 10, 0);
   REQUIRE_THROWS_WITH(group->all_gather(mine.view(), uneven.view()), Catch::Contains("parts like"));
   REQUIRE_THROWS_WITH(group->all_gather(mine.view(), other.view()), Catch::Contains("parts like"));
   REQUIRE_THROWS_WITH(group->reduce_scatter(uneven.view(), mine.view()), Catch::Contains("parts like"));
-  REQUIRE_THROWS_WITH(group->reduce_scatter(halves.view(), half.view()), Catch::Contains("can be reduced"));
+  REQUIRE_THROWS_WITH(group->reduce_scatter(whole_numbers.view(), whole_number.view()),
+                      Catch::Contains("can be reduced"));
   const TensorView shifted(uneven.values.data() + group->rank() * 40 + 1, DType::kFloat32, {4, 10});
   const TensorView from_start(uneven.values.data(), DType::kFloat32, {4 * size, 10});
   REQUIRE_THROWS_WITH(group->all_gather(shifted, from_start), Catch::Contains("not this rank's part"));

@@ -72,10 +72,10 @@ inline RunResult run_federated_config(const RunConfig& config, Communicator& wor
 
 /// This rank's part of a federated run with the weights of seed 1, ready for its first round. Collective.
 struct ReadyRun {
-  ReadyRun(const RunConfig& wanted, Communicator& world)
+  ReadyRun(const RunConfig& wanted, Communicator& world, std::unique_ptr<Backend> on = make_cpu_backend())
       : config(wanted),
         inputs(open_inputs(wanted, DataUse::kOpen)),
-        backend(make_cpu_backend()),
+        backend(std::move(on)),
         train(*inputs.train, nullptr, part_of(world.rank(), world.size(), inputs.train->size()),
               inputs.train_options(wanted.federated.batch_size)),
         run({config, inputs.model.config, world, *backend, train,

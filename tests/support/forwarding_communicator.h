@@ -18,6 +18,7 @@ class ForwardingCommunicator : public Communicator {
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  bool serves(const Device& device) const override { return inner_.serves(device); }
 
  protected:
   Communicator& inner() { return inner_; }
@@ -52,6 +53,7 @@ class ForwardingCommunicator : public Communicator {
     return inner_.start_receive(values, peer, tag);
   }
   void do_progress() override { inner_.progress(); }
+  void do_prepare_messages(std::span<const int> tags) override { inner_.prepare_messages(tags); }
   void do_reserve_reduce_scatter(std::int64_t part_bytes) override {
     inner_.reserve_reduce_scatter(part_bytes);
   }

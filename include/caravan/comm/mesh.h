@@ -33,7 +33,8 @@ struct MeshSizes {
   int coordinate(MeshAxis axis, int rank) const;
 };
 
-/// Immutable after construction.
+/// Immutable after construction. On a device each axis has the stream of its kind: kTensorComm for tp and cp,
+/// kPipelineComm for pp, kParamComm for the others and for products of axes.
 class Mesh {
  public:
   /// Collective over `world`, which is not kept. ConfigError when a size is below 1 or the product is not
@@ -41,7 +42,7 @@ class Mesh {
   Mesh(Communicator& world, const MeshSizes& sizes);
 
   /// The ranks that differ from this one on `axis` only; rank() in it is this rank's coordinate. A
-  /// SelfCommunicator on an axis of size 1.
+  /// group of this rank alone on an axis of size 1.
   Communicator& axis(MeshAxis axis) const { return *groups_.at(static_cast<std::size_t>(axis)); }
   int size(MeshAxis axis) const { return sizes_[axis]; }
   const MeshSizes& sizes() const { return sizes_; }

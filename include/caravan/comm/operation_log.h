@@ -83,5 +83,7 @@ class OperationLog final : public WaitObserver {
 
 /// "all_reduce number 17 of group tp (rank 0 of 2 there), 4096 bytes, from parallel/tensor_boundary.cpp:21"
 std::string describe(const CommOperation& operation);
+/// "has waited 30.0 s for other ranks in " and the description.
+std::string waited_too_long(double seconds, const CommOperation& operation);
 
 }  // namespace caravan

@@ -1,6 +1,7 @@
 // The group of one rank: needs no library, moves nothing.
 #pragma once
 
+#include "caravan/backend/device_streams.h"
 #include "caravan/comm/communicator.h"
 
 namespace caravan {
@@ -9,7 +10,14 @@ namespace caravan {
 /// source and destination are the same memory or there is none.
 class SelfCommunicator final : public Communicator {
  public:
+  /// Tensors in host memory.
   SelfCommunicator() = default;
+  /// Also those of a device, copied on its compute stream; `device` outlives the group.
+  explicit SelfCommunicator(DeviceStreams& device) : device_(&device) {}
+  bool serves(const Device& device) const override {
+    return device.kind == DeviceKind::kCpu || (device_ != nullptr && device == device_->device());
+  }
+  std::unique_ptr<Communicator> alone() const override;
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::unique_ptr<Communicator> split(int color, int key) override;
@@ -29,6 +37,11 @@ class SelfCommunicator final : public Communicator {
   Pending do_start_send(const TensorView& values, int peer, int tag) override;
   Pending do_start_receive(const TensorView& values, int peer, int tag) override;
   bool accepts_shapes() const override { return true; }
+
+ private:
+  void copy(const TensorView& from, const TensorView& to);
+
+  DeviceStreams* device_ = nullptr;
 };
 
 }  // namespace caravan

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "caravan/config/pipeline_kind.h"
+#include "caravan/core/comm_backend.h"
 #include "caravan/core/dtype.h"
 
 namespace caravan {
@@ -141,7 +142,8 @@ struct CheckpointSection {
 };
 
 struct CommSection {
-  std::optional<double> timeout_seconds;  // null: comm_timeout_seconds() says
+  CommBackend backend = CommBackend::kAuto;  // of device tensors
+  std::optional<double> timeout_seconds;     // null: comm_timeout_seconds() says
 
   friend bool operator==(const CommSection&, const CommSection&) = default;
 };

@@ -51,6 +51,12 @@ struct EnumNames<CpuOffload> {
       std::pair{std::string_view("parameters_and_optimizer"), CpuOffload::kParametersAndOptimizer}};
 };
 template <>
+struct EnumNames<CommBackend> {
+  static constexpr std::array kNames = {std::pair{std::string_view("auto"), CommBackend::kAuto},
+                                        std::pair{std::string_view("nccl"), CommBackend::kNccl},
+                                        std::pair{std::string_view("mpi"), CommBackend::kMpi}};
+};
+template <>
 struct EnumNames<LrSchedule> {
   static constexpr std::array kNames = {std::pair{std::string_view("constant"), LrSchedule::kConstant},
                                         std::pair{std::string_view("linear"), LrSchedule::kLinear},
@@ -342,6 +348,12 @@ void visit_fields(Visitor& visit, S& s) {
 
 template <class Visitor, MaybeConst<CommSection> S>
 void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "backend",
+              .help =
+                  "What carries tensors of GPUs between ranks. auto: NCCL where every rank finds it and has "
+                  "a GPU of its own, else MPI. COMM_BACKEND in the environment says the same; a key other "
+                  "than auto comes first."},
+        s.backend);
   visit(Field{.key = "timeout_seconds",
               .help =
                   "How long a rank may wait for others in one operation before it says what it waits for and "
@@ -408,7 +420,7 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "checkpoint", .help = "State of training on disk; used in mode synchronous."},
         s.checkpoint);
   visit(Field{.key = "parallel", .help = "The mesh of ranks; used in mode synchronous."}, s.parallel);
-  visit(Field{.key = "comm", .help = "How ranks wait for each other."}, s.comm);
+  visit(Field{.key = "comm", .help = "How ranks talk to and wait for each other."}, s.comm);
   visit(Field{.key = "output", .help = "Where results go."}, s.output);
 }
 

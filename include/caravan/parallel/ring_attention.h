@@ -14,7 +14,8 @@ namespace caravan {
 /// further, home. Collective over `cp`, which outlives the core and whose tags it uses.
 class RingAttention final : public AttentionCore {
  public:
-  explicit RingAttention(Communicator& cp) : cp_(cp) {}
+  /// Collective over `cp`.
+  explicit RingAttention(Communicator& cp);
   void forward(Context& ctx, const AttentionCall& call, const TensorView& q, const TensorView& k,
                const TensorView& v, const TensorView& o, const TensorView& lse) const override;
   void backward(Context& ctx, const AttentionCall& call, const BackwardArgs& args) const override;

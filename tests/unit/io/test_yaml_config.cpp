@@ -148,6 +148,8 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
       {"mode: fed\n" + good, {"run.yaml:1:7: mode: got fed; expected one of federated, synchronous"}},
       {"dtype: float16\n" + good, {"run.yaml:1:8: dtype: got float16; expected one of float64, float32"}},
       {"dtype: bfloat16\n" + good, {"run.yaml:1:8: dtype: is bfloat16, which mode synchronous trains in"}},
+      {"comm: {backend: nvshmem}\n" + good,
+       {"run.yaml:1:17: comm.backend: got nvshmem; expected one of auto, nccl, mpi"}},
       {"seed: -1\n" + good, {"run.yaml:1:7: seed: is -1; it must be at least 0"}},
       {"seed: 1.5\n" + good, {"run.yaml:1:7: seed: got 1.5; expected a whole number at least 0"}},
       {"seed: 99999999999999999999\n" + good, {"seed: got 99999999999999999999, which does not fit 64 bits"}},

@@ -1,0 +1,60 @@
+#include "compute_ranks.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "caravan/comm/device_comm.h"
+#include "caravan/comm/mpi_communicator.h"
+#include "caravan/comm/self_communicator.h"
+#include "caravan/core/error.h"
+#include "caravan/core/log.h"
+#include "failure.h"
+#include "kernels/cuda/device_streams.h"
+#include "machine.h"
+
+namespace caravan::app {
+namespace {
+
+/// Where it fails every rank has the same error, and one tells it.
+DeviceComm choose(CommBackend wanted, Communicator& world, const std::string& bus_id) {
+  try {
+    return choose_device_comm(wanted, world, fmt::format("{} {}", host_name(), bus_id));
+  } catch (const CommError& error) {
+    throw AgreedError(error.what(), kExitFailure);
+  }
+}
+
+}  // namespace
+
+ComputeRanks open_compute_ranks(const ComputeDevice& device, CommBackend key, Communicator& world) {
+  WantedCommBackend wanted;
+  agree([&] {
+    wanted = wanted_comm_backend(key);
+    if (key == CommBackend::kNccl && !device.is_gpu()) {
+      fail<ConfigError>(
+          "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs; set it to "
+          "auto, or device to cuda");
+    }
+  });
+  if (!wanted.contradiction.empty()) {
+    log::warning("{}", wanted.contradiction);
+  }
+  ComputeRanks ranks;
+  if (!device.is_gpu()) {
+    return ranks;
+  }
+  ranks.streams = cuda::make_device_streams(*device.gpu.runtime);
+  if (world.size() == 1) {
+    ranks.group = std::make_unique<SelfCommunicator>(*ranks.streams);
+    return ranks;
+  }
+  const DeviceComm comm = choose(wanted.backend, world, ranks.streams->bus_id());
+  auto host = MpiCommunicator::over_world();
+  host->set_name("world");
+  ranks.group = make_device_group(std::move(host), *ranks.streams, comm);
+  ranks.description = comm.description;
+  return ranks;
+}
+
+}  // namespace caravan::app

@@ -1,0 +1,181 @@
+// RANKS 2 4
+// TIMEOUT 300
+// Ranks with a device each: every way to divide a model, and a federated round, on device tensors over the
+// communicator that a job gets, against one rank on the CPU. Device memory that the host touches ends the
+// test.
+#include <algorithm>
+#include <catch2/catch.hpp>
+
+#include "caravan/backend/device_memory.h"
+#include "caravan/comm/device_comm.h"
+#include "caravan/comm/mpi_communicator.h"
+#include "caravan/ops/elementwise.h"
+#include "device_under_test.h"
+#include "kernels/cuda/device_streams.h"
+#include "support/federated_runs.h"
+#include "support/mesh_runs.h"
+
+using namespace caravan;
+using namespace caravan::test;
+
+namespace {
+
+constexpr double kFloat32Tolerance = 1e-5;  // sums in another order
+// Small, since kernels are slow here: two micro-batches for each of two copies.
+constexpr std::int64_t kRows = 4;
+constexpr std::int64_t kLongest = 10;
+
+/// As long as the program, like the device under it.
+DeviceStreams& streams() {
+  static const std::unique_ptr<DeviceStreams> opened =
+      cuda::make_device_streams(*device_under_test().runtime);
+  return *opened;
+}
+
+std::unique_ptr<Backend> device_backend() {
+  return make_cuda_backend(*device_under_test().runtime);
+}
+
+/// All ranks, over MPI.
+std::unique_ptr<Communicator> device_world() {
+  const DeviceComm comm = choose_device_comm(CommBackend::kMpi, MpiSession::current().world(),
+                                             fmt::format("device {}", MpiSession::current().world().rank()));
+  return make_device_group(MpiCommunicator::over_world(), streams(), comm);
+}
+
+/// Divisions of two ranks; of four the rest is dp_shard.
+std::vector<std::pair<std::string, ParallelSection>> divisions() {
+  return {
+      {"DDP", {.dp_replicate = 2, .dp_shard = -1, .zero_stage = 1}},
+      {"ZeRO 1", {.dp_shard = -1, .zero_stage = 1}},
+      {"ZeRO 2", {.dp_shard = -1, .zero_stage = 2}},
+      {"ZeRO 3", {.dp_shard = -1}},
+      {"tp", {.dp_shard = -1, .tp = 2, .sequence_parallel = false}},
+      {"tp and sp", {.dp_shard = -1, .tp = 2}},
+      {"cp by gathering", {.dp_shard = -1, .cp = 2}},
+      {"cp by a ring", {.dp_shard = -1, .cp = 2, .context = ContextExchange::kRing}},
+      {"pipeline", {.dp_shard = -1, .pp = 2}},
+      {"interleaved pipeline",
+       {.dp_shard = -1, .pp = 2, .pipeline_schedule = PipelineSchedule::kInterleaved, .stages_per_rank = 2}},
+      {"offloaded", {.dp_shard = -1, .cpu_offload = CpuOffload::kParametersAndOptimizer}},
+  };
+}
+
+RunConfig config_of(const ParallelSection& parallel) {
+  RunConfig config = mesh_config(parallel, DType::kFloat32, kRows, kLongest);
+  config.training.micro_batch = 1;
+  return config;
+}
+
+RunConfig federated_config(const SharedFolder& folder, Communicator& world) {
+  if (world.rank() == 0) {
+    write_random_rows(folder / "train.jsonl", 12, 5, 256);
+    write_random_rows(folder / "eval.jsonl", 3, 6, 256);
+  }
+  world.barrier();
+  RunConfig config;
+  config.dtype = DType::kFloat32;
+  config.model.preset = "tiny";
+  config.data.train = {folder / "train.jsonl"};
+  config.data.eval = {folder / "eval.jsonl"};
+  config.data.max_seq_len = 24;
+  config.optimizer.lr = 1e-3;
+  config.federated.batch_size = 3;
+  config.output.dir = folder / "run";
+  return config;
+}
+
+/// Another value of every parameter on every rank, exactly: what training makes of it, without rounding.
+void change_slice(FederatedRun& run, int rank) {
+  Context ctx = run.trainer().executor().context();
+  for (const Parameter& parameter : run.slice().parameters().all()) {
+    scale(ctx, {.x = parameter.stored_value(), .factor = 1.0 + 0.25 * rank});
+  }
+}
+
+/// Every element of the aggregator's model; empty elsewhere.
+std::vector<std::vector<float>> whole_model(FederatedRun& run) {
+  std::vector<std::vector<float>> values;
+  if (ParameterSet* const full = run.full_parameters()) {
+    for (const Parameter& parameter : full->all()) {
+      std::vector<float>& to =
+          values.emplace_back(static_cast<std::size_t>(parameter.stored_value().numel()));
+      copy_to_host(parameter.stored_value(), to.data());
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("on every mesh loss and gradients of devices are those of one rank on the CPU", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
+  const auto world = device_world();
+  const Batch batch = mesh_batch(0, kRows, kLongest, false);
+  SelfCommunicator alone;
+  for (const auto& [name, parallel] : divisions()) {
+    INFO(name);
+    const ModelConfig model = mesh_model(false, parallel.stages_per_rank > 1 ? 4 : 2);
+    const MeshGradients expected = MeshRun(alone, config_of({.dp_shard = 1}), model).gradients(batch);
+    MeshRun run(*world, config_of(parallel), model, device_backend());
+    const MeshGradients actual = run.gradients(batch);
+    CHECK(std::abs(actual.loss - expected.loss) <= kFloat32Tolerance * std::abs(expected.loss));
+    if (world->rank() == 0) {
+      CHECK(actual.values.size() == expected.values.size());
+    }
+    for (const auto& [parameter, values] : actual.values) {
+      INFO(parameter);
+      CHECK(relative_difference(values, expected.values.at(parameter)) <= kFloat32Tolerance);
+    }
+  }
+}
+
+TEST_CASE("what a round collects from devices is what it collects from hosts, bit for bit", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
+  const auto world = device_world();
+  const auto on_host = MpiCommunicator::over_world();
+  const SharedFolder folder(*on_host);
+  RunConfig config = federated_config(folder, *on_host);
+  const bool has_outer = GENERATE(false, true);
+  if (has_outer) {
+    config.federated.delta_scale = 0.5;
+    config.federated.outer = {.momentum = 0.9, .nesterov = true, .lr = 0.7};
+  }
+  ReadyRun here(config, *on_host);
+  ReadyRun there(config, *world, device_backend());
+  for (std::int64_t round = 1; round <= 2; ++round) {
+    change_slice(here.run, on_host->rank());
+    change_slice(there.run, on_host->rank());
+    here.run.collect(round);
+    there.run.collect(round);
+    REQUIRE(whole_model(here.run) == whole_model(there.run));
+  }
+}
+
+TEST_CASE("rounds on devices with moving slots and kept moments are those of the CPU", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
+  const auto world = device_world();
+  const auto on_host = MpiCommunicator::over_world();
+  const SharedFolder folder(*on_host);
+  RunConfig config = federated_config(folder, *on_host);
+  config.federated.enable_swapping = true;
+  config.federated.optimizer_state = OptimizerState::kKeep;
+  ReadyRun here(config, *on_host);
+  ReadyRun there(config, *world, device_backend());
+  // AdamW divides by a gradient's size: where it is all rounding, a step may go the other way.
+  constexpr double kLoss = 1e-4;
+  for (std::int64_t round = 1; round <= 2; ++round) {
+    here.train_round(round);
+    there.train_round(round);
+    const Evaluation expected = here.run.evaluate();
+    const Evaluation actual = there.run.evaluate();
+    CHECK(actual.tokens == expected.tokens);
+    CHECK(std::abs(actual.loss - expected.loss) <= kLoss * expected.loss);
+  }
+}
