@@ -125,7 +125,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
   const MeshSizes sizes = resolve_mesh(config.parallel, plan.ranks);
   plan.mesh = describe(sizes);
   for (int stage = 0; stage < sizes.pp; ++stage) {
-    const auto rank = static_cast<int>(stage * (plan.ranks / sizes.pp));
+    const int rank = sizes.first_rank(MeshAxis::kPp, stage);
     const SynchronousLayout layout(config, model, sizes, rank);
     const SynchronousNeeds needed = measure_synchronous(config, model, layout);
     RankMemory memory = mesh_memory(layout, needed);

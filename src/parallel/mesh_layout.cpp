@@ -168,7 +168,7 @@ Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig&
   const auto at = [&](MeshAxis axis) { return std::int64_t{sizes.coordinate(axis, rank)}; };
   std::vector<AxisCoordinate> axes;
   for (const MeshAxis axis :
-       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
+       {MeshAxis::kDpReplicate, MeshAxis::kPp, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
     axes.push_back({std::string(mesh_axis_name(axis)), at(axis), sizes[axis]});
   }
   const std::int64_t groups = kv_groups(model, sizes.tp);
