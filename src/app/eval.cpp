@@ -53,6 +53,7 @@ void run(const EvalOptions& options) {
     data = open_loader(options, options.data, opened);
     train = options.unigram.empty() ? nullptr : open_loader(options, options.unigram, opened);
   });
+  const auto watch_ranks = watch_waiting(options.model.timeout_seconds);
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   InferenceModel model(opened.source.config, opened.dtype, device.backend(),

@@ -95,6 +95,7 @@ void run(const GenerateOptions& options) {
     log::warning("prompt and --max-new-tokens are {} tokens, beyond the {} positions the model was made for",
                  longest, opened.source.config.max_position);
   }
+  const auto watch_ranks = watch_waiting(options.model.timeout_seconds);
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   Generator generator(

@@ -136,6 +136,11 @@ Verification verify(const VerifyOptions& options, const CheckedVerification& che
   return verifier.result();
 }
 
+/// Rank 0 does the work of all once more, alone, while the others wait for it.
+std::optional<double> waiting_limit(const RunConfig& config, int ranks) {
+  return config.comm.timeout_seconds.value_or(kCommTimeoutSeconds * ranks);
+}
+
 void run(const VerifyOptions& options) {
   Communicator& world = MpiSession::current().world();
   const std::string start_time = utc_timestamp();
@@ -144,6 +149,7 @@ void run(const VerifyOptions& options) {
   const RunInputs& inputs = checked.inputs;
   check_agreement(world, {{"configuration", to_yaml(inputs.config)},
                           {"number of training samples", fmt::format("{}", inputs.train->size())}});
+  const auto watch = watch_waiting(waiting_limit(inputs.config, world.size()));
   const bool is_root = world.rank() == Verifier::kRoot;
   require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
                  "caravan verify holds the whole model a second time on rank 0");
