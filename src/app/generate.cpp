@@ -9,12 +9,14 @@
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/params_json.h"
 #include "caravan/train/generator.h"
 #include "commands.h"
 #include "compute_device.h"
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
+#include "run_checks.h"
 
 namespace caravan::app {
 namespace {
@@ -90,6 +92,9 @@ void run(const GenerateOptions& options) {
     prompt = prompt_ids(options, opened);
     inference_mesh(opened.source.config, ranks.all.size(), ranks.pp);  // throws when they cannot share it
   });
+  check_agreement(ranks.all, {{"prompt", fmt::format("{}", fmt::join(prompt, " "))},
+                              {"tokenizer", fact_of(opened.text.file)},
+                              {"model", to_params_json(opened.source.config)}});
   const auto longest = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
   if (longest > opened.source.config.max_position) {
     log::warning("prompt and --max-new-tokens are {} tokens, beyond the {} positions the model was made for",

@@ -147,8 +147,9 @@ void run(const VerifyOptions& options) {
   CheckedVerification checked;
   agree([&] { checked = check(options, world.size()); });
   const RunInputs& inputs = checked.inputs;
-  check_agreement(world, {{"configuration", to_yaml(inputs.config)},
-                          {"number of training samples", fmt::format("{}", inputs.train->size())}});
+  Facts facts = input_facts(inputs);
+  facts.emplace_back("configuration", to_yaml(inputs.config));
+  check_agreement(world, facts);
   const auto watch = watch_waiting(waiting_limit(inputs.config, world.size()));
   const bool is_root = world.rank() == Verifier::kRoot;
   require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
