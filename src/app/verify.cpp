@@ -79,7 +79,7 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
     checked.one_rank = one_rank_config(config, checked.sizes);
     const VerifierBytes extra = verifier_bytes(config, model, checked.sizes);
-    checked.rank_bytes = make_plan(config, model, ranks).aggregator.total() + extra.rank;
+    checked.rank_bytes = make_plan(config, model, ranks).trainer.total() + extra.rank;
     checked.root_bytes = make_plan(checked.one_rank, model, 1).aggregator.total() + extra.root;
   };
   checked.inputs = open_inputs(config, DataUse::kOpen, plan_for);

@@ -239,6 +239,6 @@ TEST_CASE("Megatron #637, #525: a stage's memory is the plan's, and the dry run'
     CHECK(executor.message_bytes() == plan.step.message_bytes);
     CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes);
     CHECK(world().all_reduce_value(used_bytes(), ReduceOp::kMax) ==
-          make_plan(config, model, world().size()).aggregator.total());
+          make_plan(config, model, world().size()).trainer.total());
   }
 }
