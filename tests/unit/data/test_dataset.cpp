@@ -67,10 +67,11 @@ TEST_CASE("the checksum is one of the samples in their order, whatever file they
   CHECK(checksum("a.jsonl.gz", gzip(lines)) == expected);
   // As many samples of as many bytes.
   CHECK(checksum("b.jsonl", numbered_lines(1, 9) + numbered_lines(0, 1) + numbered_lines(10, 2)) != expected);
-  CHECK(Dataset({folder.write("c.jsonl", numbered_lines(0, 6)), folder.write("d.jsonl", numbered_lines(6, 6))})
-            .checksum() !=
-        Dataset({folder.write("e.jsonl", numbered_lines(6, 6)), folder.write("f.jsonl", numbered_lines(0, 6))})
-            .checksum());
+  CHECK(
+      Dataset({folder.write("c.jsonl", numbered_lines(0, 6)), folder.write("d.jsonl", numbered_lines(6, 6))})
+          .checksum() !=
+      Dataset({folder.write("e.jsonl", numbered_lines(6, 6)), folder.write("f.jsonl", numbered_lines(0, 6))})
+          .checksum());
 }
 
 TEST_CASE("blank lines are no samples in any format", "[data][dataset]") {
