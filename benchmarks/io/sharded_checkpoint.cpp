@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "caravan/core/build_info.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/io/checkpoint_store.h"
-#include "caravan/io/checksum.h"
 #include "caravan/io/sharded_checkpoint_reader.h"
 #include "caravan/io/sharded_checkpoint_writer.h"
 

@@ -30,6 +30,7 @@ struct BenchOptions {
   std::int64_t seq_len = 128;
   std::int64_t layers = 0;  // 0: as many as ranks
   std::int64_t steps = 100;
+  double timeout_seconds = kCommTimeoutSeconds;
   std::string output = "runs/bench/tp-vs-ddp.h5";
   bool overwrite = false;
 };
@@ -122,6 +123,7 @@ void measure_division(Communicator& world, const BenchOptions& options, Division
 void run(const BenchOptions& options) {
   Communicator& world = MpiSession::current().world();
   agree([&] { check(options); });
+  const auto watch = watch_waiting(options.timeout_seconds);
   set_threads(1);
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   BenchResults results{
@@ -192,6 +194,7 @@ void add_bench_command(CLI::App& program) {
   command->add_option("--steps", options->steps, "Timed steps of each case")
       ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 20))
       ->capture_default_str();
+  add_timeout_option(*command, options->timeout_seconds);
   command->add_option("--output", options->output, "HDF5 file; the report lies beside it as .md")
       ->capture_default_str();
   command->add_flag("--overwrite", options->overwrite, "Replace both files");

@@ -4,9 +4,11 @@
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/params_json.h"
 #include "caravan/train/evaluator.h"
 #include "caravan/train/inference_model.h"
 #include "caravan/train/run_inputs.h"
@@ -16,6 +18,7 @@
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
+#include "run_checks.h"
 
 namespace caravan::app {
 namespace {
@@ -29,12 +32,11 @@ struct EvalOptions {
   bool json = false;
 };
 
-std::unique_ptr<BatchLoader> open_loader(const EvalOptions& options, const std::vector<std::string>& paths,
+std::unique_ptr<BatchLoader> open_loader(const EvalOptions& options, const Dataset& dataset,
                                          const OpenedModel& opened) {
   const LoaderOptions loading{.batch_size = options.batch_size,
                               .max_seq_len = options.max_seq_len,
                               .pad_id = resolve_pad_id(std::nullopt, opened.text, opened.source.config)};
-  const Dataset dataset = open_dataset(paths, opened.source.config.vocab_size, opened.text);
   return std::make_unique<BatchLoader>(dataset, opened.text.encoder.get(), SamplePart{0, dataset.size(), 0},
                                        loading);
 }
@@ -46,14 +48,23 @@ void run(const EvalOptions& options) {
   }
   const InferenceRanks ranks = model_ranks(options.model);
   OpenedModel opened;
+  std::optional<Dataset> samples;
   std::unique_ptr<BatchLoader> data;
   std::unique_ptr<BatchLoader> train;
   agree([&] {
     opened = open(options.model);
     inference_mesh(opened.source.config, ranks.all.size(), ranks.pp);  // throws when they cannot share it
-    data = open_loader(options, options.data, opened);
-    train = options.unigram.empty() ? nullptr : open_loader(options, options.unigram, opened);
+    const auto open_data = [&](const std::vector<std::string>& paths) {
+      return open_dataset(paths, opened.source.config.vocab_size, opened.text);
+    };
+    samples = open_data(options.data);
+    data = open_loader(options, *samples, opened);
+    train = options.unigram.empty() ? nullptr : open_loader(options, open_data(options.unigram), opened);
   });
+  check_agreement(ranks.all, {{"samples", fact_of(samples)},
+                              {"tokenizer", fact_of(opened.text.file)},
+                              {"model", to_params_json(opened.source.config)}});
+  const auto watch_ranks = watch_waiting(options.model.timeout_seconds);
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);

@@ -102,6 +102,15 @@ std::unique_ptr<CommWatch> watch_waiting(std::optional<double> limit_seconds) {
   });
 }
 
+void add_timeout_option(CLI::App& command, double& seconds) {
+  command
+      .add_option("--timeout-seconds", seconds,
+                  "How long a rank may wait for others in one operation before it says what it waits for and "
+                  "ends the job")
+      ->check(CLI::Range(1e-3, 1e9))
+      ->capture_default_str();
+}
+
 int report_failure(const std::exception& error) {
   const LaunchPlace place = launch_place();
   const int exit_code = exit_code_of(error);

@@ -2,6 +2,7 @@
 // waiting.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -46,6 +47,10 @@ int head_start_milliseconds(int rank);
 /// null for one rank, or without a limit. Every rank that waits reports, so that the one that does not come
 /// can be told.
 std::unique_ptr<CommWatch> watch_waiting(std::optional<double> limit_seconds);
+
+/// For commands without a configuration: --timeout-seconds, as comm.timeout_seconds of mode synchronous.
+/// `seconds` has the default.
+void add_timeout_option(CLI::App& command, double& seconds);
 
 /// Says on standard error what ended the program and returns the exit code. With several ranks and an error
 /// that the others do not know of, ends all of them by MPI_Abort and does not return.

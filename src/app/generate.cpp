@@ -9,6 +9,7 @@
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
+#include "caravan/io/params_json.h"
 #include "caravan/train/generator.h"
 #include "commands.h"
 #include "compute_device.h"
@@ -16,6 +17,7 @@
 #include "failure.h"
 #include "machine.h"
 #include "model_options.h"
+#include "run_checks.h"
 
 namespace caravan::app {
 namespace {
@@ -91,11 +93,15 @@ void run(const GenerateOptions& options) {
     prompt = prompt_ids(options, opened);
     inference_mesh(opened.source.config, ranks.all.size(), ranks.pp);  // throws when they cannot share it
   });
+  check_agreement(ranks.all, {{"prompt", fmt::format("{}", fmt::join(prompt, " "))},
+                              {"tokenizer", fact_of(opened.text.file)},
+                              {"model", to_params_json(opened.source.config)}});
   const auto longest = static_cast<std::int64_t>(prompt.size()) + options.max_new_tokens;
   if (longest > opened.source.config.max_position) {
     log::warning("prompt and --max-new-tokens are {} tokens, beyond the {} positions the model was made for",
                  longest, opened.source.config.max_position);
   }
+  const auto watch_ranks = watch_waiting(options.model.timeout_seconds);
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);

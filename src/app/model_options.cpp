@@ -3,6 +3,7 @@
 #include "caravan/comm/mpi_session.h"
 #include "caravan/comm/self_communicator.h"
 #include "caravan/config/run_config_fields.h"
+#include "failure.h"
 
 namespace caravan::app {
 
@@ -34,6 +35,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
   command.add_option("--threads", options.threads, "Threads; default: the cores this process may use")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
+  add_timeout_option(command, options.timeout_seconds);
 }
 
 namespace {

@@ -19,6 +19,7 @@ struct ModelOptions {
   std::optional<double> rope_scaling_factor;
   std::optional<std::int64_t> threads;
   std::int64_t pp = 1;
+  double timeout_seconds = kCommTimeoutSeconds;
 
   DeviceChoice device() const;
 };

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_store.h"
@@ -36,7 +37,7 @@ void check_inputs_survive(const RunConfig& config) {
   }
 }
 
-void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts) {
+void check_agreement(Communicator& world, const Facts& facts) {
   std::string mine;
   for (const auto& [name, value] : facts) {
     mine += name + '\x1e' + value + '\x1f';
@@ -61,6 +62,20 @@ void check_agreement(Communicator& world, const std::vector<std::pair<std::strin
   if (!message.empty()) {
     throw AgreedError(message, kExitUsage);
   }
+}
+
+std::string fact_of(const std::optional<Dataset>& samples) {
+  return samples ? checksum_text(samples->checksum()) : "none";
+}
+
+std::string fact_of(const std::optional<TokenizerFile>& tokenizer) {
+  return tokenizer ? checksum_text(checksum_of(tokenizer->bytes)) : "none";
+}
+
+Facts input_facts(const RunInputs& inputs) {
+  return {{"training samples", fact_of(inputs.train)},
+          {"held-out samples", fact_of(inputs.eval)},
+          {"tokenizer", fact_of(inputs.tokenizer_file)}};
 }
 
 namespace {

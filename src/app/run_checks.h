@@ -2,6 +2,7 @@
 // that memory and disk suffice.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,16 +10,25 @@
 #include "caravan/comm/communicator.h"
 #include "caravan/federated/run_plan.h"
 #include "caravan/io/run_folder.h"
+#include "caravan/train/run_inputs.h"
 
 namespace caravan::app {
 
 /// --overwrite removes what output.dir holds; throws ConfigError when what the run reads is among it.
 void check_inputs_survive(const RunConfig& config);
 
+/// Name and value of something that every rank found out for itself.
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
 /// Every rank decided for itself from the files it sees; a difference (another file system, another
-/// environment) would end in a wrong model or a hang. `facts`: name and value. Collective; every rank throws
-/// the same.
-void check_agreement(Communicator& world, const std::vector<std::pair<std::string, std::string>>& facts);
+/// environment) would end in a wrong model or a hang. Collective; every rank throws the same.
+void check_agreement(Communicator& world, const Facts& facts);
+
+/// "the training samples", "the held-out samples", "the tokenizer": each by its checksum, where there is one.
+Facts input_facts(const RunInputs& inputs);
+/// One of them.
+std::string fact_of(const std::optional<Dataset>& samples);
+std::string fact_of(const std::optional<TokenizerFile>& tokenizer);
 
 /// What of a plan lies in host memory: all of it on CPUs.
 enum class HostUse : std::uint8_t { kEverything, kOffloadOnly };

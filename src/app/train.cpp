@@ -184,11 +184,11 @@ void run(const TrainOptions& options) {
   const RunPlan& plan = checked.plan;
   const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
-  check_agreement(
-      world, {{"configuration", to_yaml(config)},
-              {"model", describe(plan, config, inputs.model.config, "", "")},
-              {"number of training samples", fmt::format("{}", inputs.train ? inputs.train->size() : 0)},
-              {"finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1)}});
+  Facts facts = input_facts(inputs);
+  facts.emplace_back("configuration", to_yaml(config));
+  facts.emplace_back("model", describe(plan, config, inputs.model.config, "", ""));
+  facts.emplace_back("finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1));
+  check_agreement(world, facts);
   // Without a limit it still tells of faults that show on a device alone.
   constexpr double kForEver = std::numeric_limits<double>::infinity();
   const auto watch =

@@ -80,7 +80,7 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
     checked.one_rank = one_rank_config(config, checked.sizes);
     const VerifierBytes extra = verifier_bytes(config, model, checked.sizes);
-    checked.rank_bytes = make_plan(config, model, ranks).aggregator.total() + extra.rank;
+    checked.rank_bytes = make_plan(config, model, ranks).trainer.total() + extra.rank;
     checked.root_bytes = make_plan(checked.one_rank, model, 1).aggregator.total() + extra.root;
   };
   checked.inputs = open_inputs(config, DataUse::kOpen, plan_for);
@@ -137,14 +137,21 @@ Verification verify(const VerifyOptions& options, const CheckedVerification& che
   return verifier.result();
 }
 
+/// Rank 0 does the work of all once more, alone, while the others wait for it.
+std::optional<double> waiting_limit(const RunConfig& config, int ranks) {
+  return config.comm.timeout_seconds.value_or(kCommTimeoutSeconds * ranks);
+}
+
 void run(const VerifyOptions& options) {
   Communicator& world = MpiSession::current().world();
   const std::string start_time = utc_timestamp();
   CheckedVerification checked;
   agree([&] { checked = check(options, world.size()); });
   const RunInputs& inputs = checked.inputs;
-  check_agreement(world, {{"configuration", to_yaml(inputs.config)},
-                          {"number of training samples", fmt::format("{}", inputs.train->size())}});
+  Facts facts = input_facts(inputs);
+  facts.emplace_back("configuration", to_yaml(inputs.config));
+  check_agreement(world, facts);
+  const auto watch = watch_waiting(waiting_limit(inputs.config, world.size()));
   const bool is_root = world.rank() == Verifier::kRoot;
   require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
                  "caravan verify holds the whole model a second time on rank 0");

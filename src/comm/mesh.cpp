@@ -10,7 +10,7 @@ namespace caravan {
 namespace {
 
 constexpr std::array<MeshAxis, kMeshAxisCount> kOutermostFirst = {
-    MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp};
+    MeshAxis::kDpReplicate, MeshAxis::kPp, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp};
 
 /// Ranks to step for one step on the axis.
 int stride(const MeshSizes& sizes, MeshAxis axis) {
@@ -84,6 +84,10 @@ int MeshSizes::operator[](MeshAxis axis) const {
 
 int MeshSizes::coordinate(MeshAxis axis, int rank) const {
   return rank / stride(*this, axis) % (*this)[axis];
+}
+
+int MeshSizes::first_rank(MeshAxis axis, int coordinate) const {
+  return coordinate * stride(*this, axis);
 }
 
 Mesh::Mesh(Communicator& world, const MeshSizes& sizes) : sizes_(sizes) {

@@ -217,9 +217,8 @@ void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems)
 }  // namespace
 
 std::optional<double> comm_timeout_seconds(const RunConfig& config) {
-  constexpr double kLongest = 1800.0;  // longer than anything a rank does between two exchanges of a step
   const bool is_synchronous = config.mode == TrainMode::kSynchronous;
-  return config.comm.timeout_seconds || !is_synchronous ? config.comm.timeout_seconds : kLongest;
+  return config.comm.timeout_seconds || !is_synchronous ? config.comm.timeout_seconds : kCommTimeoutSeconds;
 }
 
 Resume resume_choice(const RunConfig& config) {

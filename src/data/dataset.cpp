@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <span>
 #include <utility>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
 #include "caravan/core/parallel_for.h"
 #include "caravan/data/path_list.h"
@@ -69,10 +71,13 @@ IndexedFile index_file(const std::string& path, const DatasetOptions& options,
   const auto by_name = format_by_name(path);
   file.format = by_name.value_or(FileFormat::kPlainText);
   std::string_view line;
+  Checksum checksum;
   while (source.next(line)) {
     if (is_blank(line)) {
       continue;
     }
+    checksum.add(std::as_bytes(std::span(line)));
+    checksum.add(std::as_bytes(std::span("\n", 1)));
     if (file.samples == 0 && !by_name && is_json_sample(line)) {
       file.format = FileFormat::kJsonLines;
     }
@@ -94,6 +99,7 @@ IndexedFile index_file(const std::string& path, const DatasetOptions& options,
     ++file.samples;
   }
   file.every_kth.shrink_to_fit();
+  file.checksum = checksum.value();
   check_stamp(file, source);
   return file;
 }
@@ -137,13 +143,16 @@ Dataset::Dataset(const std::vector<std::string>& patterns, const DatasetOptions&
   auto index = std::make_shared<Index>();
   index->options = options;
   index->files = index_files(expand_paths(patterns), options);
+  Checksum checksum;
   for (IndexedFile& file : index->files) {
+    checksum.add(std::as_bytes(std::span(&file.checksum, 1)));
     file.first_sample = index->samples;
     index->samples += file.samples;
     index->text_samples += file.text_samples;
     index->sample_bytes += file.sample_bytes;
     index->longest_sample_bytes = std::max(index->longest_sample_bytes, file.longest_sample_bytes);
   }
+  index->checksum = checksum.value();
   if (index->samples == 0) {
     fail<IoError>("{}: no samples: {} empty or only blank lines", index->files.front().path,
                   index->files.size() == 1 ? std::string("the file is")

@@ -16,10 +16,16 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What may change when a run goes on. The number of ranks is compared by itself.
-constexpr std::array<std::string_view, 8> kMayChange = {"resume",           "device",
-                                                        "threads",          "output",
-                                                        "checkpoint",       "federated.world_size",
-                                                        "federated.rounds", "federated.save_every_round"};
+constexpr std::array<std::string_view, 10> kMayChange = {"resume",
+                                                         "device",
+                                                         "threads",
+                                                         "comm",
+                                                         "training.recompute",
+                                                         "output",
+                                                         "checkpoint",
+                                                         "federated.world_size",
+                                                         "federated.rounds",
+                                                         "federated.save_every_round"};
 
 /// Throws unless the run that left `found` (a file or folder) is this one.
 void check_same_run(const RunConfig& config, std::int64_t ranks, const std::string& found,

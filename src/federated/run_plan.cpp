@@ -8,6 +8,7 @@
 #include "caravan/core/error.h"
 #include "caravan/federated/federated_run.h"
 #include "caravan/parallel/layer_assignment.h"
+#include "caravan/train/gather_model.h"
 #include "caravan/train/synchronous_run.h"
 
 namespace caravan {
@@ -125,7 +126,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
   const MeshSizes sizes = resolve_mesh(config.parallel, plan.ranks);
   plan.mesh = describe(sizes);
   for (int stage = 0; stage < sizes.pp; ++stage) {
-    const auto rank = static_cast<int>(stage * (plan.ranks / sizes.pp));
+    const int rank = sizes.first_rank(MeshAxis::kPp, stage);
     const SynchronousLayout layout(config, model, sizes, rank);
     const SynchronousNeeds needed = measure_synchronous(config, model, layout);
     RankMemory memory = mesh_memory(layout, needed);
@@ -146,6 +147,12 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
     plan.aggregator = memory;
   }
   plan.trainer = plan.aggregator;
+  if (plan.ranks > 1) {
+    const Coordinates at = mesh_coordinates(config.parallel, model, sizes, 0);
+    plan.aggregator.host.emplace_back(
+        "a whole tensor",
+        ModelGather::root_bytes(parameter_table(model, ShardTable::kSynchronous), at, config.dtype));
+  }
 }
 
 std::string describe_memory(const RankMemory& memory, const char* who) {
@@ -304,9 +311,14 @@ std::string describe(const RunPlan& plan, const RunConfig& config, const ModelCo
   }
   const bool is_mesh = plan.ranks > 1 && !is_federated;
   const std::string largest = fmt::format("rank {}, the largest", plan.largest_rank);
-  text += describe_memory(plan.aggregator, plan.ranks == 1 ? "the rank"
-                                           : is_mesh       ? largest.c_str()
-                                                           : "rank 0 (aggregator and trainer)");
+  text += describe_memory(is_mesh ? plan.trainer : plan.aggregator, plan.ranks == 1 ? "the rank"
+                                                                    : is_mesh
+                                                                        ? largest.c_str()
+                                                                        : "rank 0 (aggregator and trainer)");
+  if (is_mesh && plan.aggregator.total() > plan.trainer.total()) {
+    text += fmt::format("  rank 0 at the end, while it writes the model: {} more, for a tensor at a time\n",
+                        format_bytes(plan.aggregator.total() - plan.trainer.total()));
+  }
   if (plan.ranks > 1 && is_federated) {
     text += describe_memory(plan.trainer, "every other rank");
     text +=

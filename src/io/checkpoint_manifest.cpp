@@ -6,9 +6,9 @@
 #include <unordered_map>
 
 #include "caravan/core/atomic_file.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
 #include "caravan/core/text_file.h"
-#include "caravan/io/checksum.h"
 #include "caravan/io/input_file.h"
 #include "json_file.h"
 #include "manifest_check.h"

@@ -9,7 +9,7 @@
 namespace caravan {
 namespace {
 
-constexpr std::array<std::string_view, 12> kMayChange = {"resume",
+constexpr std::array<std::string_view, 13> kMayChange = {"resume",
                                                          "device",
                                                          "threads",
                                                          "parallel",
@@ -18,6 +18,7 @@ constexpr std::array<std::string_view, 12> kMayChange = {"resume",
                                                          "training.epochs",
                                                          "training.eval_every",
                                                          "training.micro_batch",
+                                                         "training.recompute",
                                                          "checkpoint",
                                                          "comm",
                                                          "output"};

@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include "box_tiling.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
-#include "caravan/io/checksum.h"
 #include "little_endian.h"
 #include "safetensors_header.h"
 

@@ -9,8 +9,8 @@
 #include <system_error>
 
 #include "box_tiling.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
-#include "caravan/io/checksum.h"
 #include "caravan/io/convert_dtype.h"
 #include "caravan/io/stored_tensor.h"
 #include "shard_header.h"

@@ -7,8 +7,8 @@
 #include <unordered_map>
 
 #include "box_tiling.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
-#include "caravan/io/checksum.h"
 #include "manifest_check.h"
 #include "shard_header.h"
 

@@ -11,7 +11,7 @@
 namespace caravan {
 namespace {
 
-constexpr std::array kAxes = {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp,
+constexpr std::array kAxes = {MeshAxis::kDpReplicate, MeshAxis::kPp, MeshAxis::kDpShard, MeshAxis::kCp,
                               MeshAxis::kTp};
 constexpr std::array kDataAxes = {MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp};
 constexpr std::array kFsdpAxes = {MeshAxis::kDpShard, MeshAxis::kCp};

@@ -1,5 +1,7 @@
 #include "caravan/parallel/mesh_layout.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -11,6 +13,7 @@ namespace caravan {
 namespace {
 
 constexpr std::int64_t kDefaultBatch = 4;
+constexpr std::int64_t kMostRanks = 1 << 20;  // so that products stay far inside 64 bits
 
 std::array<std::pair<const char*, std::int64_t>, kMeshAxisCount> named_sizes(
     const ParallelSection& parallel) {
@@ -23,22 +26,13 @@ std::array<std::pair<const char*, std::int64_t>, kMeshAxisCount> named_sizes(
 
 /// What is left of `ranks` for the axis that says -1.
 std::int64_t rest_of(const ParallelSection& parallel, std::int64_t ranks) {
-  std::int64_t product = 1;
-  for (const auto& [name, size] : named_sizes(parallel)) {
-    if (size > 0) {
-      product *= size;
-    }
-    if (product > ranks) {
-      break;
-    }
-  }
-  if (product > ranks || ranks % product != 0) {
+  const std::int64_t product = smallest_mesh(parallel);
+  if (ranks % product != 0) {
     fail<ConfigError>(
         "parallel: dp_replicate {}, dp_shard {}, cp {}, tp {}, pp {}: the given sizes make {}{}, which does "
-        "not "
-        "divide {} rank{}; start a multiple of it, or make an axis smaller",
-        parallel.dp_replicate, parallel.dp_shard, parallel.cp, parallel.tp, parallel.pp,
-        product > ranks ? "more than " : "", product > ranks ? ranks : product, ranks, ranks == 1 ? "" : "s");
+        "not divide {} rank{}; start a multiple of it, or make an axis smaller",
+        parallel.dp_replicate, parallel.dp_shard, parallel.cp, parallel.tp, parallel.pp, product,
+        product == kMostRanks ? " or more" : "", ranks, ranks == 1 ? "" : "s");
   }
   return ranks / product;
 }
@@ -47,20 +41,40 @@ std::int64_t kv_groups(const ModelConfig& model, std::int64_t tp) {
   return std::min(tp, model.n_kv_heads);
 }
 
+bool divides_kv_heads(const ModelConfig& model, std::int64_t tp) {
+  return model.n_kv_heads % tp == 0 || tp % model.n_kv_heads == 0;
+}
+
+/// Every tp that divides the model's heads as they must be.
+std::vector<std::int64_t> possible_tp(const ModelConfig& model) {
+  std::vector<std::int64_t> possible;
+  for (std::int64_t tp = 1; tp <= model.n_heads; ++tp) {
+    if (model.n_heads % tp == 0 && divides_kv_heads(model, tp)) {
+      possible.push_back(tp);
+    }
+  }
+  return possible;
+}
+
 void check_tensor_axis(const ModelConfig& model, std::int64_t tp, std::vector<std::string>& problems) {
-  if (model.n_heads % tp != 0) {
+  const bool divides_heads = model.n_heads % tp == 0;
+  if (!divides_heads) {
     problems.push_back(
         fmt::format("parallel.tp is {}, which does not divide the model's {} heads", tp, model.n_heads));
   }
-  if (model.n_kv_heads % tp != 0 && tp % model.n_kv_heads != 0) {
+  if (!divides_kv_heads(model, tp)) {
     problems.push_back(fmt::format(
         "parallel.tp is {}; it must divide the model's {} key/value heads or be a multiple of them", tp,
         model.n_kv_heads));
   }
+  if (!divides_heads || !divides_kv_heads(model, tp)) {
+    problems.back() += fmt::format("; possible here: {}", fmt::join(possible_tp(model), ", "));
+  }
   if (model.intermediate_size < tp || model.vocab_size < tp) {
-    problems.push_back(
-        fmt::format("parallel.tp is {}: more ranks than the model has MLP rows ({}) or tokens ({})", tp,
-                    model.intermediate_size, model.vocab_size));
+    problems.push_back(fmt::format(
+        "parallel.tp is {}: more ranks than the model has MLP rows ({}) or tokens ({}); use at "
+        "most {}",
+        tp, model.intermediate_size, model.vocab_size, std::min(model.intermediate_size, model.vocab_size)));
   }
 }
 
@@ -81,13 +95,18 @@ void check_pipeline_axis(const ParallelSection& parallel, const ModelConfig& mod
   }
 }
 
+/// The largest divisor of `count` that is not above `most`; 1 at least.
+std::int64_t largest_divisor(std::int64_t count, std::int64_t most) {
+  std::int64_t divisor = std::clamp<std::int64_t>(most, 1, std::max<std::int64_t>(count, 1));
+  while (count % divisor != 0) {
+    --divisor;
+  }
+  return divisor;
+}
+
 /// The most samples of `rows` at a time that make equal micro-batches, at least `wanted` of them.
 std::int64_t largest_micro_batch(std::int64_t rows, std::int64_t wanted) {
-  std::int64_t size = std::max<std::int64_t>(1, rows / wanted);
-  while (rows % size != 0) {
-    --size;
-  }
-  return size;
+  return largest_divisor(rows, rows / wanted);
 }
 
 void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<std::string>& problems) {
@@ -99,19 +118,19 @@ void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<st
     return;
   }
   if (batch.rows_per_rank % batch.micro_batch != 0) {
-    problems.push_back(
-        fmt::format("training.micro_batch is {}, which does not divide the {} samples of a rank's step",
-                    batch.micro_batch, batch.rows_per_rank));
+    problems.push_back(fmt::format(
+        "training.micro_batch is {}, which does not divide the {} sample{} of a rank's step; use {}",
+        batch.micro_batch, batch.rows_per_rank, batch.rows_per_rank == 1 ? "" : "s",
+        largest_divisor(batch.rows_per_rank, batch.micro_batch)));
   }
 }
 
 }  // namespace
 
 std::int64_t smallest_mesh(const ParallelSection& parallel) {
-  constexpr std::int64_t kMost = 1 << 20;  // of any axis, so that products stay far inside 64 bits
   std::int64_t product = 1;
   for (const auto& [name, size] : named_sizes(parallel)) {
-    product = std::min(kMost, product * std::max<std::int64_t>(size, 1));
+    product = std::min(kMostRanks, product * std::max<std::int64_t>(size, 1));
   }
   return product;
 }
@@ -168,7 +187,7 @@ Coordinates mesh_coordinates(const ParallelSection& parallel, const ModelConfig&
   const auto at = [&](MeshAxis axis) { return std::int64_t{sizes.coordinate(axis, rank)}; };
   std::vector<AxisCoordinate> axes;
   for (const MeshAxis axis :
-       {MeshAxis::kPp, MeshAxis::kDpReplicate, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
+       {MeshAxis::kDpReplicate, MeshAxis::kPp, MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp}) {
     axes.push_back({std::string(mesh_axis_name(axis)), at(axis), sizes[axis]});
   }
   const std::int64_t groups = kv_groups(model, sizes.tp);

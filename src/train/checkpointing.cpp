@@ -8,11 +8,11 @@
 #include <random>
 #include <thread>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_store.h"
-#include "caravan/io/checksum.h"
 #include "caravan/io/run_folder.h"
 
 namespace caravan {

@@ -51,6 +51,10 @@ void place(const TensorView& block, const Region& region, const TensorView& whol
   }
 }
 
+std::int64_t elements_of(const Region& region) {
+  return region.empty() ? 0 : region_shape(region).numel();
+}
+
 void reserve(Buffer& buffer, std::int64_t bytes) {
   if (buffer.bytes() < bytes) {
     buffer = Buffer();
@@ -89,25 +93,58 @@ TensorView ModelGather::mine(const std::string& name) const {
 
 TensorView ModelGather::gather(std::size_t index) {
   const ParameterSpec& spec = model_.at(index);
-  const HostCopy own(mine(spec.name));
+  own_.emplace(mine(spec.name));
   if (world_.rank() != kRoot) {
-    world_.gatherv(own.view(), {}, kRoot);
+    world_.gatherv(own_->view(), {}, kRoot);
     return {};
   }
-  const auto item = static_cast<std::int64_t>(dtype_bytes(dtype_));
-  reserve(whole_, spec.shape.numel() * item);
-  reserve(parts_, spec.shape.numel() * item);
+  std::int64_t held = 0;
+  bool has_whole_rows = true;
+  for (const auto& regions : regions_) {
+    const Region& region = regions.at(index);
+    held += elements_of(region);
+    has_whole_rows = has_whole_rows && (region.size() < 2 || region[1].size() == spec.shape[1]);
+  }
+  CARAVAN_CHECK(held == spec.shape.numel(), "the ranks hold {} of the {} elements of {}", held,
+                spec.shape.numel(), spec.name);
+  last_ = has_whole_rows ? gather_rows(index) : gather_columns(index);
+  return last_;
+}
+
+/// Every part arrives where it belongs; what the root has whole stays where it is.
+TensorView ModelGather::gather_rows(std::size_t index) {
+  const ParameterSpec& spec = model_.at(index);
+  TensorView whole = own_->view();
+  if (whole.numel() < spec.shape.numel()) {
+    reserve(whole_, spec.shape.numel() * static_cast<std::int64_t>(dtype_bytes(dtype_)));
+    whole = whole_.view(0, dtype_, {spec.shape.numel()});
+  }
+  const std::int64_t row_items = spec.shape.numel() / spec.shape[0];
+  std::vector<TensorView> parts;
+  for (const auto& regions : regions_) {
+    const Region& region = regions.at(index);
+    const std::int64_t first = region.empty() ? 0 : region[0].begin * row_items;
+    parts.push_back(whole.rows(first, first + elements_of(region)));
+  }
+  world_.gatherv(own_->view(), parts, kRoot);
+  return whole.reshape(spec.shape);
+}
+
+/// Parts that are no run of elements in the whole arrive beside it and are put in their places.
+TensorView ModelGather::gather_columns(std::size_t index) {
+  const ParameterSpec& spec = model_.at(index);
+  const std::int64_t bytes = spec.shape.numel() * static_cast<std::int64_t>(dtype_bytes(dtype_));
+  reserve(whole_, bytes);
+  reserve(parts_, bytes);
+  const TensorView room = parts_.view(0, dtype_, {spec.shape.numel()});
   std::vector<TensorView> parts;
   std::int64_t offset = 0;
   for (const auto& regions : regions_) {
-    const Region& region = regions.at(index);
-    const std::int64_t count = region.empty() ? 0 : region_shape(region).numel();
-    parts.push_back({static_cast<std::byte*>(parts_.data()) + offset * item, dtype_, {count}});
+    const std::int64_t count = elements_of(regions.at(index));
+    parts.push_back(room.rows(offset, offset + count));
     offset += count;
   }
-  CARAVAN_CHECK(offset == spec.shape.numel(), "the ranks hold {} of the {} elements of {}", offset,
-                spec.shape.numel(), spec.name);
-  world_.gatherv(own.view(), parts, kRoot);
+  world_.gatherv(own_->view(), parts, kRoot);
   const TensorView whole = whole_.view(0, dtype_, spec.shape);
   for (std::size_t rank = 0; rank < parts.size(); ++rank) {
     if (const Region& region = regions_[rank].at(index); !region.empty()) {
@@ -115,6 +152,22 @@ TensorView ModelGather::gather(std::size_t index) {
     }
   }
   return whole;
+}
+
+std::int64_t ModelGather::root_bytes(const std::vector<ParameterSpec>& model, const Coordinates& at,
+                                     DType dtype) {
+  const bool has_parts_elsewhere = at.count("fsdp") > 1 || at.count("pp") > 1;
+  std::int64_t whole = 0;
+  std::int64_t parts = 0;
+  for (const ParameterSpec& spec : model) {
+    const Region region = spec.shard.resolve(spec.shape, at);
+    const bool is_cut = has_parts_elsewhere || elements_of(region) < spec.shape.numel();
+    const bool cuts_columns = region.size() == 2 && region[1].size() < spec.shape[1];
+    const std::int64_t bytes = spec.shape.numel() * static_cast<std::int64_t>(dtype_bytes(dtype));
+    whole = std::max(whole, is_cut ? bytes : 0);
+    parts = std::max(parts, cuts_columns ? bytes : 0);
+  }
+  return whole + parts;
 }
 
 std::vector<TensorSource> ModelGather::sources() {
@@ -129,7 +182,7 @@ std::vector<TensorSource> ModelGather::sources() {
                          }
                          const std::int64_t row_bytes = model_[i].shape.numel() / model_[i].shape[0] *
                                                         static_cast<std::int64_t>(dtype_bytes(dtype_));
-                         std::memcpy(destination, static_cast<std::byte*>(whole_.data()) + begin * row_bytes,
+                         std::memcpy(destination, static_cast<std::byte*>(last_.raw()) + begin * row_bytes,
                                      static_cast<std::size_t>((end - begin) * row_bytes));
                        }});
   }

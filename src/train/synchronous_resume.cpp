@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_store.h"
@@ -49,10 +50,16 @@ std::vector<ConfigDifference> check_same_run(const RunConfig& config, std::int64
 void check_data(const ShardedCheckpointReader& checkpoint, const char* key,
                 const std::optional<Dataset>& now) {
   const auto& extra = checkpoint.state().extra;
-  const auto before = extra.find(key);
-  if (now && before != extra.end() && before->second != data_text(*now)) {
-    fail<IoError>("resume: {}: {} had {} and has {} now; put the old files back, or start a new run",
-                  checkpoint.folder(), key, before->second, data_text(*now));
+  const auto compare = [&](const std::string& stored_under, const std::string& text, const char* what) {
+    const auto before = extra.find(stored_under);
+    if (before != extra.end() && before->second != text) {
+      fail<IoError>("resume: {}: {} had {}{} and has {} now; put the old files back, or start a new run",
+                    checkpoint.folder(), key, what, before->second, text);
+    }
+  };
+  if (now) {
+    compare(key, data_text(*now), "");
+    compare(data_checksum_key(key), checksum_text(now->checksum()), "samples with the checksum ");
   }
 }
 

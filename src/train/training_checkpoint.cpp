@@ -6,6 +6,7 @@
 #include <map>
 
 #include "caravan/backend/device_memory.h"
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
 #include "caravan/io/params_json.h"
 #include "caravan/io/training_model.h"
@@ -136,6 +137,10 @@ std::string data_text(const Dataset& dataset) {
   return fmt::format("{} samples of {} bytes", dataset.size(), dataset.sample_bytes());
 }
 
+std::string data_checksum_key(const char* data_key) {
+  return fmt::format("{}.checksum", data_key);
+}
+
 TrainingState training_state(const RunInputs& inputs, SynchronousRun& run, const TrainingPosition& position,
                              const RunRecorder* recorder) {
   TrainingState state;
@@ -147,11 +152,15 @@ TrainingState training_state(const RunInputs& inputs, SynchronousRun& run, const
   state.mesh = describe(run.layout().sizes);
   state.extra = {{kEpochKey, fmt::format("{}", position.data.epoch)},
                  {kBatchKey, fmt::format("{}", position.data.batch)},
-                 {kTrainDataKey, data_text(*inputs.train)},
                  {kTrainingModelKey, to_params_json(inputs.model.config)}};
-  if (inputs.eval) {
-    state.extra.emplace(kEvalDataKey, data_text(*inputs.eval));
-  }
+  const auto add_data = [&](const char* key, const std::optional<Dataset>& dataset) {
+    if (dataset) {
+      state.extra.emplace(key, data_text(*dataset));
+      state.extra.emplace(data_checksum_key(key), checksum_text(dataset->checksum()));
+    }
+  };
+  add_data(kTrainDataKey, inputs.train);
+  add_data(kEvalDataKey, inputs.eval);
   if (recorder != nullptr) {
     const RunRecord record = recorder->record(position.step, {});
     state.config = record.config;

@@ -242,11 +242,10 @@ ModelTolerances Verifier::tolerances_for(const Batch& batch) const {
 }
 
 VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes) {
-  const int ranks_per_stage = sizes.dp_replicate * sizes.dp_shard * sizes.cp * sizes.tp;
   TraceBytes most;
   std::int64_t rows = 0;
   for (int stage = 0; stage < sizes.pp; ++stage) {
-    const SynchronousLayout layout(config, model, sizes, stage * ranks_per_stage);
+    const SynchronousLayout layout(config, model, sizes, sizes.first_rank(MeshAxis::kPp, stage));
     rows = rows_of_one_pass(layout);
     const TraceBytes mine = trace_bytes(layout, model, rows / layout.geometry.data_ranks);
     most = {.all = std::max(most.all, mine.all), .logits = std::max(most.logits, mine.logits)};

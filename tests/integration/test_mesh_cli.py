@@ -91,17 +91,23 @@ class ImpossibleMeshes(ProgramTest):
 
     def test_sizes(self):
         self.refuse_mesh("the product of the axes is 1, but 2 ranks were started", parallel__dp_shard=1)
-        self.refuse_mesh("which does not divide 2 ranks", parallel__tp=3)
+        self.refuse_mesh("the given sizes make 3, which does not divide 2 ranks; start a multiple of it", parallel__tp=3)
+        self.refuse_mesh("the given sizes make 4, which does not divide 2 ranks", parallel__tp=2, parallel__pp=2)
+        self.refuse_mesh("the given sizes make 1048576 or more, which does not divide 2 ranks", parallel__tp=1048576,
+                         parallel__pp=1048576)
         self.refuse_mesh("only one axis can take the rest", parallel__tp=-1)
         self.refuse_mesh("parallel.cp is 0", parallel__cp=0)
         self.refuse_mesh("parallel.zero_stage: is 4; it must be from 1 to 3", parallel__zero_stage=4)
 
     def test_models_and_batches(self):
-        self.refuse_mesh(["parallel.tp is 3, which does not divide the model's 8 heads", "4 key/value heads"], ranks=3,
-                         parallel__tp=3)
+        self.refuse_mesh(["parallel.tp is 3, which does not divide the model's 8 heads", "4 key/value heads",
+                          "possible here: 1, 2, 4, 8"], ranks=3, parallel__tp=3)
         self.refuse_mesh("training.batch_size is 3, which dp_replicate · dp_shard = 2 does not divide; use 4",
                          training__batch_size=3)
-        self.refuse_mesh("training.micro_batch is 4, which does not divide the 2 samples", training__micro_batch=4)
+        self.refuse_mesh("training.micro_batch is 4, which does not divide the 2 samples of a rank's step; use 2",
+                         training__micro_batch=4)
+        self.refuse_mesh("training.micro_batch is 3, which does not divide the 4 samples of a rank's step; use 2",
+                         parallel__tp=2, training__micro_batch=3)
 
     def test_pipelines(self):
         self.refuse_mesh("parallel.pp is 3: 3 stages, but the model has only 2 layers; use at most 2 stages", ranks=3,

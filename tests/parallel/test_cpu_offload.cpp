@@ -180,7 +180,7 @@ TEST_CASE("the plan moves what is offloaded from the device to the host, and a r
           "[parallel][offload]") {
   const ModelConfig model = mesh_model(false);
   const auto plan_of = [&](const Layout& layout, CpuOffload offload) {
-    return make_plan(config_of(layout, offload), model, world().size()).aggregator;
+    return make_plan(config_of(layout, offload), model, world().size()).trainer;
   };
   const auto in = [](const RankMemory::Categories& categories, const std::string& name) {
     for (const auto& [each, bytes] : categories) {

@@ -239,6 +239,26 @@ TEST_CASE("Megatron #637, #525: a stage's memory is the plan's, and the dry run'
     CHECK(executor.message_bytes() == plan.step.message_bytes);
     CHECK((sharded == nullptr ? 0 : sharded->device_bytes()) == plan.store_bytes);
     CHECK(world().all_reduce_value(used_bytes(), ReduceOp::kMax) ==
-          make_plan(config, model, world().size()).aggregator.total());
+          make_plan(config, model, world().size()).trainer.total());
+  }
+}
+
+TEST_CASE("marin #6532: weight gradients that are put off take no memory for each micro-batch",
+          "[parallel][known][pipeline]") {
+  const ModelConfig model = model_of(false);
+  const auto needs_of = [&](std::int64_t micro_batches) {
+    RunConfig config = config_of(with(PipelineSchedule::kZeroBubble, {.dp_shard = 1, .pp = world().size()}));
+    config.training.batch_size = micro_batches;
+    const MeshSizes sizes = resolve_mesh(config.parallel, world().size());
+    return measure_synchronous(config, model, SynchronousLayout(config, model, sizes, world().rank()));
+  };
+  const std::int64_t few = 2 * world().size();
+  const SynchronousNeeds of_few = needs_of(few);
+  for (const std::int64_t many : {2 * few, 8 * few}) {
+    const SynchronousNeeds of_many = needs_of(many);
+    CHECK(of_many.step.saved_bytes == of_few.step.saved_bytes);
+    CHECK(of_many.step.scratch_bytes == of_few.step.scratch_bytes);
+    CHECK(of_many.step.message_bytes == of_few.step.message_bytes);
+    CHECK(of_many.gradient_bytes == of_few.gradient_bytes);
   }
 }

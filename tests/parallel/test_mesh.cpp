@@ -13,7 +13,7 @@ using namespace caravan::test;
 
 namespace {
 
-constexpr std::array<MeshAxis, kMeshAxisCount> kAxes = {MeshAxis::kPp, MeshAxis::kDpReplicate,
+constexpr std::array<MeshAxis, kMeshAxisCount> kAxes = {MeshAxis::kDpReplicate, MeshAxis::kPp,
                                                         MeshAxis::kDpShard, MeshAxis::kCp, MeshAxis::kTp};
 
 /// Every way to write `ranks` (a power of two) as a product of five axes.
@@ -48,18 +48,28 @@ std::vector<std::int64_t> members_of(const Mesh& mesh, MeshAxis axis) {
 
 }  // namespace
 
-TEST_CASE("the coordinates give the rank back, with tp innermost", "[comm][mesh]") {
+TEST_CASE("the coordinates give the rank back, with tp innermost and dp_replicate outermost",
+          "[comm][mesh]") {
   const auto world = MpiCommunicator::over_world();
   for (const MeshSizes& sizes : all_meshes(world->size())) {
     const Mesh mesh(*world, sizes);
     const Coordinates at = mesh.coordinates();
     std::int64_t rank = 0;
-    for (const std::string axis : {"pp", "dp_replicate", "dp_shard", "cp", "tp"}) {
+    for (const std::string axis : {"dp_replicate", "pp", "dp_shard", "cp", "tp"}) {
       REQUIRE(at.index(axis) < at.count(axis));
       rank = rank * at.count(axis) + at.index(axis);
     }
     REQUIRE(rank == world->rank());
     REQUIRE(mesh.coordinate(MeshAxis::kTp) == world->rank() % sizes.tp);
+    REQUIRE(mesh.coordinate(MeshAxis::kDpReplicate) == world->rank() / (world->size() / sizes.dp_replicate));
+    for (const MeshAxis axis : kAxes) {
+      for (int place = 0; place < sizes[axis]; ++place) {
+        const int first = sizes.first_rank(axis, place);
+        for (const MeshAxis other : kAxes) {
+          REQUIRE(sizes.coordinate(other, first) == (other == axis ? place : 0));
+        }
+      }
+    }
   }
 }
 

@@ -1,5 +1,6 @@
-// Named axes over the ranks of a job, one Communicator per axis. Rank order, outermost first: pp,
-// dp_replicate, dp_shard, cp, tp; so tp groups are neighbouring ranks, which launchers put on one machine.
+// Named axes over the ranks of a job, one Communicator per axis. Rank order, outermost first: dp_replicate,
+// pp, dp_shard, cp, tp; so tp groups are neighbouring ranks, which launchers put on one machine, and a copy
+// of the model is a row of neighbours that talks to the other copies once a step.
 #pragma once
 
 #include <array>
@@ -14,7 +15,7 @@
 
 namespace caravan {
 
-enum class MeshAxis : std::uint8_t { kPp, kDpReplicate, kDpShard, kCp, kTp };  // outermost first
+enum class MeshAxis : std::uint8_t { kDpReplicate, kPp, kDpShard, kCp, kTp };  // outermost first
 inline constexpr std::size_t kMeshAxisCount = 5;
 
 /// "tp", "dp_shard", ...: the names ShardSpec uses.
@@ -31,6 +32,8 @@ struct MeshSizes {
   int operator[](MeshAxis axis) const;
   /// This rank's place on an axis when it has place `rank` in the job.
   int coordinate(MeshAxis axis, int rank) const;
+  /// The first rank of the job with place `coordinate` on an axis: the others' places are 0.
+  int first_rank(MeshAxis axis, int coordinate) const;
 };
 
 /// Immutable after construction. On a device each axis has the stream of its kind: kTensorComm for tp and cp,

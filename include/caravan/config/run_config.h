@@ -179,6 +179,10 @@ struct RunConfig {
 /// What config.resume says. Any text but never and latest is a folder.
 Resume resume_choice(const RunConfig& config);
 
+/// How long a rank waits for others in one operation when nobody says how long: more than anything that one
+/// does between two exchanges of a step.
+inline constexpr double kCommTimeoutSeconds = 1800.0;
+
 /// How long a rank may wait for others in one operation; absent: for ever, as federated ranks do, whose
 /// epochs may take days.
 std::optional<double> comm_timeout_seconds(const RunConfig& config);

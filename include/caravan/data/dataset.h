@@ -34,6 +34,7 @@ struct IndexedFile {
   std::int64_t first_text_line = 0;  // line of the first of those, 0: none
   std::int64_t sample_bytes = 0;     // sum of the samples' line lengths
   std::int64_t longest_sample_bytes = 0;
+  std::uint64_t checksum = 0;           // of the samples' lines (core/checksum.h)
   std::vector<LinePosition> every_kth;  // plain files: samples 0, K, 2K, ...; gzip: none
 };
 
@@ -58,6 +59,9 @@ class Dataset {
   /// Sum and maximum of the samples' line lengths.
   std::int64_t sample_bytes() const { return index_->sample_bytes; }
   std::int64_t longest_sample_bytes() const { return index_->longest_sample_bytes; }
+  /// Of all lines in order: the same for the same samples in as many files, whatever those are called and
+  /// however they are compressed.
+  std::uint64_t checksum() const { return index_->checksum; }
   const std::vector<IndexedFile>& files() const { return index_->files; }
   const DatasetOptions& options() const { return index_->options; }
 
@@ -69,6 +73,7 @@ class Dataset {
     std::int64_t text_samples = 0;
     std::int64_t sample_bytes = 0;
     std::int64_t longest_sample_bytes = 0;
+    std::uint64_t checksum = 0;
   };
   std::shared_ptr<const Index> index_;
 };

@@ -37,7 +37,8 @@ struct RunPlan {
   std::int64_t parameters = 0;        // of the model
   std::int64_t local_parameters = 0;  // held and trained by one rank
   std::vector<PlannedTensor> tensors;
-  RankMemory aggregator;                // rank 0 (the only rank when there is one)
+  RankMemory aggregator;                // rank 0 (the only rank when there is one); of a mesh's the last one
+                                        // is what it takes at the end, to write the model
   RankMemory trainer;                   // every other rank
   std::int64_t rows_per_rank = 0;       // synchronous: samples of a step and rank
   double step_flops = 0;                // of one full batch on one rank, forward and backward

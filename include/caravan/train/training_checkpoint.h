@@ -42,9 +42,11 @@ void restore(SynchronousRun& run, ShardedCheckpointReader& checkpoint);
 /// tensor: the first one that differs.
 void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig& model, DType dtype);
 
-/// "17 samples of 1234 bytes": what of a data set is compared when a run goes on.
+/// "17 samples of 1234 bytes": of a data set this and its checksum are compared when a run goes on.
 std::string data_text(const Dataset& dataset);
 inline constexpr const char* kTrainDataKey = "data.train";  // in TrainingState::extra
 inline constexpr const char* kEvalDataKey = "data.eval";
+/// The key beside one of those under which the checksum stands; checkpoints of earlier versions have none.
+std::string data_checksum_key(const char* data_key);
 
 }  // namespace caravan

@@ -56,6 +56,24 @@ TEST_CASE("the format follows from the name, else from the first line", "[data][
              Contains("c.json:1:"));
 }
 
+TEST_CASE("the checksum is one of the samples in their order, whatever file they are in", "[data][dataset]") {
+  const TemporaryFolder folder;
+  const std::string lines = numbered_lines(0, 12);
+  const auto checksum = [&](const std::string& name, const std::string& content) {
+    return Dataset({folder.write(name, content)}).checksum();
+  };
+  const std::uint64_t expected = checksum("a.jsonl", lines);
+  CHECK(checksum("other.jsonl", "\n" + lines) == expected);
+  CHECK(checksum("a.jsonl.gz", gzip(lines)) == expected);
+  // As many samples of as many bytes.
+  CHECK(checksum("b.jsonl", numbered_lines(1, 9) + numbered_lines(0, 1) + numbered_lines(10, 2)) != expected);
+  CHECK(
+      Dataset({folder.write("c.jsonl", numbered_lines(0, 6)), folder.write("d.jsonl", numbered_lines(6, 6))})
+          .checksum() !=
+      Dataset({folder.write("e.jsonl", numbered_lines(6, 6)), folder.write("f.jsonl", numbered_lines(0, 6))})
+          .checksum());
+}
+
 TEST_CASE("blank lines are no samples in any format", "[data][dataset]") {
   const TemporaryFolder folder;
   CHECK(texts_of(Dataset({folder.write("a.txt", "\xEF\xBB\xBF\r\n one \r\n \t \n\ntwo")})) ==

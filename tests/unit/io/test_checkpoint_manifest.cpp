@@ -5,8 +5,8 @@
 #include <random>
 #include <stdexcept>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
-#include "caravan/io/checksum.h"
 #include "support/sharded_checkpoints.h"
 #include "support/temporary_folder.h"
 

@@ -64,6 +64,7 @@ TEST_CASE("steps, layout, checkpoints and output may change on resume", "[io][co
   const std::string stored = to_yaml(sample());
   for (const char* change :
        {"training.steps=500", "training.eval_every=3", "output.dir=elsewhere", "output.name=x", "threads=2",
+        "parallel.tp=2", "training.micro_batch=1", "training.recompute=full", "comm.timeout_seconds=9",
         "checkpoint.every=5", "checkpoint.keep=1", "checkpoint.async=true", "federated.rounds=9"}) {
     CAPTURE(change);
     const RunConfig now = parse_run_config(stored, "now", {change});

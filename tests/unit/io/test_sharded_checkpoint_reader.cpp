@@ -7,8 +7,8 @@
 #include <fstream>
 #include <string_view>
 
+#include "caravan/core/checksum.h"
 #include "caravan/core/error.h"
-#include "caravan/io/checksum.h"
 #include "support/sharded_checkpoints.h"
 #include "support/temporary_folder.h"
 

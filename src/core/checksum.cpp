@@ -1,4 +1,4 @@
-#include "caravan/io/checksum.h"
+#include "caravan/core/checksum.h"
 
 #include <fmt/format.h>
 

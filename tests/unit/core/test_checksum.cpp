@@ -1,4 +1,4 @@
-#include "caravan/io/checksum.h"
+#include "caravan/core/checksum.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
