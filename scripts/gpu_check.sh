@@ -4,7 +4,7 @@
 #   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part parity|curve|sanitizer|speed]...
 #
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
-#   federated  the golden histories of federated runs with device: cuda; needs --goldens
+#   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
 #   speed      the benchmarks, beside the copy and product rates of the same GPU
@@ -53,7 +53,13 @@ report=$out/report.md
 failed=0
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export CARAVAN_SOURCE_DIR=$here CARAVAN_BIN=$bin/caravan
-[ -n "$goldens" ] && export CARAVAN_SHARED=$goldens
+if [ -n "$goldens" ]; then
+  mkdir -p "$out/shared"
+  ln -sfn "$(cd "$goldens" && pwd)" "$out/shared/goldens"
+  export CARAVAN_SHARED=$out/shared
+fi
+mpirun=mpirun
+[ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
 # run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
@@ -93,7 +99,8 @@ wants() { printf '%s\n' "${parts[@]}" | grep -qx "$1"; }
 
 if wants parity; then
   say ""; say "## Parity"; table test
-  for program in "$bin"/test_gpu_*; do
+  for program in "$bin"/test_gpu_* "$bin"/test_cuda_*; do
+    case $program in *goldens*) continue ;; esac
     run "$(basename "$program")" 120 "$program"
   done
   # Each shape in it has a limit of its own.
@@ -107,7 +114,7 @@ if wants federated; then
   else
     table test
     for ranks in 1 2 4; do
-      run "federated_goldens_$ranks" 120 "$bin/mpirun" -n $ranks "$bin/test_gpu_goldens_federated"
+      run "federated_goldens_$ranks" 120 "$mpirun" -n $ranks "$bin/test_gpu_goldens_federated"
     done
   fi
 fi

@@ -7,11 +7,9 @@
 #include <catch2/catch.hpp>
 
 #include "caravan/backend/device_memory.h"
-#include "caravan/comm/device_comm.h"
 #include "caravan/comm/mpi_communicator.h"
 #include "caravan/ops/elementwise.h"
-#include "device_under_test.h"
-#include "kernels/cuda/device_streams.h"
+#include "device_ranks.h"
 #include "support/federated_runs.h"
 #include "support/mesh_runs.h"
 
@@ -24,24 +22,6 @@ constexpr double kFloat32Tolerance = 1e-5;  // sums in another order
 // Small, since kernels are slow here: two micro-batches for each of two copies.
 constexpr std::int64_t kRows = 4;
 constexpr std::int64_t kLongest = 10;
-
-/// As long as the program, like the device under it.
-DeviceStreams& streams() {
-  static const std::unique_ptr<DeviceStreams> opened =
-      cuda::make_device_streams(*device_under_test().runtime);
-  return *opened;
-}
-
-std::unique_ptr<Backend> device_backend() {
-  return make_cuda_backend(*device_under_test().runtime);
-}
-
-/// All ranks, over MPI.
-std::unique_ptr<Communicator> device_world() {
-  const DeviceComm comm = choose_device_comm(CommBackend::kMpi, MpiSession::current().world(),
-                                             fmt::format("device {}", MpiSession::current().world().rank()));
-  return make_device_group(MpiCommunicator::over_world(), streams(), comm);
-}
 
 /// Divisions of two ranks; of four the rest is dp_shard.
 std::vector<std::pair<std::string, ParallelSection>> divisions() {

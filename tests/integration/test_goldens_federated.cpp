@@ -2,10 +2,8 @@
 // Every federated history of the shared references: tied and untied, with and without swapping, float64 and
 // float32.
 #include <catch2/catch.hpp>
-#include <cmath>
 
-#include "support/federated_runs.h"
-#include "support/goldens.h"
+#include "support/golden_histories.h"
 
 using namespace caravan;
 using namespace caravan::test;
@@ -16,63 +14,11 @@ constexpr double kFloat64Tolerance =
     1e-9;  // relative; the references are float64 with other summation orders
 constexpr double kFloat32Tolerance = 3e-5;  // relative; 32 steps a round in float32
 
-RunConfig golden_config(const std::string& folder, const nlohmann::json& reference, DType dtype,
-                        bool swapping) {
-  RunConfig config;
-  config.dtype = dtype;
-  config.model.checkpoint = folder + "/meta";
-  config.data.max_seq_len = 48;
-  config.data.shuffle = false;
-  config.optimizer.lr = reference.at("lr");
-  config.optimizer.weight_decay = reference.at("weight_decay");
-  config.federated.rounds = reference.at("rounds");
-  config.federated.local_epochs = reference.at("epochs");
-  config.federated.batch_size = reference.at("bs");
-  config.federated.enable_swapping = swapping;
-  return config;
-}
-
 }  // namespace
 
 TEST_CASE("federated histories equal the references", "[federated][golden]") {
-  Communicator& world = MpiSession::current().world();
   const std::string model = GENERATE(as<std::string>{}, "tiny-llama3", "tiny-llama3-tied");
-  const auto golden = shared_path("goldens/" + model);
-  if (!golden) {
-    return;
-  }
-  const nlohmann::json reference = read_json(*golden + "/reference.json").at("federated");
-  for (const bool swapping : {false, true}) {
-    if (swapping && world.size() == 1) {
-      continue;
-    }
-    const nlohmann::json history =
-        reference.at("history").at(fmt::format("world_size={},swap={}", world.size(), swapping));
-    for (const DType dtype : {DType::kFloat64, DType::kFloat32}) {
-      const SharedFolder folder(world);
-      if (world.rank() == 0) {
-        write_golden_rows(*golden, "train", folder / "train.jsonl");
-        write_golden_rows(*golden, "test", folder / "test.jsonl");
-      }
-      world.barrier();
-      RunConfig config = golden_config(*golden, reference, dtype, swapping);
-      config.data.train = {folder / "train.jsonl"};
-      config.data.eval = {folder / "test.jsonl"};
-      config.output.dir = folder / "run";
-      const RunResult result = run_federated_config(config, world);
-      if (world.rank() != 0) {
-        continue;
-      }
-      REQUIRE(result.history.size() == history.size());
-      const double tolerance = dtype == DType::kFloat64 ? kFloat64Tolerance : kFloat32Tolerance;
-      for (std::size_t round = 0; round < history.size(); ++round) {
-        const double expected = history.at(round);
-        CAPTURE(model, swapping, round, expected, result.history[round].loss, dtype_name(dtype));
-        CHECK(std::abs(result.history[round].loss - expected) <= tolerance * expected);
-        // d exp(loss) / exp(loss) = d loss
-        CHECK(result.history[round].perplexity ==
-              Approx(std::exp(expected)).epsilon(2.0 * tolerance * expected));
-      }
-    }
-  }
+  check_golden_histories(model, MpiSession::current().world(),
+                         {{DType::kFloat64, kFloat64Tolerance}, {DType::kFloat32, kFloat32Tolerance}},
+                         [] { return make_cpu_backend(); });
 }

@@ -40,11 +40,11 @@ struct RunResult {
 };
 
 /// Runs `config` as caravan train does. `resume` goes on with what output.dir holds. Collective.
-inline RunResult run_federated_config(const RunConfig& config, Communicator& world) {
+inline RunResult run_federated_config(const RunConfig& config, Communicator& world,
+                                      const std::unique_ptr<Backend>& backend = make_cpu_backend()) {
   const RunInputs inputs = open_inputs(config, DataUse::kOpen);
   const std::optional<FoundCheckpoint> resume =
       resume_choice(config) == Resume::kLatest ? find_resume_state(config, world.size()) : std::nullopt;
-  const std::unique_ptr<Backend> backend = make_cpu_backend();
   world.barrier();
   std::unique_ptr<RunRecorder> recorder;
   const auto open_recorder = [&] {
