@@ -34,7 +34,7 @@ rm -rf "$unfinished"
 mkdir -p "$unfinished"/{bin,program,lib,openmpi/lib,scripts}
 
 programs=(caravan)
-for file in "$build"/bin/test_gpu_* "$build"/bin/test_cuda_* "$build"/bin/benchmark_cuda*; do
+for file in "$build"/bin/test_gpu_* "$build"/bin/test_cuda_* "$build"/bin/benchmark_cuda* "$build"/bin/benchmark_gpu*; do
   [ -x "$file" ] && programs+=("$(basename "$file")")
 done
 for program in "${programs[@]}"; do

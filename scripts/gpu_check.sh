@@ -156,7 +156,7 @@ fi
 
 if wants speed; then
   say ""; say "## Speed"; table benchmark
-  for program in "$bin"/benchmark_cuda*; do
+  for program in "$bin"/benchmark_cuda* "$bin"/benchmark_gpu*; do
     if [ -x "$program" ]; then
       name=$(basename "$program")
       run "$name" 400 "$program"

@@ -8,6 +8,7 @@
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/comm/self_communicator.h"
+#include "caravan/config/run_config_fields.h"
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/build_info.h"
 #include "caravan/core/log.h"
@@ -72,6 +73,13 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
     throw ConfigError(
         "caravan verify compares a mesh of mode: synchronous with one rank, but mode is federated; add --set "
         "mode=synchronous");
+  }
+  if (config.device == DeviceChoice::kCuda || config.dtype == DType::kBFloat16) {
+    fail<ConfigError>(
+        "caravan verify compares on CPUs, in float32 or float64, and the run is of device {} and dtype {}; "
+        "add --set "
+        "device=cpu --set dtype=float32",
+        enum_name(config.device), dtype_name(config.dtype));
   }
   checked.output =
       options.output.empty() ? (fs::path(config.output.dir) / kVerifyFileName).string() : options.output;
@@ -156,7 +164,7 @@ void run(const VerifyOptions& options) {
   require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
                  "caravan verify holds the whole model a second time on rank 0");
   set_threads(inputs.config.threads);
-  const ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
+  const ComputeDevice device = open_compute_device(DeviceChoice::kCpu, inputs.config.dtype, world);
   const ComputeRanks ranks = open_compute_ranks(device, inputs.config.comm.backend, world);
   const std::string hosts = host_names(world);
   const Verification result = verify(options, checked, ranks.all(world), device.backend());

@@ -128,6 +128,11 @@ class WithoutGpu(DeviceTest):
         self.expect_failure(CONFIG, "COMM_BACKEND is 'nvshmem'; tensors travel by nccl or mpi", "train", "run.yaml",
                             *program.overrides(**SHORT), env={"COMM_BACKEND": "nvshmem"})
 
+    def test_verify_compares_on_cpus(self):
+        for values in (dict(device="cuda"), dict(dtype="bfloat16")):
+            self.expect_failure(CONFIG, "caravan verify compares on CPUs, in float32 or float64", "verify", "run.yaml",
+                                *program.overrides(**values, **SHORT))
+
     def test_a_gpu_that_is_not_there(self):
         self.refuse(FAILURE, "device: cuda: no usable GPU: ", device="cuda", **SHORT)
         self.refuse(FAILURE, "device: cuda: rank 0 on ", device="cuda", ranks=2, **SHORT)
