@@ -49,8 +49,7 @@ class DeviceScalars {
   }
 
   const StepScalars* get(const StepScalars& scalars, StreamHandle stream) {
-    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding, below; any other bits may be sent
-    // again
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding; other bits may be sent again
     if (std::memcmp(sent_.data(), &scalars, sizeof(StepScalars)) != 0) {
       slot_ = (slot_ + 1) % kSlots;
       if (slot_ == 0) {
