@@ -67,22 +67,22 @@ void attention_backward_tensor_core(const AttentionBackwardArgs& args, const Wor
   const AttentionShape& shape = args.shape;
   const BackwardScratch scratch = backward_scratch(shape, workspace);
   const AttentionProblem problem = attention_problem(shape, args.mask);
-  const auto* q = args.q.data<BFloat16>();
-  const auto* k = args.k.data<BFloat16>();
-  const auto* v = args.v.data<BFloat16>();
-  const auto* d_o = args.d_o.data<BFloat16>();
+  const BackwardInputs inputs{.q = args.q.data<BFloat16>(),
+                              .k = args.k.data<BFloat16>(),
+                              .v = args.v.data<BFloat16>(),
+                              .d_o = args.d_o.data<BFloat16>()};
   with_head_dim(shape.head_dim, [&]<int kHeadDim>() {
     using ForQueries = QueryGradientTiles<kHeadDim>;
     using ForKeys = KeyGradientTiles<kHeadDim>;
     launch("attention_prepare", attention_prepare_kernel<ForKeys>,
            blocks_of<ForKeys>(scratch.padded_len, ForKeys::kQueries, shape.n_heads, shape.batch, stream, 0),
-           problem, args.o.data<BFloat16>(), d_o, args.lse.data<float>(), scratch);
+           problem, args.o.data<BFloat16>(), inputs.d_o, args.lse.data<float>(), scratch);
     launch("attention_dq_tensor_core", attention_dq_tensor_core_kernel<ForQueries>,
            blocks_of<ForQueries>(shape.query_len, ForQueries::kQueries, shape.n_heads, shape.batch, stream),
-           problem, q, k, v, d_o, scratch, args.dq.data<BFloat16>());
+           problem, inputs, scratch, args.dq.data<BFloat16>());
     launch("attention_dkdv_tensor_core", attention_dkdv_tensor_core_kernel<ForKeys>,
            blocks_of<ForKeys>(shape.key_len, ForKeys::kKeys, shape.n_kv_heads, shape.batch, stream), problem,
-           q, k, v, d_o, scratch, args.dk.data<BFloat16>(), args.dv.data<BFloat16>());
+           inputs, scratch, args.dk.data<BFloat16>(), args.dv.data<BFloat16>());
   });
 }
 

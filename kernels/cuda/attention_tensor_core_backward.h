@@ -47,6 +47,14 @@ struct KeyGradientTiles : TileRules {
   static constexpr int kSharedBytes = 2 * (2 * kKeys * kHeadDim + kSlots * kSlotElements);
 };
 
+/// What goes into dq, dk and dv besides what the prepare kernel leaves.
+struct BackwardInputs {
+  const BFloat16* q;
+  const BFloat16* k;
+  const BFloat16* v;
+  const BFloat16* d_o;
+};
+
 /// What the prepare kernel leaves, with rows padded to whole tiles so that their parts are aligned.
 struct BackwardScratch {
   RowStatistics* rows;    // [B, H, padded_len]
@@ -134,8 +142,7 @@ __global__ void __launch_bounds__(C::kThreads)
 /// dq = scale · ds k with p = exp(s − lse), ds = p · (do vᵀ − delta). Like the forward kernel.
 template <class C>
 __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
-    attention_dq_tensor_core_kernel(AttentionProblem p, const BFloat16* q, const BFloat16* k,
-                                    const BFloat16* v, const BFloat16* d_o, BackwardScratch scratch,
+    attention_dq_tensor_core_kernel(AttentionProblem p, BackwardInputs in, BackwardScratch scratch,
                                     BFloat16* dq) {
   SharedMemory smem;
   const Tile<C> queries{smem.take<BFloat16>(C::kQueries * C::kHeadDim)};
@@ -149,12 +156,12 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
   const int warp_row = static_cast<int>(threadIdx.x) / kWarpSize * C::kRowsPerWarp;
   const int q_pitch = p.n_heads * Tile<C>::kChunks;
   const int kv_pitch = p.n_kv_heads * Tile<C>::kChunks;
-  const HeadRows<const BFloat16> keys{k + p.key_at(row, 0, kv_head), kv_pitch, p.key_len};
-  const HeadRows<const BFloat16> values{v + p.key_at(row, 0, kv_head), kv_pitch, p.key_len};
+  const HeadRows<const BFloat16> keys{in.k + p.key_at(row, 0, kv_head), kv_pitch, p.key_len};
+  const HeadRows<const BFloat16> values{in.v + p.key_at(row, 0, kv_head), kv_pitch, p.key_len};
   const std::int64_t head_at = p.query_at(row, 0, head);
 
-  start_rows<C, C::kQueries>(queries, {q + head_at, q_pitch, p.query_len}, begin);
-  start_rows<C, C::kQueries>(gradients, {d_o + head_at, q_pitch, p.query_len}, begin);
+  start_rows<C, C::kQueries>(queries, {in.q + head_at, q_pitch, p.query_len}, begin);
+  start_rows<C, C::kQueries>(gradients, {in.d_o + head_at, q_pitch, p.query_len}, begin);
   RowStatistics statistics[C::kRowBlocks][2];
   const RowStatistics* of_lane = scratch.rows_of(p, row, head) + begin + warp_row + LaneOf().group;
 #pragma unroll

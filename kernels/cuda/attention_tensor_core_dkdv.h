@@ -31,8 +31,11 @@ class QueryTileWalk {
     look();
   }
 
-  /// The next one; false at the end.
-  __device__ bool next(QueryTile& to) {
+  /// The tile the walk stands at, after the first advance and before the end.
+  __device__ const QueryTile& tile() const { return tile_; }
+  __device__ bool is_at_end() const { return is_at_end_; }
+
+  __device__ void advance() {
     while (to_come_ == 0U) {
       window_ += kWarpSize;
       if (window_ >= n_tiles_) {
@@ -40,15 +43,15 @@ class QueryTileWalk {
         ++head_;
       }
       if (head_ >= end_head_) {
-        return false;
+        is_at_end_ = true;
+        return;
       }
       look();
     }
     const int place = __ffs(static_cast<int>(to_come_)) - 1;
     const unsigned bit = to_come_ & -to_come_;
     to_come_ ^= bit;
-    to = {head_, window_ + place, (seen_ & bit) != 0U, (whole_ & bit) == 0U};
-    return true;
+    tile_ = {head_, window_ + place, (seen_ & bit) != 0U, (whole_ & bit) == 0U};
   }
 
  private:
@@ -71,6 +74,8 @@ class QueryTileWalk {
   unsigned to_come_ = 0;  // sees a key of the block, and has not been given out
   unsigned seen_ = 0;     // sees a key of the warp
   unsigned whole_ = 0;    // every query sees every key of the warp
+  QueryTile tile_{};
+  bool is_at_end_ = false;
 };
 
 /// hide_unseen of the transpose: rows are keys from `key` on, columns queries whose masks are at `visible`.
@@ -102,11 +107,47 @@ __device__ void hide_unseen_transposed(float (&scores)[kRowBlocks][kColumnBlocks
   }
 }
 
+/// Transposed scores become weights p = exp(scale · s − lse); `statistics` are those of the columns.
+template <int kRowBlocks, int kColumnBlocks>
+__device__ void to_weights(float (&scores)[kRowBlocks][kColumnBlocks][4], const RowStatistics* statistics,
+                           float scale_log2) {
+  const LaneOf lane;
+#pragma unroll
+  for (int c = 0; c < kColumnBlocks; ++c) {
+    const auto of_pair = load_pack<2>(statistics + 8 * c + 2 * lane.member);
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[r][c][e] = exp2_approx(fmaf(scores[r][c][e], scale_log2, -of_pair[e % 2].lse_log2));
+      }
+    }
+  }
+}
+
+/// Transposed dp become ds = p · (dp − delta).
+template <int kRowBlocks, int kColumnBlocks>
+__device__ void to_score_gradients(float (&dp)[kRowBlocks][kColumnBlocks][4],
+                                   const float (&weights)[kRowBlocks][kColumnBlocks][4],
+                                   const RowStatistics* statistics) {
+  const LaneOf lane;
+#pragma unroll
+  for (int c = 0; c < kColumnBlocks; ++c) {
+    const auto of_pair = load_pack<2>(statistics + 8 * c + 2 * lane.member);
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        dp[r][c][e] = weights[r][c][e] * (dp[r][c][e] - of_pair[e % 2].delta);
+      }
+    }
+  }
+}
+
 /// dv = pᵀ do,  dk = scale · dsᵀ q. A block per kKeys keys of a kv head.
 template <class C>
 __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
-    attention_dkdv_tensor_core_kernel(AttentionProblem p, const BFloat16* q, const BFloat16* k,
-                                      const BFloat16* v, const BFloat16* d_o, BackwardScratch scratch,
+    attention_dkdv_tensor_core_kernel(AttentionProblem p, BackwardInputs in, BackwardScratch scratch,
                                       BFloat16* dk, BFloat16* dv) {
   static_assert(C::kSlots == 2, "the walk is one tile ahead");
   SharedMemory smem;
@@ -127,34 +168,32 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
     return from < end ? Visible{index[from], index[end - 1]} : Visible{INT32_MAX, INT32_MIN};
   };
 
-  start_rows<C, C::kKeys>(keys, {k + head_at, kv_pitch, p.key_len}, begin);
-  start_rows<C, C::kKeys>(values, {v + head_at, kv_pitch, p.key_len}, begin);
+  start_rows<C, C::kKeys>(keys, {in.k + head_at, kv_pitch, p.key_len}, begin);
+  start_rows<C, C::kKeys>(values, {in.v + head_at, kv_pitch, p.key_len}, begin);
   QueryTileWalk<C> walk(p, scratch, row, kv_head, index_range(begin, C::kKeys),
                         index_range(begin + warp_row, C::kRowsPerWarp));
-  QueryTile upcoming{};
-  bool is_upcoming = false;
   const auto start = [&](BFloat16* slot, int /*item*/) {
-    is_upcoming = walk.next(upcoming);
-    if (!is_upcoming) {
+    walk.advance();
+    if (walk.is_at_end()) {
       return;
     }
+    const QueryTile upcoming = walk.tile();
     const int first = upcoming.tile * C::kQueries;
     const std::int64_t at = p.query_at(row, 0, upcoming.head);
-    start_rows<C, C::kQueries>(Tile<C>{slot}, {q + at, q_pitch, p.query_len}, first);
-    start_rows<C, C::kQueries>(Tile<C>{slot + C::kTileElements}, {d_o + at, q_pitch, p.query_len}, first);
+    start_rows<C, C::kQueries>(Tile<C>{slot}, {in.q + at, q_pitch, p.query_len}, first);
+    start_rows<C, C::kQueries>(Tile<C>{slot + C::kTileElements}, {in.d_o + at, q_pitch, p.query_len}, first);
     const int pair = 2 * static_cast<int>(threadIdx.x);  // statistics of two queries are 16 bytes
     if (pair < C::kQueries) {
       cp_async_16(reinterpret_cast<RowStatistics*>(slot + 2 * C::kTileElements) + pair,
                   scratch.rows_of(p, row, upcoming.head) + first + pair, true);
     }
   };
-  const LaneOf lane;
   const float scale_log2 = p.scale * kLog2E;
   float dk_sums[C::kRowBlocks][C::kHeadDim / 8][4] = {};
   float dv_sums[C::kRowBlocks][C::kHeadDim / 8][4] = {};
   ring.begin(start);
-  while (is_upcoming) {
-    const QueryTile queries = upcoming;
+  while (!walk.is_at_end()) {
+    const QueryTile queries = walk.tile();
     BFloat16* slot = ring.next(start);
     if (!queries.is_seen) {
       continue;  // the whole warp
@@ -169,31 +208,11 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
           weights, p, row, begin + warp_row,
           scratch.visible + static_cast<std::int64_t>(row) * scratch.padded_len + queries.tile * C::kQueries);
     }
-#pragma unroll
-    for (int c = 0; c < C::kQueries / 8; ++c) {
-      const auto of_pair = load_pack<2>(statistics + 8 * c + 2 * lane.member);
-#pragma unroll
-      for (int r = 0; r < C::kRowBlocks; ++r) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          weights[r][c][e] = exp2_approx(fmaf(weights[r][c][e], scale_log2, -of_pair[e % 2].lse_log2));
-        }
-      }
-    }
+    to_weights(weights, statistics, scale_log2);
     add_weighted_rows<C>(dv_sums, LeftOperand{weights}, gradient_rows);
     float ds[C::kRowBlocks][C::kQueries / 8][4] = {};  // first dp
     add_row_products<C>(ds, values, warp_row, gradient_rows);
-#pragma unroll
-    for (int c = 0; c < C::kQueries / 8; ++c) {
-      const auto of_pair = load_pack<2>(statistics + 8 * c + 2 * lane.member);
-#pragma unroll
-      for (int r = 0; r < C::kRowBlocks; ++r) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          ds[r][c][e] = weights[r][c][e] * (ds[r][c][e] - of_pair[e % 2].delta);
-        }
-      }
-    }
+    to_score_gradients(ds, weights, statistics);
     add_weighted_rows<C>(dk_sums, LeftOperand{ds}, query_rows);
   }
 

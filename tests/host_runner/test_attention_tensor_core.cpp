@@ -221,6 +221,10 @@ bool backward_is_right() {
   TestWorkspace workspace(cuda::attention_backward_workspace_bytes(args.shape));
   const cuda::BackwardScratch scratch = cuda::backward_scratch(args.shape, workspace.get());
   const cuda::AttentionProblem problem = cuda::attention_problem(args.shape, args.mask);
+  const cuda::BackwardInputs inputs{.q = args.q.data<BFloat16>(),
+                                    .k = args.k.data<BFloat16>(),
+                                    .v = args.v.data<BFloat16>(),
+                                    .d_o = args.d_o.data<BFloat16>()};
   cuda::launch("prepare", cuda::attention_prepare_kernel<cuda::KeyGradientTiles<ForKeys::kHeadDim>>,
                {.grid = blocks_of(scratch.padded_len, ForKeys::kQueries), .block = ForKeys::kThreads},
                problem, args.o.data<BFloat16>(), args.d_o.data<BFloat16>(), args.lse.data<float>(), scratch);
@@ -228,14 +232,12 @@ bool backward_is_right() {
                {.grid = blocks_of(args.shape.query_len, ForQueries::kQueries),
                 .block = ForQueries::kThreads,
                 .shared_bytes = ForQueries::kSharedBytes},
-               problem, args.q.data<BFloat16>(), args.k.data<BFloat16>(), args.v.data<BFloat16>(),
-               args.d_o.data<BFloat16>(), scratch, args.dq.data<BFloat16>());
+               problem, inputs, scratch, args.dq.data<BFloat16>());
   cuda::launch("faulty_dkdv", cuda::attention_dkdv_tensor_core_kernel<ForKeys>,
                {.grid = blocks_of(args.shape.key_len, ForKeys::kKeys),
                 .block = ForKeys::kThreads,
                 .shared_bytes = ForKeys::kSharedBytes},
-               problem, args.q.data<BFloat16>(), args.k.data<BFloat16>(), args.v.data<BFloat16>(),
-               args.d_o.data<BFloat16>(), scratch, args.dk.data<BFloat16>(), args.dv.data<BFloat16>());
+               problem, inputs, scratch, args.dk.data<BFloat16>(), args.dv.data<BFloat16>());
   return p.dq.error() <= kBackwardTolerance && p.dk.error() <= kBackwardTolerance &&
          p.dv.error() <= kBackwardTolerance;
 }
