@@ -22,8 +22,8 @@ def body_of(text, case, suffix):
         start = re.search(rf"^class {name}\(.*?^    def {method}\(", text, re.M | re.S)
         end = r"^    def |^class "
     else:
-        start = re.search(rf'^TEST_CASE\(\s*"{re.escape(case)}"', text, re.M)
-        end = r"^TEST_CASE\("
+        start = re.search(rf'^(?:TEMPLATE_)?TEST_CASE\(\s*"{re.escape(case)}"', text, re.M)
+        end = r"^(?:TEMPLATE_)?TEST_CASE\("
     if start is None:
         return None
     rest = text[start.end():]
