@@ -14,7 +14,6 @@
 namespace caravan::cuda {
 namespace {
 
-constexpr int kEvents = 64;
 constexpr int kLeastComputeCapability = 80;  // bfloat16 tensor cores, asynchronous copies
 
 /// Throws DeviceError with the call and where it stands unless `status` is cudaSuccess.
@@ -76,15 +75,9 @@ class CudaRuntime final : public DeviceRuntime {
     for (cudaStream_t& stream : streams_) {
       CARAVAN_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     }
-    for (cudaEvent_t& event : events_) {
-      CARAVAN_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    }
   }
   /// Errors of work that nobody waited for are of no use to anybody any more.
   ~CudaRuntime() override {
-    for (const cudaEvent_t event : events_) {
-      cudaEventDestroy(event);
-    }
     for (const cudaStream_t stream : streams_) {
       cudaStreamDestroy(stream);
     }
@@ -133,20 +126,6 @@ class CudaRuntime final : public DeviceRuntime {
 
   StreamHandle stream(StreamId id) override { return streams_[static_cast<std::size_t>(id)]; }
   void synchronize(StreamHandle stream) override { CARAVAN_CUDA(cudaStreamSynchronize(stream)); }
-  void record(int event, StreamHandle stream) override {
-    CARAVAN_CUDA(cudaEventRecord(events_.at(static_cast<std::size_t>(event)), stream));
-  }
-  void wait(int event, StreamHandle stream) override {
-    CARAVAN_CUDA(cudaStreamWaitEvent(stream, events_.at(static_cast<std::size_t>(event)), 0));
-  }
-  bool is_done(int event) override {
-    const cudaError_t status = cudaEventQuery(events_.at(static_cast<std::size_t>(event)));
-    if (status == cudaErrorNotReady) {
-      return false;
-    }
-    CARAVAN_CUDA(status);
-    return true;
-  }
 
   void copy(void* to, const void* from, std::int64_t bytes, StreamHandle stream) override {
     if (bytes > 0) {
@@ -209,7 +188,6 @@ class CudaRuntime final : public DeviceRuntime {
 
   DeviceFacts facts_;
   std::array<cudaStream_t, kStreamCount> streams_{};
-  std::array<cudaEvent_t, kEvents> events_{};
   Products products_;
   std::array<Buffer, kStreamCount> workspaces_;
 };

@@ -54,12 +54,6 @@ class DeviceRuntime {
   /// Queues run beside each other; what is enqueued on one runs in order.
   virtual StreamHandle stream(StreamId id) = 0;
   virtual void synchronize(StreamHandle stream) = 0;
-  /// Remembers the work that `stream` has now, as the event of this number (0 to 63), again and again.
-  virtual void record(int event, StreamHandle stream) = 0;
-  /// What is enqueued on `stream` from now on waits for the work the event remembers.
-  virtual void wait(int event, StreamHandle stream) = 0;
-  /// True when the work the event remembers is done.
-  virtual bool is_done(int event) = 0;
 
   /// Host and device memory in any combination. The host may touch its side again after synchronize().
   virtual void copy(void* to, const void* from, std::int64_t bytes, StreamHandle stream) = 0;

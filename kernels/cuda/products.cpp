@@ -1,14 +1,13 @@
 #include "kernels/cuda/products.h"
 
 #include <cublasLt.h>
-#include <dlfcn.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
-#include <array>
 #include <map>
 #include <tuple>
 
 #include "caravan/core/error.h"
+#include "caravan/core/runtime_library.h"
 
 namespace caravan::cuda {
 namespace {
@@ -46,32 +45,23 @@ std::uint32_t alignment_of(const void* address) {
 
 }  // namespace
 
+/// Never closed: it has memory of its own on the device.
 struct Products::Library {
 #define CARAVAN_DECLARE(name) decltype(&::name) name = nullptr;
   CARAVAN_CUBLASLT_FUNCTIONS(CARAVAN_DECLARE)
 #undef CARAVAN_DECLARE
   void* handle = nullptr;
 
-  Library() {
-    const std::array<std::string, 3> places = {
-        fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR),
-        fmt::format("/usr/local/cuda/lib64/libcublasLt.so.{}", CUBLAS_VER_MAJOR),
-        fmt::format("/usr/local/cuda-{}/lib64/libcublasLt.so.{}", CUBLAS_VER_MAJOR, CUBLAS_VER_MAJOR)};
-    for (const std::string& place : places) {
-      if (handle == nullptr) {
-        handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
-      }
-    }
+  explicit Library(const std::string& file) {
+    std::string reason;
+    handle = open_library(file, reason);
     if (handle == nullptr) {
-      fail<DeviceError>(
-          "no cuBLASLt {} was found (tried {}); install the CUDA {} toolkit or set LD_LIBRARY_PATH to the "
-          "folder that has the library, or choose device: cpu",
-          CUBLAS_VER_MAJOR, fmt::join(places, ", "), CUBLAS_VER_MAJOR);
+      fail<DeviceError>("{}", reason);
     }
-#define CARAVAN_OPEN(name)                                                                       \
-  name = reinterpret_cast<decltype(name)>(dlsym(handle, #name)); /* NOLINT: dlsym's contract */  \
-  if (name == nullptr) {                                                                         \
-    fail<DeviceError>("the cuBLASLt that was found has no {}: it is of another version", #name); \
+#define CARAVAN_OPEN(name)                                                                              \
+  name = reinterpret_cast<decltype(name)>(find_function(handle, #name)); /* NOLINT: dlsym's contract */ \
+  if (name == nullptr) {                                                                                \
+    fail<DeviceError>("{} has no function {}: it is of another version", file, #name);                  \
   }
     CARAVAN_CUBLASLT_FUNCTIONS(CARAVAN_OPEN)
 #undef CARAVAN_OPEN
@@ -206,7 +196,20 @@ class Products::Plans {
   std::map<Key, Plan> plans_;
 };
 
-Products::Products() : library_(std::make_unique<Library>()), plans_(std::make_unique<Plans>(*library_)) {}
+std::shared_ptr<const Products::Library> Products::find_library() {
+  const LibrarySearch<Library> search({.file = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR),
+                                       .variable = "CARAVAN_CUBLASLT",
+                                       .python_folder = fmt::format("cu{}", CUBLAS_VER_MAJOR)});
+  if (search.library == nullptr) {
+    fail<DeviceError>(
+        "no cuBLASLt {} that can be used; tried{}; install a CUDA {} toolkit, name the library's folder in "
+        "CARAVAN_CUBLASLT, or choose device: cpu",
+        CUBLAS_VER_MAJOR, describe(search.tried), CUBLAS_VER_MAJOR);
+  }
+  return search.library;
+}
+
+Products::Products() : library_(find_library()), plans_(std::make_unique<Plans>(*library_)) {}
 
 Products::~Products() = default;
 

@@ -34,7 +34,9 @@ class Products {
   struct Library;
   struct Plan;
   class Plans;
-  std::unique_ptr<Library> library_;
+  static std::shared_ptr<const Library> find_library();
+
+  std::shared_ptr<const Library> library_;
   std::unique_ptr<Plans> plans_;
 };
 

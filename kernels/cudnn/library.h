@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/core/runtime_library.h"
 #include "kernels/cudnn/abi.h"
 
 namespace caravan::cudnn {
@@ -26,19 +27,11 @@ class Library {
   std::string path_;
 };
 
-/// Files to try, in order. CARAVAN_CUDNN (a file, or the folder it is in) is the only one when it is set;
-/// else the loader's own search, CUDA_HOME, CUDA_PATH, /usr/local/cuda, and nvidia/cudnn/lib of the Pythons
-/// in VIRTUAL_ENV, CONDA_PREFIX and CARAVAN_PYTHON_SITE (site-packages folders, separated by colons).
+/// Files to try, in order (core/runtime_library.h); CARAVAN_CUDNN names one.
 std::vector<std::string> places();
 
-struct Search {
-  struct Tried {
-    std::string place;
-    std::string reason;
-  };
-  std::shared_ptr<const Library> library;  // null: none was usable
-  std::vector<Tried> tried;
-
+struct Search : LibrarySearch<Library> {
+  using LibrarySearch::LibrarySearch;
   /// "no cuDNN that can be used; tried PLACE (REASON), ...; install cuDNN 9, ..."
   std::string why_none() const;
 };

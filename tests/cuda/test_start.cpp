@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -71,4 +72,11 @@ TEST_CASE("cuBLASLt is opened, and needs a GPU to begin with", "[cuda]") {
     return;
   }
   CHECK_THAT(cuda::Products().version(), Contains("."));
+}
+
+TEST_CASE("CARAVAN_CUBLASLT names the library, and a place that has none is told", "[cuda]") {
+  setenv("CARAVAN_CUBLASLT", "/no/such/folder/libcublasLt.so", 1);
+  CHECK_THROWS_WITH(cuda::Products(),
+                    Contains("tried /no/such/folder/libcublasLt.so (no such file)") && Contains("CARAVAN_CUBLASLT"));
+  unsetenv("CARAVAN_CUBLASLT");
 }

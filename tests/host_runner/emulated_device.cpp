@@ -170,9 +170,6 @@ class EmulatedRuntime final : public DeviceRuntime {
     CARAVAN_CHECK(!is_recording(), "the host waits inside a recording");
     ++DeviceMemory::instance().activity.synchronizations;
   }
-  void record(int, StreamHandle) override {}
-  void wait(int, StreamHandle) override {}
-  bool is_done(int) override { return true; }
   void copy(void* to, const void* from, std::int64_t bytes, StreamHandle) override {
     enqueue([=] {
       const Access access;

@@ -48,9 +48,6 @@ class OnTheEmulatedDevice(DeviceTest):
             for row, wanted in zip(self.history(folder), self.history("cpu"), strict=True):
                 self.assertEqual(row[0], wanted[0])
                 self.assertAlmostEqual(row[1] / wanted[1], 1, delta=tolerance, msg=folder)
-        for folder, kind in (("device", 4), ("half", 2)):
-            values = sum(len(data) for data in tensors_of_pth(self.checkpoint(3, folder) / "consolidated.00.pth").values())
-            self.assertEqual(values % kind, 0)
         self.assertEqual(2 * sum(map(len, tensors_of_pth(self.checkpoint(3, "half") / "consolidated.00.pth").values())),
                          sum(map(len, tensors_of_pth(self.checkpoint(3, "device") / "consolidated.00.pth").values())))
 

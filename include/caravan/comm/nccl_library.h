@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "caravan/core/runtime_library.h"
+
 namespace caravan {
 
 namespace nccl {  // src/comm/nccl_abi.h
@@ -38,22 +40,13 @@ class NcclLibrary {
 };
 
 /// What looking for NCCL gave.
-struct NcclSearch {
-  std::shared_ptr<const NcclLibrary> library;  // null: none
-  struct Tried {
-    std::string place;
-    std::string reason;  // why not
-  };
-  std::vector<Tried> tried;
-
-  /// "no NCCL that can be used; tried CARAVAN_NCCL=...: ...; libnccl.so.2: ..."
+struct NcclSearch : LibrarySearch<NcclLibrary> {
+  using LibrarySearch::LibrarySearch;
+  /// "no NCCL that can be used; tried /folder/libnccl.so.2 (no such file), ..."
   std::string why_none() const;
 };
 
-/// The files where NCCL may be, in order: CARAVAN_NCCL (a file or its folder) alone where it is set; else
-/// libnccl.so.2 as the system finds it, the CUDA toolkit's folders (CUDA_HOME, CUDA_PATH, /usr/local/cuda),
-/// and Python's nvidia/nccl/lib (in VIRTUAL_ENV, CONDA_PREFIX and the site-packages folders that
-/// CARAVAN_PYTHON_SITE lists).
+/// The files where NCCL may be (core/runtime_library.h); CARAVAN_NCCL names one.
 std::vector<std::string> nccl_places();
 
 /// The first of nccl_places() that can be used.

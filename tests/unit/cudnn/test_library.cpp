@@ -78,8 +78,12 @@ TEST_CASE("the loader's search comes first, then toolkits, then Pythons", "[cudn
   const std::vector<std::string> wanted = {"libcudnn.so.9",
                                            "/opt/cuda/lib64/libcudnn.so.9",
                                            "/opt/cuda/lib/libcudnn.so.9",
+                                           "/opt/cuda/targets/x86_64-linux/lib/libcudnn.so.9",
+                                           "/opt/cuda/targets/sbsa-linux/lib/libcudnn.so.9",
                                            "/usr/local/cuda/lib64/libcudnn.so.9",
                                            "/usr/local/cuda/lib/libcudnn.so.9",
+                                           "/usr/local/cuda/targets/x86_64-linux/lib/libcudnn.so.9",
+                                           "/usr/local/cuda/targets/sbsa-linux/lib/libcudnn.so.9",
                                            (site / "nvidia/cudnn/lib/libcudnn.so.9").string(),
                                            "/first/nvidia/cudnn/lib/libcudnn.so.9",
                                            "/second/nvidia/cudnn/lib/libcudnn.so.9"};
