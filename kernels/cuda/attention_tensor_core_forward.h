@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/attention_mask.h"
 #include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/online_softmax.h"
 
 namespace caravan::cuda {
 
@@ -20,69 +21,6 @@ struct ForwardTiles : TileRules {
   static constexpr int kSlots = 3;  // a tile of K or V each: one is used, two are on their way
   static constexpr int kBlocksPerSm = 2;
   static constexpr int kSharedBytes = (kQueries + kSlots * kKeys) * kHeadDim * 2;
-};
-
-/// Of the lane's rows (16 · block + group, + 8): the largest score so far, unscaled, and its own part of the
-/// sum of exp(scale · (score − maximum)).
-template <int kRowBlocks>
-struct OnlineSoftmax {
-  float maximum[kRowBlocks][2];
-  float sum[kRowBlocks][2];
-
-  __device__ OnlineSoftmax() {
-#pragma unroll
-    for (int r = 0; r < kRowBlocks; ++r) {
-      maximum[r][0] = maximum[r][1] = minus_infinity();
-      sum[r][0] = sum[r][1] = 0.0F;
-    }
-  }
-
-  /// Turns scores into weights relative to the new maximum, and repairs `result`, which was relative to the
-  /// old one. `scale_log2` = scale · log2 e.
-  template <int kColumnBlocks, int kWidth>
-  __device__ void add(float (&scores)[kRowBlocks][kColumnBlocks][4], float (&result)[kRowBlocks][kWidth][4],
-                      float scale_log2) {
-#pragma unroll
-    for (int r = 0; r < kRowBlocks; ++r) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float largest = maximum[r][half];
-#pragma unroll
-        for (int c = 0; c < kColumnBlocks; ++c) {
-          largest = fmaxf(largest, fmaxf(scores[r][c][2 * half], scores[r][c][2 * half + 1]));
-        }
-        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));  // the four lanes of the row
-        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-        // Nothing seen yet: −inf − 0 where −inf − −inf would be NaN.
-        const float base = largest == minus_infinity() ? 0.0F : largest * scale_log2;
-        const float correction = exp2_approx(fmaf(maximum[r][half], scale_log2, -base));
-        maximum[r][half] = largest;
-        float total = 0.0F;
-#pragma unroll
-        for (int c = 0; c < kColumnBlocks; ++c) {
-#pragma unroll
-          for (int side = 0; side < 2; ++side) {
-            float& score = scores[r][c][2 * half + side];
-            score = exp2_approx(fmaf(score, scale_log2, -base));
-            total += score;
-          }
-        }
-        sum[r][half] = sum[r][half] * correction + total;
-#pragma unroll
-        for (int c = 0; c < kWidth; ++c) {
-          result[r][c][2 * half] *= correction;
-          result[r][c][2 * half + 1] *= correction;
-        }
-      }
-    }
-  }
-
-  __device__ float whole_sum(int r, int half) const {
-    float whole = sum[r][half];
-    whole += __shfl_xor_sync(kAllLanes, whole, 1);
-    whole += __shfl_xor_sync(kAllLanes, whole, 2);
-    return whole;
-  }
 };
 
 /// A block per kQueries queries of a head; the last queries first, since under a causal mask they have the
@@ -125,7 +63,9 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerSm)
       if (tiles.needs_mask(tile)) {
         hide_unseen(weights, p, row, begin + warp_row, tile * C::kKeys);
       }
-      softmax.add(weights, result, scale_log2);
+      float correction[C::kRowBlocks][2];
+      softmax.weigh(weights, correction, scale_log2);
+      rescale(result, correction);
     }
     const LeftOperand left{weights};
     const Tile<C> value_rows{ring.next([&](BFloat16* slot, int item) { start(slot, tile, item + 1); })};

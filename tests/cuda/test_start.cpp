@@ -76,7 +76,7 @@ TEST_CASE("cuBLASLt is opened, and needs a GPU to begin with", "[cuda]") {
 
 TEST_CASE("CARAVAN_CUBLASLT names the library, and a place that has none is told", "[cuda]") {
   setenv("CARAVAN_CUBLASLT", "/no/such/folder/libcublasLt.so", 1);
-  CHECK_THROWS_WITH(cuda::Products(),
-                    Contains("tried /no/such/folder/libcublasLt.so (no such file)") && Contains("CARAVAN_CUBLASLT"));
+  CHECK_THROWS_WITH(cuda::Products(), Contains("tried /no/such/folder/libcublasLt.so (no such file)") &&
+                                          Contains("CARAVAN_CUBLASLT"));
   unsetenv("CARAVAN_CUBLASLT");
 }

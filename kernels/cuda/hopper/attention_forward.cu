@@ -1,7 +1,7 @@
 // Attention forward with wgmma and bulk tensor copies, as FlashAttention-3 (Shah et al. 2024): bfloat16,
 // heads of 64 or 128. attention.h has the roles, docs/notes/hopper-kernels.md the protocol.
 #include "kernels/cuda/hopper/key_ring.h"
-#include "kernels/cuda/hopper/softmax.h"
+#include "kernels/cuda/online_softmax.h"
 
 namespace caravan::cuda::hopper {
 namespace {

@@ -1,11 +1,11 @@
-// The online softmax of attention_tensor_core_forward.h in two parts, since the results that are to be
+// The online softmax of attention (Milakov and Gimelshein 2018) in two parts, since results that are to be
 // rescaled may still be on their way while scores are weighed. Accumulators are row blocks of 16 and column
 // blocks of 8, laid out as the results of mma.m16n8k16 and of wgmma are.
 #pragma once
 
 #include "kernels/cuda/attention_tiles.h"
 
-namespace caravan::cuda::hopper {
+namespace caravan::cuda {
 
 /// Of the lane's rows (16 · block + group, + 8): the largest score so far, unscaled, and its own part of the
 /// sum of exp(scale · (score − maximum)).
@@ -40,7 +40,7 @@ struct OnlineSoftmax {
         largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
         // Nothing seen yet: −inf − 0 where −inf − −inf would be NaN.
         const float base = largest == minus_infinity() ? 0.0F : largest * scale_log2;
-        correction[r][half] = exp2_approx(maximum[r][half] * scale_log2 - base);
+        correction[r][half] = exp2_approx(fmaf(maximum[r][half], scale_log2, -base));
         maximum[r][half] = largest;
         float total = 0.0F;
 #pragma unroll
@@ -48,7 +48,7 @@ struct OnlineSoftmax {
 #pragma unroll
           for (int side = 0; side < 2; ++side) {
             float& score = scores[r][c][2 * half + side];
-            score = exp2_approx(score * scale_log2 - base);
+            score = exp2_approx(fmaf(score, scale_log2, -base));
             total += score;
           }
         }
@@ -80,4 +80,4 @@ __device__ void rescale(float (&result)[kRowBlocks][kWidth][4], const float (&co
   }
 }
 
-}  // namespace caravan::cuda::hopper
+}  // namespace caravan::cuda
