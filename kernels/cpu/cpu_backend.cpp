@@ -86,6 +86,7 @@ class CpuBackend final : public Backend {
       with_real(args.param.dtype(), [&]<class T>() { cpu::adamw<T>(ops<T>(), args); });
       return;
     }
+    // Of a model on a device whose optimizer state is offloaded.
     AdamwArgs on_master = args;
     on_master.param = args.master;
     on_master.master = {};
@@ -96,6 +97,14 @@ class CpuBackend final : public Backend {
     with_real(args.x.dtype(), [&]<class T>() { cpu::sum_squares<T>(ops<T>(), args, scratch_); });
   }
   void random_normal(const RandomNormalArgs& args, Stream&) override {
+    if (args.y.dtype() == DType::kBFloat16) {  // weights that are offloaded from a device
+      const Buffer memory = allocate_host(args.y.numel() * static_cast<std::int64_t>(sizeof(float)));
+      RandomNormalArgs in_float = args;
+      in_float.y = memory.view(0, DType::kFloat32, args.y.shape());
+      cpu::random_normal<float>(in_float);
+      cpu::copy({.from = in_float.y, .to = args.y});
+      return;
+    }
     with_real(args.y.dtype(), [&]<class T>() { cpu::random_normal<T>(args); });
   }
 
