@@ -131,7 +131,8 @@ if wants curve; then
       --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set dtype=$dtype --set "output.dir=$out/curve-$dtype" \
       --set "model.config=$here/configs/checks/curve_model.json"
   done
-  # Held-out losses side by side, and the largest relative difference.
+  # Held-out losses side by side, and the largest relative difference. The bound was set before anything was measured:
+  # bfloat16 rounds a loss by some 0.5 % (tests/integration/test_device_cli.py), and 200 steps drift apart further.
   paste <(cat "$out"/curve-float32/eval_res_*.txt) <(cat "$out"/curve-bfloat16/eval_res_*.txt) 2>/dev/null |
     awk 'BEGIN { print "\n| step | float32 | bfloat16 | difference |\n|---|---|---|---|" }
          { for (i = 1; i <= NF; ++i) { if ($i == "loss") { if (!a) a = $(i+1); else b = $(i+1) } }
