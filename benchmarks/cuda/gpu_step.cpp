@@ -143,64 +143,93 @@ std::map<std::string, std::string> parse(int argc, char** argv) {
   return options;
 }
 
-void run(const std::map<std::string, std::string>& options) {
+struct Workload {
+  std::string name;
+  ModelConfig config;
+  std::int64_t seq_len = 0;
+  std::int64_t rows = 0;
+  std::int64_t micro_batches = 0;
+  std::int64_t steps = 0;
+  std::string recompute;
+  std::string dtype;
+};
+
+Workload workload_of(const std::map<std::string, std::string>& options) {
   const auto number = [&](const char* name) { return std::atoll(options.at(name).c_str()); };
   const auto found = model_preset(options.at("--model"));
   if (!found) {
     fail<ConfigError>("benchmark_gpu_step: no model is named {}", options.at("--model"));
   }
-  const ModelConfig& config = *found;
-  const std::int64_t seq_len = number("--seq-len");
-  const std::int64_t rows = number("--rows");
-  const std::string& recompute = options.at("--recompute");
+  return {.name = options.at("--model"),
+          .config = *found,
+          .seq_len = number("--seq-len"),
+          .rows = number("--rows"),
+          .micro_batches = number("--micro-batches"),
+          .steps = number("--steps"),
+          .recompute = options.at("--recompute"),
+          .dtype = options.at("--dtype")};
+}
+
+struct Measured {
+  Times times;
+  double loss = 0.0;
+  std::int64_t tokens = 0;  // of a step
+  std::int64_t arena_bytes = 0;
+};
+
+Measured train(const Workload& work, Backend& backend) {
+  const Llama::Layout layout{.table = ShardTable::kWhole,
+                             .dtype = work.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16,
+                             .gradients = Gradients::kAllocated,
+                             .positions = work.seq_len};
+  const LocalBoundary boundary;
+  const LocalAttention attention;
+  const LocalVocab vocab;
+  Llama model(work.config, layout, backend, {boundary, attention, vocab});
+  Trainer::Options training{.limits = {.batch = work.rows,
+                                       .seq_len = work.seq_len,
+                                       .policy = work.recompute == "full"        ? SavePolicy::full()
+                                                 : work.recompute == "selective" ? SavePolicy::selective()
+                                                                                 : SavePolicy::none()},
+                            .optimizer = {},
+                            .clip_norm = 1.0};
+  Trainer trainer(model, backend, training);
+  initialise(trainer.update_context(), whole_shards(model.parameters()), 1);
+  Measured measured;
+  std::vector<Batch> batches;
+  for (std::int64_t i = 0; i < work.micro_batches; ++i) {
+    batches.push_back(random_batch(work.config, work.rows, work.seq_len, static_cast<std::uint64_t>(i)));
+    measured.tokens += batches.back().valid_tokens;
+  }
+  for (std::int64_t step = -kWarmUpSteps; step < work.steps; ++step) {
+    const StepResult result = trainer.step(batches, measured.tokens, 1e-4);
+    measured.loss = result.loss;
+    if (step >= 0) {
+      measured.times.seconds.push_back(result.seconds);
+    }
+  }
+  measured.arena_bytes = trainer.executor().arena_bytes();
+  return measured;
+}
+
+void run(const Workload& work) {
   cuda::OpenDevice device = cuda::open_device(0);
   Ceilings ceilings(*device.backend, *device.runtime);
   const double product_before = ceilings.product();
   const double copy_rate = ceilings.copy();
-
-  const Llama::Layout layout{.table = ShardTable::kWhole,
-                             .dtype = options.at("--dtype") == "float32" ? DType::kFloat32 : DType::kBFloat16,
-                             .gradients = Gradients::kAllocated,
-                             .positions = seq_len};
-  const LocalBoundary boundary;
-  const LocalAttention attention;
-  const LocalVocab vocab;
-  Llama model(config, layout, *device.backend, {boundary, attention, vocab});
-  Trainer::Options training{.limits = {.batch = rows,
-                                       .seq_len = seq_len,
-                                       .policy = recompute == "full"        ? SavePolicy::full()
-                                                 : recompute == "selective" ? SavePolicy::selective()
-                                                                            : SavePolicy::none()},
-                            .optimizer = {},
-                            .clip_norm = 1.0};
-  Trainer trainer(model, *device.backend, training);
-  initialise(trainer.update_context(), whole_shards(model.parameters()), 1);
-  std::vector<Batch> batches;
-  std::int64_t tokens = 0;
-  for (std::int64_t i = 0; i < number("--micro-batches"); ++i) {
-    batches.push_back(random_batch(config, rows, seq_len, static_cast<std::uint64_t>(i)));
-    tokens += batches.back().valid_tokens;
-  }
-  Times times;
-  double loss = 0.0;
-  for (std::int64_t step = -kWarmUpSteps; step < number("--steps"); ++step) {
-    const StepResult result = trainer.step(batches, tokens, 1e-4);
-    loss = result.loss;
-    if (step >= 0) {
-      times.seconds.push_back(result.seconds);
-    }
-  }
+  const Measured measured = train(work, *device.backend);
   const double product_after = ceilings.product();
-  const TokenFlops flops = token_flops(config, seq_len);
-  const double rate = static_cast<double>(tokens) / times.median();
+  const TokenFlops flops = token_flops(work.config, work.seq_len);
+  const Times& times = measured.times;
+  const double rate = static_cast<double>(measured.tokens) / times.median();
   const double causal = rate * (flops.products + flops.square / 2.0);
   const double full = rate * (flops.products + flops.square);
   const double ceiling = std::max(product_before, product_after);
-  const cuda::DeviceFacts& facts = device.runtime->facts();
-  fmt::print("{} on {}, {}, {} x {} tokens x {} micro-batches, recompute {}\n", options.at("--model"),
-             facts.name, options.at("--dtype"), rows, seq_len, batches.size(), recompute);
+  fmt::print("{} on {}, {}, {} x {} tokens x {} micro-batches, recompute {}\n", work.name,
+             device.runtime->facts().name, work.dtype, work.rows, work.seq_len, work.micro_batches,
+             work.recompute);
   fmt::print("step             {:.4f} s ({:.4f} to {:.4f}, {} steps), loss {:.4f}\n", times.median(),
-             times.at(0.0), times.at(1.0), times.seconds.size(), loss);
+             times.at(0.0), times.at(1.0), times.seconds.size(), measured.loss);
   fmt::print("tokens/s         {:.0f}\n", rate);
   fmt::print("MFU of 989       causal {:.1f} %, full square {:.1f} %\n", 100.0 * causal / kPeakFlops,
              100.0 * full / kPeakFlops);
@@ -209,19 +238,19 @@ void run(const std::map<std::string, std::string>& options) {
       product_before / 1e12, product_after / 1e12, 100.0 * causal / ceiling);
   fmt::print("copy             {:.2f} TB/s read and written\n", copy_rate / 1e12);
   fmt::print("memory           {:.2f} GiB of activations and scratch\n",
-             static_cast<double>(trainer.executor().arena_bytes()) / 1073741824.0);
+             static_cast<double>(measured.arena_bytes) / 1073741824.0);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const auto options = parse(argc, argv);
+    const Workload work = workload_of(parse(argc, argv));
     if (const cuda::DeviceCount found = cuda::count_devices(); found.count == 0) {
       fmt::print("skipped: {}\n", found.reason_for_none);
       return 77;
     }
-    run(options);
+    run(work);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

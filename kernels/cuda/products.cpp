@@ -46,6 +46,7 @@ std::uint32_t alignment_of(const void* address) {
 }  // namespace
 
 /// Never closed: it has memory of its own on the device.
+// Members have the library's names, which no parentheses may enclose: NOLINTBEGIN(bugprone-macro-parentheses)
 struct Products::Library {
 #define CARAVAN_DECLARE(name) decltype(&::name) name = nullptr;
   CARAVAN_CUBLASLT_FUNCTIONS(CARAVAN_DECLARE)
@@ -73,6 +74,7 @@ struct Products::Library {
     }
   }
 };
+// NOLINTEND(bugprone-macro-parentheses)
 
 /// Everything of a product but its addresses. Freed with the process's last use of the library: plans live as
 /// long as the runtime.

@@ -110,31 +110,37 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   return device;
 }
 
-void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world) {
-  std::string problem;
-  if (device.is_gpu()) {
-    const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
-    const cuda::DeviceFacts& facts = device.gpu.runtime->facts();
-    const std::int64_t wanted = RankMemory::sum(mine.device) * device.ranks_on_device;
-    if (wanted > facts.free_bytes) {
-      problem = fmt::format(
-          "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it (", facts.index, facts.name,
-          format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
-          device.ranks_on_device == 1 ? "this rank" : fmt::format("its {} ranks", device.ranks_on_device),
-          format_bytes(wanted));
-      for (const auto& [name, bytes] : mine.device) {
-        if (bytes == 0) {
-          continue;
-        }
-        problem += fmt::format("{}{} {}", problem.ends_with('(') ? "" : ", ", name, format_bytes(bytes));
-      }
-      problem += device.ranks_on_device == 1 ? ")" : " each)";
-      problem +=
-          "; lower training.micro_batch or data.max_seq_len, set training.recompute, parallel.cpu_offload or "
-          "parallel.zero_stage: 3, or use more GPUs";
+namespace {
+
+/// Why what `mine` lists, times the ranks on the device, has no room there; empty when it has.
+std::string shortage(const ComputeDevice& device, const RankMemory& mine) {
+  const cuda::DeviceFacts& facts = device.gpu.runtime->facts();
+  const std::int64_t wanted = RankMemory::sum(mine.device) * device.ranks_on_device;
+  if (wanted <= facts.free_bytes) {
+    return "";
+  }
+  std::string categories;
+  for (const auto& [name, bytes] : mine.device) {
+    if (bytes > 0) {
+      categories += fmt::format("{}{} {}", categories.empty() ? "" : ", ", name, format_bytes(bytes));
     }
   }
-  const std::string reason = why_not_all(world, problem);
+  const bool is_alone = device.ranks_on_device == 1;
+  return fmt::format(
+      "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it ({}{}); lower "
+      "training.micro_batch or "
+      "data.max_seq_len, set training.recompute, parallel.cpu_offload or parallel.zero_stage: 3, or use more "
+      "GPUs",
+      facts.index, facts.name, format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
+      is_alone ? "this rank" : fmt::format("its {} ranks", device.ranks_on_device), format_bytes(wanted),
+      categories, is_alone ? "" : " each");
+}
+
+}  // namespace
+
+void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world) {
+  const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
+  const std::string reason = why_not_all(world, device.is_gpu() ? shortage(device, mine) : "");
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);
   }

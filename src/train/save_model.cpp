@@ -12,11 +12,10 @@ namespace caravan {
 
 TensorSource source_of(std::string name, const TensorView& view) {
   CARAVAN_CHECK(view.is_contiguous() && view.rank() >= 1, "{} is written from {}", name, view.str());
-  const std::int64_t row_bytes = view.dim(0) == 0 ? 0 : view.bytes() / view.dim(0);
   return {.name = std::move(name),
           .shape = view.shape(),
           .dtype = view.dtype(),
-          .read_rows = [view, row_bytes](std::int64_t begin, std::int64_t end, std::byte* destination) {
+          .read_rows = [view](std::int64_t begin, std::int64_t end, std::byte* destination) {
             copy_to_host(view.rows(begin, end), destination);
           }};
 }

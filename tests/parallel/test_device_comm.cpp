@@ -89,7 +89,7 @@ TEST_CASE("ranks that share a GPU go over MPI, or look like ranks of different m
 TEST_CASE("the key comes before COMM_BACKEND, and a contradiction is told", "[comm][choice]") {
   const auto wanted = [](const char* environment, CommBackend key) {
     setenv("COMM_BACKEND", environment, 1);
-    const WantedCommBackend result = wanted_comm_backend(key);
+    WantedCommBackend result = wanted_comm_backend(key);
     unsetenv("COMM_BACKEND");
     return result;
   };

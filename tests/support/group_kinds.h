@@ -116,7 +116,7 @@ class Placed {
 
  private:
   OwnedMatrix<T> matrix_;
-  ThreadedDevice* device_;
+  ThreadedDevice* device_ = nullptr;
   Buffer memory_;
 };
 
