@@ -5,7 +5,8 @@
 #
 #   scripts/bundle.sh [--build build/release] [--output build/caravan-bundle] [--folder-only]
 #
-# In the bundle: bin/ (start these), program/ (what they start), lib/, openmpi/, configs/, scripts/gpu_check.sh.
+# In the bundle: bin/ (start these), program/ (what they start), lib/, openmpi/, configs/, scripts/gpu_check.sh and what it
+# reads of benchmarks/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -89,7 +90,9 @@ START
   chmod +x "$unfinished/bin/$program"
 done
 cp -r configs "$unfinished/"
-cp scripts/gpu_check.sh "$unfinished/scripts/" 2>/dev/null || true
+cp scripts/gpu_check.sh "$unfinished/scripts/"
+mkdir -p "$unfinished/benchmarks/end_to_end"
+cp benchmarks/end_to_end/{gpu_goals.txt,gpu_report.awk,gpu_torch_step.py,torch_llama.py} "$unfinished/benchmarks/end_to_end/"
 {
   echo "caravan bundle of $(git rev-parse HEAD 2>/dev/null || echo unknown)"
   echo "glibc $(getconf GNU_LIBC_VERSION | cut -d' ' -f2) or newer, x86-64"

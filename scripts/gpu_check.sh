@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Proves and measures Caravan on an NVIDIA GPU, from a built tree or from a bundle (scripts/bundle.sh), and writes a report.
 #
-#   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part parity|curve|sanitizer|speed]...
+#   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part NAME[=SECONDS]]...
 #
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
-#   speed      the benchmarks, beside the copy and product rates of the same GPU
+#   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
+#   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
+#   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything failed, with 77
-# when there is no GPU.
+# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, sanitizer 40, kernels 50, steps
+# 210, eight minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
+# lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -22,16 +25,28 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,15p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,18p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity federated curve sanitizer speed)
+declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [sanitizer]=40 [kernels]=50 [steps]=210)
+wanted=
 for part in "${parts[@]}"; do
-  case $part in
-    parity | federated | curve | sanitizer | speed) ;;
-    *) echo "gpu_check.sh: no part is named $part; see --help" >&2; exit 2 ;;
-  esac
+  name=${part%%=*}
+  [ "$name" = speed ] && names=(kernels steps) || names=("$name")
+  for name in "${names[@]}"; do
+    if [ -z "${seconds[$name]:-}" ]; then
+      echo "gpu_check.sh: no part is named $name; see --help" >&2
+      exit 2
+    fi
+    wanted+=" $name "
+    [ "$part" = "${part%%=*}" ] || seconds[$name]=${part#*=}
+    if ! [[ ${seconds[$name]} =~ ^[1-9][0-9]*$ ]]; then
+      echo "gpu_check.sh: --part $part: the seconds must be a whole number of at least 1" >&2
+      exit 2
+    fi
+  done
 done
 if [ -n "$goldens" ] && [ ! -d "$goldens" ]; then
   echo "gpu_check.sh: --goldens $goldens is no folder" >&2
@@ -62,10 +77,20 @@ mpirun=mpirun
 [ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
+wants() { [[ $wanted == *" $1 "* ]]; }
+# begin_part NAME TITLE: its seconds count from here.
+begin_part() { say ""; say "## $2"; part_seconds=${seconds[$1]}; part_end=$((SECONDS + part_seconds)); }
+left() { echo $((part_end - SECONDS)); }
 # run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
 run() {
   local name=$1 limit=$2 begin status what
   shift 2
+  if [ "$(left)" -lt 1 ]; then
+    failed=1
+    say "| $name | **not run**: the $part_seconds s of this part are over (--part NAME=SECONDS gives more) | |"
+    return 1
+  fi
+  [ "$limit" -le "$(left)" ] || limit=$(left)
   begin=$(date +%s.%N)
   timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
@@ -95,10 +120,8 @@ if ! nvidia-smi -L > "$out/gpus.log" 2>&1; then
   exit 77
 fi
 
-wants() { printf '%s\n' "${parts[@]}" | grep -qx "$1"; }
-
 if wants parity; then
-  say ""; say "## Parity"; table test
+  begin_part parity "Parity"; table test
   for program in "$bin"/test_gpu_* "$bin"/test_cuda_*; do
     case $program in *goldens*) continue ;; esac
     run "$(basename "$program")" 120 "$program"
@@ -108,7 +131,7 @@ if wants parity; then
 fi
 
 if wants federated; then
-  say ""; say "## Federated golden histories"
+  begin_part federated "Federated golden histories"
   if [ -z "$goldens" ]; then
     say "not run: give --goldens"
   else
@@ -120,7 +143,7 @@ if wants federated; then
 fi
 
 if wants curve; then
-  say ""; say "## 200 steps in bfloat16 and in float32"; table run
+  begin_part curve "200 steps in bfloat16 and in float32"; table run
   for name in curve:1024 curve.eval:64; do  # the next id follows from the last by one of four rules, by chance
     awk -v rows="${name#*:}" -v seed="${#name}" 'BEGIN { srand(seed); for (r = 0; r < rows; ++r) { id = int(512 * rand())
       printf "{\"ids\": [%d", id; for (i = 1; i < 128; ++i) { id = (5 * id + 17 + 31 * int(4 * rand() * rand())) % 512
@@ -144,7 +167,7 @@ if wants curve; then
 fi
 
 if wants sanitizer; then
-  say ""; say "## compute-sanitizer"
+  begin_part sanitizer "compute-sanitizer"
   if ! command -v compute-sanitizer > /dev/null; then
     say "not run: compute-sanitizer is not installed"
   else
@@ -155,15 +178,50 @@ if wants sanitizer; then
   fi
 fi
 
-if wants speed; then
-  say ""; say "## Speed"; table benchmark
-  for program in "$bin"/benchmark_cuda* "$bin"/benchmark_gpu*; do
-    if [ -x "$program" ]; then
-      name=$(basename "$program")
-      run "$name" 400 "$program"
-      { echo; echo '```'; cat "$out/$name.log"; echo '```'; } >> "$report"
+benchmarks=$here/benchmarks/end_to_end
+if wants kernels || wants steps; then
+  rm -f "$out"/step_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"  # the report is of this run alone
+fi
+if wants kernels; then
+  begin_part kernels "Kernels"; table benchmark
+  run benchmark_cuda_kernels 400 "$bin/benchmark_cuda_kernels"
+  { echo; echo '```'; cat "$out/benchmark_cuda_kernels.log"; echo '```'; } >> "$report"
+fi
+
+# Why PyTorch cannot be run; nothing if it can.
+no_pytorch() {
+  local python=${CARAVAN_PYTHON:-python3}
+  command -v "$python" > /dev/null || { echo "there is no $python; name a Python with PyTorch in CARAVAN_PYTHON"; return; }
+  timeout 60 "$python" -c 'import torch; assert torch.cuda.is_available(), "PyTorch finds no GPU"' > "$out/torch.log" 2>&1 ||
+    echo "$python: $(tail -n 1 "$out/torch.log")"
+}
+
+if wants steps; then
+  begin_part steps "Steps"
+  why_not=$(no_pytorch)
+  [ -z "$why_not" ] || say "PyTorch beside it: not run: $why_not"
+  table program
+  # PyTorch gets two parts of the time and Caravan one: it compiles. A third of that is for steps, the rest for the start.
+  units=$(grep -c '^step ' "$benchmarks/gpu_goals.txt")
+  [ -n "$why_not" ] || units=$((3 * units))
+  while IFS='|' read -r _ id _ options _; do
+    id=${id// /}
+    limit=$(($(left) / units)) units=$((units - 1))
+    # shellcheck disable=SC2086  # options are words
+    run "step_$id" "$limit" "$bin/benchmark_gpu_step" $options --seconds $((limit / 3))
+    if [ -z "$why_not" ]; then
+      limit=$((2 * $(left) / units)) units=$((units - 2))
+      run "torch_$id" "$limit" "${CARAVAN_PYTHON:-python3}" "$benchmarks/gpu_torch_step.py" --like "$out/step_$id.log" \
+        --seconds $((limit / 3))
     fi
+  done < <(grep '^step ' "$benchmarks/gpu_goals.txt")
+fi
+if wants kernels || wants steps; then
+  logs=()
+  for log in "$out"/step_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"; do
+    [ ! -f "$log" ] || logs+=("$log")
   done
+  awk -f "$benchmarks/gpu_report.awk" "$benchmarks/gpu_goals.txt" "${logs[@]}" | tee -a "$report"
 fi
 
 say ""

@@ -1,5 +1,5 @@
-// Rates of the GPU kernels at the shapes of Llama 3.2 1B and 3B and Llama 3.1 8B, beside the rate of a copy
-// on the same GPU in the same run. One line per kernel:
+// Rates of the GPU kernels at the shapes of Llama 3.2 1B and 3B and Llama 3.1 8B, beside the rates of
+// a copy and a product on the same GPU in the same run. One line per kernel:
 //   benchmark_cuda_kernels [WORD [TOKENS [SEQ_LEN]]]     kernels whose name has the word; 16384 tokens in
 //   rows of 1024
 #include <fmt/core.h>
@@ -7,28 +7,28 @@
 #include <cstdlib>
 #include <memory>
 
+#include "benchmarks/cuda/ceilings.h"
 #include "benchmarks/cuda/device_tensors.h"
 #include "benchmarks/cuda/kernel_cases.h"
-#include "kernels/cuda/device_count.h"
 
 namespace {
 
 using namespace caravan;
 using namespace caravan::benchmark;
 
-/// Bytes per second, read and written, of a copy within the device.
-double copy_rate() {
-  constexpr std::int64_t kBytes = std::int64_t{2} << 30;
-  DeviceTensors tensors;
-  const TensorView from = tensors.random(DType::kFloat32, {kBytes / 4});
-  void* to = tensors.workspace(kBytes).data;
-  const Timing timing = time_launches([&](int) {
-    check("cudaMemcpyAsync", cudaMemcpyAsync(to, from.raw(), kBytes, cudaMemcpyDeviceToDevice, nullptr));
-  });
-  const double rate = 2.0 * static_cast<double>(kBytes) / timing.median;
-  fmt::print("copy ceiling: {:.3f} TB/s (read and written, {} GiB, ± {:.1f} %)\n", rate * 1e-12, kBytes >> 30,
-             100.0 * timing.spread / timing.median);
-  return rate;
+/// What rates are held against, measured before them.
+struct Best {
+  double bytes_per_second = 0.0;  // of a copy, read and written
+  double flops = 0.0;             // of a bfloat16 product
+};
+Best measure_best() {
+  cuda::OpenDevice device = cuda::open_device(0);
+  Ceilings ceilings(device);
+  const Best best{.bytes_per_second = ceilings.copy(), .flops = ceilings.product()};
+  fmt::print(
+      "copy ceiling: {:.3f} TB/s read and written; product ceiling: {:.1f} TFLOP/s, bfloat16, 8192^3\n",
+      best.bytes_per_second * 1e-12, best.flops * 1e-12);
+  return best;
 }
 
 /// So many sets of a case's tensors that the L2 cache holds nothing of the next launch's.
@@ -39,7 +39,7 @@ std::size_t copies_for(std::int64_t bytes) {
   return static_cast<std::size_t>(std::clamp<std::int64_t>((wanted + bytes - 1) / bytes, 1, 64));
 }
 
-void time_case(const CaseMaker& make, const std::string& word, double ceiling) {
+void time_case(const CaseMaker& make, const std::string& word, const Best& best) {
   std::vector<std::unique_ptr<DeviceTensors>> tensors;
   std::vector<KernelCase> cases;
   const auto add = [&] {
@@ -57,12 +57,12 @@ void time_case(const CaseMaker& make, const std::string& word, double ceiling) {
   const Timing timing =
       time_launches([&](int i) { cases[static_cast<std::size_t>(i) % cases.size()].launch(nullptr); });
   const KernelCase& one = cases.front();
-  const std::string rate =
-      one.bytes > 0 ? fmt::format("{:7.3f} TB/s {:5.1f} % of copy",
-                                  static_cast<double>(one.bytes) / timing.median * 1e-12,
-                                  100.0 * static_cast<double>(one.bytes) / timing.median / ceiling)
-                    : fmt::format("{:7.1f} TFLOP/s", static_cast<double>(one.flops) / timing.median * 1e-12);
-  fmt::print("{:26} {:44} {:9.1f} us ± {:4.1f} % {}\n", one.name, one.shape, timing.median * 1e6,
+  const double amount = static_cast<double>(one.bytes > 0 ? one.bytes : one.flops) / timing.median;
+  const std::string rate = one.bytes > 0 ? fmt::format("{:7.3f} TB/s {:5.1f} % of copy", amount * 1e-12,
+                                                       100.0 * amount / best.bytes_per_second)
+                                         : fmt::format("{:7.1f} TFLOP/s {:5.1f} % of product", amount * 1e-12,
+                                                       100.0 * amount / best.flops);
+  fmt::print("{:28} {:44} {:9.1f} us ± {:4.1f} % {}\n", one.name, one.shape, timing.median * 1e6,
              100.0 * timing.spread / timing.median, rate);
 }
 
@@ -75,11 +75,11 @@ void run(const std::string& word, const BatchShape& batch) {
   check("cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, 0));
   fmt::print("{}, sm_{}{}, {} multiprocessors, L2 {} MiB\n", properties.name, properties.major,
              properties.minor, properties.multiProcessorCount, properties.l2CacheSize >> 20);
-  const double ceiling = copy_rate();
+  const Best best = measure_best();
   for (const char* name : {"llama3.2-1b", "llama3.2-3b", "llama3.1-8b"}) {
     fmt::print("\n{}, {} tokens in rows of {}, bfloat16\n", name, batch.tokens, batch.seq_len);
     for (const CaseMaker& make : kernel_cases(*model_preset(name), batch)) {
-      time_case(make, word, ceiling);
+      time_case(make, word, best);
     }
   }
 }

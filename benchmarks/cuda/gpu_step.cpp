@@ -1,20 +1,25 @@
-// Training steps of a Llama model on one GPU in bfloat16, on random tokens: tokens per second, MFU by both
-// conventions, memory, and in the same run the rates of a large product and of a copy on this GPU, which are
-// what the step can reach at best.
+// Training steps of a Llama model on one GPU, on random tokens: tokens per second, MFU by both conventions,
+// memory, and in the same run the rates of a large product and of a copy on this GPU, which are what the step
+// can reach at best. Prints lines "key: value", which gpu_torch_step.py (the same step in PyTorch) and
+// gpu_report.awk read.
 //
-// Usage: benchmark_gpu_step [--model llama3.2-1b] [--seq-len 1024] [--rows 16] [--micro-batches 16] [--steps
-// 20]
-//                           [--recompute none|selective|full] [--dtype bfloat16|float32]
+// Usage: benchmark_gpu_step [--model llama3.2-1b] [--seq-len 1024] [--rows 16] [--micro-batches 16]
+//     [--steps 20] [--seconds 1e9] [--recompute none|selective|full] [--dtype bfloat16|float32]
+//     [--ceiling-size 8192]
+// --rows are of a micro-batch, and halved while memory does not suffice; no step begins later than --seconds
+// after the first, and one is always made.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "benchmarks/cuda/ceilings.h"
+#include "caravan/core/build_info.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/error.h"
@@ -39,61 +44,6 @@ struct Times {
     return sorted.at(static_cast<std::size_t>(part * static_cast<double>(sorted.size() - 1)));
   }
   double median() const { return at(0.5); }
-};
-
-class Ceilings {
- public:
-  Ceilings(Backend& backend, cuda::DeviceRuntime& runtime) : backend_(backend), runtime_(runtime) {}
-
-  /// FLOP/s of a bfloat16 product of random 8192 x 8192 matrices: zeros take less power and run faster.
-  double product() {
-    constexpr std::int64_t kSize = 8192;
-    constexpr int kCalls = 20;
-    std::array<Buffer, 3> memory;
-    std::array<TensorView, 3> views;
-    for (std::size_t i = 0; i < 3; ++i) {
-      memory[i] = backend_.allocate(2 * kSize * kSize);
-      views[i] = memory[i].view(0, DType::kBFloat16, {kSize, kSize});
-      backend_.random_normal({.y = views[i], .global_cols = kSize, .standard_deviation = 1.0, .stream = i},
-                             stream_);
-    }
-    const auto calls = [&] {
-      for (int i = 0; i < kCalls; ++i) {
-        backend_.matmul_nt({views[0], DenseWeight{views[1]}, views[2]}, stream_);
-      }
-    };
-    return 2.0 * kSize * kSize * kSize * kCalls / timed(calls);
-  }
-  /// Bytes read and written per second by copies of 4 GiB.
-  double copy() {
-    constexpr std::int64_t kBytes = std::int64_t{4} << 30U;
-    constexpr int kCalls = 8;
-    const Buffer from = backend_.allocate(kBytes);
-    const Buffer to = backend_.allocate(kBytes);
-    const auto calls = [&] {
-      for (int i = 0; i < kCalls; ++i) {
-        runtime_.copy(to.data(), from.data(), kBytes, runtime_.stream(StreamId::kCompute));
-      }
-    };
-    return 2.0 * static_cast<double>(kBytes) * kCalls / timed(calls);
-  }
-
- private:
-  template <class Body>
-  double timed(const Body& body) {
-    const auto once = [&] {
-      const StopWatch watch;
-      body();
-      runtime_.synchronize(runtime_.stream(StreamId::kCompute));
-      return watch.seconds();
-    };
-    once();
-    return std::min({once(), once(), once()});
-  }
-
-  Backend& backend_;
-  cuda::DeviceRuntime& runtime_;
-  Stream stream_;
 };
 
 Batch random_batch(const ModelConfig& config, std::int64_t rows, std::int64_t seq_len, std::uint64_t number) {
@@ -131,8 +81,9 @@ TokenFlops token_flops(const ModelConfig& c, std::int64_t seq_len) {
 
 std::map<std::string, std::string> parse(int argc, char** argv) {
   std::map<std::string, std::string> options = {
-      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"},   {"--rows", "16"},       {"--micro-batches", "16"},
-      {"--steps", "20"},          {"--recompute", "none"}, {"--dtype", "bfloat16"}};
+      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"},   {"--rows", "16"},
+      {"--micro-batches", "16"},  {"--steps", "20"},       {"--seconds", "1e9"},
+      {"--recompute", "none"},    {"--dtype", "bfloat16"}, {"--ceiling-size", "8192"}};
   for (int i = 1; i < argc; i += 2) {
     const auto known = options.find(argv[i]);
     if (known == options.end() || i + 1 == argc) {
@@ -143,6 +94,16 @@ std::map<std::string, std::string> parse(int argc, char** argv) {
   return options;
 }
 
+/// The value of `name` if it is one of `words`.
+const std::string& one_of(const std::map<std::string, std::string>& options, const char* name,
+                          const std::vector<std::string>& words) {
+  const std::string& value = options.at(name);
+  if (std::find(words.begin(), words.end(), value) == words.end()) {
+    fail<ConfigError>("benchmark_gpu_step: {} is {}; it may be {}", name, value, fmt::join(words, ", "));
+  }
+  return value;
+}
+
 struct Workload {
   std::string name;
   ModelConfig config;
@@ -150,15 +111,25 @@ struct Workload {
   std::int64_t rows = 0;
   std::int64_t micro_batches = 0;
   std::int64_t steps = 0;
+  double seconds = 0.0;  // no step begins later than this after the first
   std::string recompute;
   std::string dtype;
+  std::int64_t ceiling_size = 0;
 };
 
 Workload workload_of(const std::map<std::string, std::string>& options) {
-  const auto number = [&](const char* name) { return std::atoll(options.at(name).c_str()); };
+  const auto number = [&](const char* name) {
+    const std::int64_t value = std::atoll(options.at(name).c_str());
+    if (value < 1) {
+      fail<ConfigError>("benchmark_gpu_step: {} is {}; it must be a number of at least 1", name,
+                        options.at(name));
+    }
+    return value;
+  };
   const auto found = model_preset(options.at("--model"));
   if (!found) {
-    fail<ConfigError>("benchmark_gpu_step: no model is named {}", options.at("--model"));
+    fail<ConfigError>("benchmark_gpu_step: --model is {}; it may be {}", options.at("--model"),
+                      fmt::join(model_preset_names(), ", "));
   }
   return {.name = options.at("--model"),
           .config = *found,
@@ -166,18 +137,22 @@ Workload workload_of(const std::map<std::string, std::string>& options) {
           .rows = number("--rows"),
           .micro_batches = number("--micro-batches"),
           .steps = number("--steps"),
-          .recompute = options.at("--recompute"),
-          .dtype = options.at("--dtype")};
+          .seconds = std::atof(options.at("--seconds").c_str()),
+          .recompute = one_of(options, "--recompute", {"none", "selective", "full"}),
+          .dtype = one_of(options, "--dtype", {"bfloat16", "float32"}),
+          .ceiling_size = number("--ceiling-size")};
 }
 
 struct Measured {
   Times times;
   double loss = 0.0;
-  std::int64_t tokens = 0;  // of a step
-  std::int64_t arena_bytes = 0;
+  std::int64_t tokens = 0;       // of a step
+  std::int64_t free_bytes = 0;   // when all had been allocated
+  std::int64_t arena_bytes = 0;  // activations and scratch
 };
 
-Measured train(const Workload& work, Backend& backend) {
+Measured train(const Workload& work, cuda::OpenDevice& device) {
+  Backend& backend = *device.backend;
   const Llama::Layout layout{.table = ShardTable::kWhole,
                              .dtype = work.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16,
                              .gradients = Gradients::kAllocated,
@@ -201,44 +176,88 @@ Measured train(const Workload& work, Backend& backend) {
     batches.push_back(random_batch(work.config, work.rows, work.seq_len, static_cast<std::uint64_t>(i)));
     measured.tokens += batches.back().valid_tokens;
   }
-  for (std::int64_t step = -kWarmUpSteps; step < work.steps; ++step) {
+  for (int i = 0; i < kWarmUpSteps; ++i) {  // of one micro-batch: every shape has been seen then
+    trainer.step(batches.front(), 1e-4);
+  }
+  const StopWatch watch;
+  for (std::int64_t step = 0; step < work.steps && (step == 0 || watch.seconds() < work.seconds); ++step) {
     const StepResult result = trainer.step(batches, measured.tokens, 1e-4);
     measured.loss = result.loss;
-    if (step >= 0) {
-      measured.times.seconds.push_back(result.seconds);
-    }
+    measured.times.seconds.push_back(result.seconds);
   }
+  measured.free_bytes = device.runtime->free_bytes();
   measured.arena_bytes = trainer.executor().arena_bytes();
   return measured;
 }
 
-void run(const Workload& work) {
-  cuda::OpenDevice device = cuda::open_device(0);
-  Ceilings ceilings(*device.backend, *device.runtime);
-  const double product_before = ceilings.product();
-  const double copy_rate = ceilings.copy();
-  const Measured measured = train(work, *device.backend);
-  const double product_after = ceilings.product();
-  const TokenFlops flops = token_flops(work.config, work.seq_len);
+/// Where the device's memory does not suffice, micro-batches are halved and twice as many.
+Measured train_what_fits(Workload& work, cuda::OpenDevice& device) {
+  while (true) {
+    try {
+      return train(work, device);
+    } catch (const DeviceError& error) {
+      if (work.rows % 2 != 0 || !std::string_view(error.what()).starts_with("out of ")) {  // memory
+        throw;
+      }
+    }
+    work.rows /= 2;
+    work.micro_batches *= 2;
+  }
+}
+
+void print_shape(const Workload& work, const TokenFlops& flops) {
+  const ModelConfig& c = work.config;
+  fmt::print("model: {}\n", work.name);
+  // In the words of a Hugging Face config.json, for who builds the same model elsewhere. Scaled frequencies
+  // of the rotary embedding take no time and are left out.
+  fmt::print(
+      "config: {{\"vocab_size\": {}, \"hidden_size\": {}, \"intermediate_size\": {}, \"num_hidden_layers\": "
+      "{}, "
+      "\"num_attention_heads\": {}, \"num_key_value_heads\": {}, \"head_dim\": {}, \"rms_norm_eps\": {}, "
+      "\"tie_word_embeddings\": {}}}\n",
+      c.vocab_size, c.hidden_size, c.intermediate_size, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim,
+      c.rms_norm_eps, c.tie_embeddings);
+  fmt::print("dtype: {}\nrecompute: {}\nseq_len: {}\nrows: {}\nmicro_batches: {}\n", work.dtype,
+             work.recompute, work.seq_len, work.rows, work.micro_batches);
+  fmt::print("flops_per_token_causal: {:.0f}\nflops_per_token_full: {:.0f}\n",
+             flops.products + flops.square / 2.0, flops.products + flops.square);
+}
+
+void print_measured(const Measured& measured, const TokenFlops& flops) {
   const Times& times = measured.times;
   const double rate = static_cast<double>(measured.tokens) / times.median();
-  const double causal = rate * (flops.products + flops.square / 2.0);
-  const double full = rate * (flops.products + flops.square);
-  const double ceiling = std::max(product_before, product_after);
-  fmt::print("{} on {}, {}, {} x {} tokens x {} micro-batches, recompute {}\n", work.name,
-             device.runtime->facts().name, work.dtype, work.rows, work.seq_len, work.micro_batches,
-             work.recompute);
-  fmt::print("step             {:.4f} s ({:.4f} to {:.4f}, {} steps), loss {:.4f}\n", times.median(),
-             times.at(0.0), times.at(1.0), times.seconds.size(), measured.loss);
-  fmt::print("tokens/s         {:.0f}\n", rate);
-  fmt::print("MFU of 989       causal {:.1f} %, full square {:.1f} %\n", 100.0 * causal / kPeakFlops,
-             100.0 * full / kPeakFlops);
-  fmt::print(
-      "product 8192^3   {:.0f} TFLOP/s before, {:.0f} after; the step reaches {:.1f} % of it (causal)\n",
-      product_before / 1e12, product_after / 1e12, 100.0 * causal / ceiling);
-  fmt::print("copy             {:.2f} TB/s read and written\n", copy_rate / 1e12);
-  fmt::print("memory           {:.2f} GiB of activations and scratch\n",
-             static_cast<double>(measured.arena_bytes) / 1073741824.0);
+  fmt::print("tokens_per_step: {}\nsteps: {}\n", measured.tokens, times.seconds.size());
+  fmt::print("step_ms: {:.1f}\nstep_ms_least: {:.1f}\nstep_ms_most: {:.1f}\n", 1e3 * times.median(),
+             1e3 * times.at(0.0), 1e3 * times.at(1.0));
+  fmt::print("tokens_per_second: {:.1f}\n", rate);
+  fmt::print("mfu_causal_percent: {:.4g}\nmfu_full_percent: {:.4g}\n",
+             100.0 * rate * (flops.products + flops.square / 2.0) / kPeakFlops,
+             100.0 * rate * (flops.products + flops.square) / kPeakFlops);
+  fmt::print("loss: {:.4f}\n", measured.loss);
+}
+
+void run(Workload work) {
+  const TokenFlops flops = token_flops(work.config, work.seq_len);
+  const BuildInfo build = build_info();
+  fmt::print("program: Caravan {} ({}), {}\n", build.version, build.commit, cuda::build_description());
+  cuda::OpenDevice device = cuda::open_device(0);
+  const std::int64_t free_bytes = device.runtime->facts().free_bytes;
+  fmt::print("device: {}\n", device.runtime->facts().name);
+  benchmark::Ceilings ceilings(device, work.ceiling_size, 64 * work.ceiling_size * work.ceiling_size);
+  const double product_before = ceilings.product();
+  const double copy_rate = ceilings.copy();
+  const Measured measured = train_what_fits(work, device);
+  print_shape(work, flops);
+  const double product = std::max(product_before, ceilings.product());
+  print_measured(measured, flops);
+  constexpr double kGib = 1073741824.0;
+  fmt::print("peak_memory_gib: {:.4g}\nactivations_gib: {:.4g}\n",
+             static_cast<double>(free_bytes - measured.free_bytes) / kGib,
+             static_cast<double>(measured.arena_bytes) / kGib);
+  const double rate = static_cast<double>(measured.tokens) / measured.times.median();
+  fmt::print("product_tflops: {:.4g}\nof_product_percent: {:.4g}\n", product / 1e12,
+             100.0 * rate * (flops.products + flops.square / 2.0) / product);
+  fmt::print("copy_tb_per_second: {:.3g}\n", copy_rate / 1e12);
 }
 
 }  // namespace

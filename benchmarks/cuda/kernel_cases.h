@@ -83,58 +83,72 @@ inline std::vector<CaseMaker> head_cases(const ModelConfig& model, const BatchSh
 inline std::vector<CaseMaker> optimizer_cases(const ModelConfig& model) {
   const Shape shape{model.intermediate_size, model.hidden_size};
   const std::int64_t n = shape.numel();
-  return {[=](TensorSource& from) {
-            const AdamwArgs args{.param = from.random(kValue, shape),
-                                 .grad = from.random(kExact, shape),
-                                 .m = from.random(kExact, shape),
-                                 .v = from.random(kExact, shape),
-                                 .weight_decay = 0.1,
-                                 .scalars = from.scalars()};
-            const cuda::AdamwStorage storage{.master = from.random(kExact, shape)};
-            return KernelCase{
-                .name = "adamw",
-                .shape = shape.str(),
-                .bytes = (4 + 2 * 3 * 4 + 2) * n,
-                // The table reads the weights, too, and knows no master copy.
-                .beyond_table = (2 * 4 - 2) * n,
-                .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, storage, stream); },
-                .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
-          },
-          [=](TensorSource& from) {
-            const TensorView x = from.random(kExact, shape);
-            auto* result = static_cast<double*>(from.workspace(sizeof(double)).data);
-            const cuda::Workspace scratch = from.workspace(cuda::sum_squares_workspace_bytes(x));
-            return KernelCase{
-                .name = "sum_squares",
-                .shape = shape.str(),
-                .bytes = 4 * n,
-                .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(x, result, scratch, stream); },
-                .count = [=](Backend& table, Stream& s) { table.sum_squares({.x = x, .result = {}}, s); }};
-          },
-          [=](TensorSource& from) {
-            const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};
-            return KernelCase{.name = "copy float32 to bfloat16",
-                              .shape = shape.str(),
-                              .bytes = (4 + 2) * n,
-                              .launch = [=](cuda::StreamHandle stream) { cuda::copy(args, stream); },
-                              .count = [=](Backend& table, Stream& s) { table.copy(args, s); }};
-          },
-          [=](TensorSource& from) {
-            const cuda::TransposeArgs args{.from = from.random(kValue, shape),
-                                           .to = from.random(kValue, {shape[1], shape[0]})};
-            return KernelCase{.name = "transpose",
-                              .shape = shape.str(),
-                              .bytes = 2 * 2 * n,
-                              .launch = [=](cuda::StreamHandle stream) { cuda::transpose(args, stream); }};
-          },
-          [=](TensorSource& from) {
-            const RandomNormalArgs args{.y = from.random(kValue, shape), .global_cols = shape[1], .seed = 1};
-            return KernelCase{.name = "random_normal",
-                              .shape = shape.str(),
-                              .bytes = 2 * n,
-                              .launch = [=](cuda::StreamHandle stream) { cuda::random_normal(args, stream); },
-                              .count = [=](Backend& table, Stream& s) { table.random_normal(args, s); }};
-          }};
+  return {
+      [=](TensorSource& from) {
+        const AdamwArgs args{.param = from.random(kValue, shape),
+                             .grad = from.random(kExact, shape),
+                             .m = from.random(kExact, shape),
+                             .v = from.random(kExact, shape),
+                             .weight_decay = 0.1,
+                             .scalars = from.scalars()};
+        const cuda::AdamwStorage storage{.master = from.random(kExact, shape)};
+        return KernelCase{.name = "adamw",
+                          .shape = shape.str(),
+                          .bytes = (4 + 2 * 3 * 4 + 2) * n,
+                          // The table reads the weights, too, and knows no master copy.
+                          .beyond_table = (2 * 4 - 2) * n,
+                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, storage, stream); },
+                          .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
+      },
+      [=](TensorSource& from) {
+        const AdamwArgs args{.param = from.random(kValue, shape),
+                             .grad = from.random(kExact, shape),
+                             .m = from.random(kExact, shape),
+                             .v = from.random(kExact, shape),
+                             .weight_decay = 0.1,
+                             .scalars = from.scalars()};
+        const cuda::AdamwStorage storage{.master = {}, .rounding = cuda::WeightRounding::kStochastic};
+        return KernelCase{.name = "adamw stochastic rounding",
+                          .shape = shape.str(),
+                          .bytes = (4 + 2 * 2 * 4 + 2 * 2) * n,
+                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, storage, stream); },
+                          .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
+      },
+      [=](TensorSource& from) {
+        const TensorView x = from.random(kExact, shape);
+        auto* result = static_cast<double*>(from.workspace(sizeof(double)).data);
+        const cuda::Workspace scratch = from.workspace(cuda::sum_squares_workspace_bytes(x));
+        return KernelCase{
+            .name = "sum_squares",
+            .shape = shape.str(),
+            .bytes = 4 * n,
+            .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(x, result, scratch, stream); },
+            .count = [=](Backend& table, Stream& s) { table.sum_squares({.x = x, .result = {}}, s); }};
+      },
+      [=](TensorSource& from) {
+        const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};
+        return KernelCase{.name = "copy float32 to bfloat16",
+                          .shape = shape.str(),
+                          .bytes = (4 + 2) * n,
+                          .launch = [=](cuda::StreamHandle stream) { cuda::copy(args, stream); },
+                          .count = [=](Backend& table, Stream& s) { table.copy(args, s); }};
+      },
+      [=](TensorSource& from) {
+        const cuda::TransposeArgs args{.from = from.random(kValue, shape),
+                                       .to = from.random(kValue, {shape[1], shape[0]})};
+        return KernelCase{.name = "transpose",
+                          .shape = shape.str(),
+                          .bytes = 2 * 2 * n,
+                          .launch = [=](cuda::StreamHandle stream) { cuda::transpose(args, stream); }};
+      },
+      [=](TensorSource& from) {
+        const RandomNormalArgs args{.y = from.random(kValue, shape), .global_cols = shape[1], .seed = 1};
+        return KernelCase{.name = "random_normal",
+                          .shape = shape.str(),
+                          .bytes = 2 * n,
+                          .launch = [=](cuda::StreamHandle stream) { cuda::random_normal(args, stream); },
+                          .count = [=](Backend& table, Stream& s) { table.random_normal(args, s); }};
+      }};
 }
 
 inline std::vector<CaseMaker> elementwise_cases(const ModelConfig& model, const BatchShape& batch) {
@@ -183,13 +197,15 @@ inline std::vector<CaseMaker> elementwise_cases(const ModelConfig& model, const 
           }};
 }
 
-/// Every kernel that moves or computes much, in the order of a step.
+/// Every kernel that moves or computes much, in the order of a step. Attention in float32, without tensor
+/// cores, is timed on one row.
 inline std::vector<CaseMaker> kernel_cases(const ModelConfig& model, const BatchShape& batch) {
+  const BatchShape one_row{.tokens = batch.seq_len, .seq_len = batch.seq_len};
   std::vector<CaseMaker> all;
   for (const std::vector<CaseMaker>& some :
        {embedding_cases(model, batch), norm_cases(model, batch), rope_cases(model, batch),
-        attention_cases(model, batch), swiglu_cases(model, batch), head_cases(model, batch),
-        elementwise_cases(model, batch), optimizer_cases(model)}) {
+        attention_cases(model, batch), attention_cases(model, one_row, kExact), swiglu_cases(model, batch),
+        head_cases(model, batch), elementwise_cases(model, batch), optimizer_cases(model)}) {
     all.insert(all.end(), some.begin(), some.end());
   }
   return all;

@@ -74,8 +74,11 @@ inline std::vector<CaseMaker> rope_cases(const ModelConfig& model, const BatchSh
   }};
 }
 
-/// Causal, without padding.
-inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const BatchShape& batch) {
+/// Causal, without padding. `dtype` decides which kernels run: bfloat16 those of the tensor cores.
+inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const BatchShape& batch,
+                                              DType dtype = kValue) {
+  const auto element = static_cast<std::int64_t>(dtype_bytes(dtype));
+  const std::string suffix = dtype == kValue ? "" : fmt::format(" {}", dtype_name(dtype));
   const std::int64_t rows = batch.tokens / batch.seq_len;
   const AttentionShape size{.batch = rows,
                             .query_len = batch.seq_len,
@@ -100,12 +103,12 @@ inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const Ba
       [=](TensorSource& from) {
         const AttentionForwardArgs args{.shape = size,
                                         .mask = mask(from),
-                                        .q = from.random(kValue, q),
-                                        .k = from.random(kValue, kv),
-                                        .v = from.random(kValue, kv),
-                                        .o = from.random(kValue, q),
+                                        .q = from.random(dtype, q),
+                                        .k = from.random(dtype, kv),
+                                        .v = from.random(dtype, kv),
+                                        .o = from.random(dtype, q),
                                         .lse = from.random(kExact, lse)};
-        return KernelCase{.name = "attention_forward",
+        return KernelCase{.name = "attention_forward" + suffix,
                           .shape = text,
                           .flops = 2 * product,
                           .launch = [=](cuda::StreamHandle stream) { cuda::attention_forward(args, stream); },
@@ -114,31 +117,31 @@ inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const Ba
       [=](TensorSource& from) {
         const AttentionBackwardArgs args{.shape = size,
                                          .mask = mask(from),
-                                         .q = from.random(kValue, q),
-                                         .k = from.random(kValue, kv),
-                                         .v = from.random(kValue, kv),
-                                         .o = from.random(kValue, q),
+                                         .q = from.random(dtype, q),
+                                         .k = from.random(dtype, kv),
+                                         .v = from.random(dtype, kv),
+                                         .o = from.random(dtype, q),
                                          .lse = from.random(kExact, lse),
-                                         .d_o = from.random(kValue, q),
-                                         .dq = from.random(kValue, q),
-                                         .dk = from.random(kValue, kv),
-                                         .dv = from.random(kValue, kv)};
+                                         .d_o = from.random(dtype, q),
+                                         .dq = from.random(dtype, q),
+                                         .dk = from.random(dtype, kv),
+                                         .dv = from.random(dtype, kv)};
         const cuda::Workspace scratch = from.workspace(cuda::attention_backward_workspace_bytes(size));
         return KernelCase{
-            .name = "attention_backward",
+            .name = "attention_backward" + suffix,
             .shape = text,
             .flops = 5 * product,
             .launch = [=](cuda::StreamHandle stream) { cuda::attention_backward(args, scratch, stream); },
             .count = [=](Backend& table, Stream& s) { table.attention_backward(args, s); }};
       },
       [=](TensorSource& from) {
-        const AttentionMergeArgs args{.o = from.random(kValue, q),
+        const AttentionMergeArgs args{.o = from.random(dtype, q),
                                       .lse = from.random(kExact, lse),
-                                      .o_part = from.random(kValue, q),
+                                      .o_part = from.random(dtype, q),
                                       .lse_part = from.random(kExact, lse)};
-        return KernelCase{.name = "attention_merge",
+        return KernelCase{.name = "attention_merge" + suffix,
                           .shape = q.str(),
-                          .bytes = 3 * 2 * q.numel() + 3 * 4 * lse.numel(),
+                          .bytes = 3 * element * q.numel() + 3 * 4 * lse.numel(),
                           .launch = [=](cuda::StreamHandle stream) { cuda::attention_merge(args, stream); },
                           .count = [=](Backend& table, Stream& s) { table.attention_merge(args, s); }};
       }};

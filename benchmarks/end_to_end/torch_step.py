@@ -1,5 +1,5 @@
-"""The model of cpu_step.cpp in PyTorch: a plain Llama module with scaled_dot_product_attention, cross_entropy
-and AdamW as they come. Speaks cpu_step.cpp's protocol: a command per line in, a line of JSON out.
+"""The model of cpu_step.cpp in PyTorch: the plain module of torch_llama.py, cross_entropy and AdamW as they come.
+Speaks cpu_step.cpp's protocol: a command per line in, a line of JSON out.
 
 Usage: torch_step.py THREADS [plain|fused]. Commands: step, products, generate, generate-whole."""
 
@@ -12,59 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_llama import Llama
+
 V, D, L, H, G, FF, B, S = 8192, 768, 12, 12, 4, 2048, 4, 256
 E = D // H
 PROMPT, NEW = 32, 64
-
-
-def rotate(x, cos, sin):
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.norm2 = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-        self.wq, self.wo = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
-        self.wk, self.wv = nn.Linear(D, G * E, bias=False), nn.Linear(D, G * E, bias=False)
-        self.w1, self.w3 = nn.Linear(D, FF, bias=False), nn.Linear(D, FF, bias=False)
-        self.w2 = nn.Linear(FF, D, bias=False)
-
-    def forward(self, x, cos, sin):
-        n = self.norm1(x)
-        rows, length = x.shape[:2]
-        q = rotate(self.wq(n).view(rows, length, H, E).transpose(1, 2), cos, sin)
-        k = rotate(self.wk(n).view(rows, length, G, E).transpose(1, 2), cos, sin)
-        v = self.wv(n).view(rows, length, G, E).transpose(1, 2)
-        o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + self.wo(o.transpose(1, 2).reshape(rows, length, D))
-        n = self.norm2(x)
-        return x + self.w2(F.silu(self.w1(n)) * self.w3(n))
-
-
-class Llama(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(V, D)
-        self.blocks = nn.ModuleList(Block() for _ in range(L))
-        self.norm, self.output = nn.RMSNorm(D, eps=1e-5), nn.Linear(D, V, bias=False)
-        angle = torch.outer(torch.arange(S), 500000.0 ** (-torch.arange(0, E, 2) / E))
-        self.register_buffer("cos", angle.cos())
-        self.register_buffer("sin", angle.sin())
-
-    def forward(self, ids):
-        x = self.embedding(ids)
-        for block in self.blocks:
-            x = block(x, self.cos, self.sin)
-        return self.output(self.norm(x))
+SHAPE = {"vocab_size": V, "hidden_size": D, "intermediate_size": FF, "num_hidden_layers": L, "num_attention_heads": H,
+         "num_key_value_heads": G, "head_dim": E, "rms_norm_eps": 1e-5}
 
 
 class Training:
     def __init__(self, optimizer):
         torch.manual_seed(1)
-        self.model = Llama()
+        self.model = Llama(SHAPE, S)
         for parameter in self.model.parameters():
             if parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -100,8 +60,7 @@ class Decoding:
 
     def __init__(self):
         from transformers import LlamaConfig, LlamaForCausalLM
-        config = LlamaConfig(vocab_size=V, hidden_size=D, intermediate_size=FF, num_hidden_layers=L,
-                             num_attention_heads=H, num_key_value_heads=G, head_dim=E, max_position_embeddings=S)
+        config = LlamaConfig(**SHAPE, max_position_embeddings=S)
         self.model = LlamaForCausalLM(config).eval()
         self.model.generation_config.eos_token_id = None
         self.model.generation_config.pad_token_id = 0

@@ -68,10 +68,7 @@ class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int index) : facts_(facts_of(index)) {
     CARAVAN_CUDA(cudaSetDevice(index));
-    std::size_t free = 0;
-    std::size_t total = 0;
-    CARAVAN_CUDA(cudaMemGetInfo(&free, &total));
-    facts_.free_bytes = static_cast<std::int64_t>(free);
+    facts_.free_bytes = CudaRuntime::free_bytes();
     for (cudaStream_t& stream : streams_) {
       CARAVAN_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     }
@@ -88,6 +85,12 @@ class CudaRuntime final : public DeviceRuntime {
   CudaRuntime& operator=(CudaRuntime&&) = delete;
 
   const DeviceFacts& facts() const override { return facts_; }
+  std::int64_t free_bytes() const override {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    CARAVAN_CUDA(cudaMemGetInfo(&free, &total));
+    return static_cast<std::int64_t>(free);
+  }
 
   Buffer allocate(std::int64_t bytes) override {
     if (bytes == 0) {

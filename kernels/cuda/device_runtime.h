@@ -46,6 +46,8 @@ class DeviceRuntime {
   DeviceRuntime& operator=(DeviceRuntime&&) = delete;
 
   virtual const DeviceFacts& facts() const = 0;
+  /// Of the device's memory, now.
+  virtual std::int64_t free_bytes() const = 0;
 
   /// Zeroed memory of the device, aligned to 256 bytes, or of the host, page-locked.
   virtual Buffer allocate(std::int64_t bytes) = 0;

@@ -158,6 +158,7 @@ class EmulatedRuntime final : public DeviceRuntime {
   EmulatedRuntime& operator=(EmulatedRuntime&&) = delete;
 
   const DeviceFacts& facts() const override { return facts_; }
+  std::int64_t free_bytes() const override { return DeviceMemory::instance().free_bytes(); }
   Buffer allocate(std::int64_t bytes) override {
     return {
         DeviceMemory::instance().allocate(bytes), bytes, {DeviceKind::kCuda, facts_.index}, [](void* data) {

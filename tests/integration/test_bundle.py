@@ -3,6 +3,7 @@
 # A bundle runs where Open MPI, HDF5 and yaml-cpp are hidden, alone and under its own mpirun.
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,11 @@ class Bundle(unittest.TestCase):
             self.assertLess((folder / "bundle.tar.xz").stat().st_size, 60e6, made.stdout)
             moved = folder / "elsewhere"
             (folder / "bundle").rename(moved)
+            # gpu_check.sh finds in the bundle what it finds in the tree.
+            checks = (moved / "scripts" / "gpu_check.sh").read_text()
+            for name in {*re.findall(r"\$benchmarks/([\w.]+)", checks), "torch_llama.py"}:
+                self.assertEqual((moved / "benchmarks/end_to_end" / name).read_bytes(),
+                                 (SOURCE / "benchmarks/end_to_end" / name).read_bytes())
             (folder / "empty").mkdir()
             with open(folder / "data.jsonl", "w", encoding="ascii") as file:
                 for row in range(8):

@@ -24,6 +24,7 @@ class Scripts(unittest.TestCase):
         for script, arguments, words in [
             ("gpu_check.sh", ["--speed"], "gpu_check.sh: unknown option --speed"),
             ("gpu_check.sh", ["--part", "everything"], "no part is named everything"),
+            ("gpu_check.sh", ["--part", "steps=long"], "--part steps=long: the seconds must be a whole number"),
             ("gpu_check.sh", ["--goldens", "nowhere"], "--goldens nowhere is no folder"),
             ("bundle.sh", ["--small"], "bundle.sh: unknown option --small"),
             ("bundle.sh", ["--build", "nowhere"], "nowhere/bin/caravan is not there; build first"),
