@@ -107,6 +107,10 @@ class ProductRates {
   }
 
   json measure() {
+    // Not timed: threads that have just been made, as after products-blas, may share a core for 0.1 s.
+    for (const ProductShape& s : shapes_) {
+      call(s);
+    }
     json rates = json::object();
     double best = 0.0;
     for (const ProductShape& s : shapes_) {

@@ -24,7 +24,7 @@ template <class T>
 void swiglu_forward(const T* gate, const T* up, T* h, std::int64_t count) {
   for_vectors<T>(count, [=](std::int64_t i, std::int64_t n) {
     const Vec<T> z = load_up_to(gate + i, n);
-    store_up_to<T>(h + i, z / (T{1} + exp_of(-z)) * load_up_to(up + i, n), n);
+    store_up_to<T>(h + i, z / (T{1} + exp_or_tiny(-z)) * load_up_to(up + i, n), n);
   });
 }
 
@@ -35,7 +35,7 @@ void swiglu_backward(const SwigluBackwardElements<T>& args) {
     const Vec<T> z = load_up_to(a.gate + i, n);
     const Vec<T> dh = load_up_to(a.dh + i, n);
     const Vec<T> up = load_up_to(a.up + i, n);
-    const Vec<T> sigmoid = T{1} / (T{1} + exp_of(-z));
+    const Vec<T> sigmoid = T{1} / (T{1} + exp_or_tiny(-z));
     const Vec<T> slope = sigmoid * (T{1} + z * (T{1} - sigmoid));
     store_up_to<T>(a.dgate + i, dh * up * slope, n);
     store_up_to<T>(a.dup + i, dh * z * sigmoid, n);

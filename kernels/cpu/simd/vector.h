@@ -121,10 +121,28 @@ template <class T>
 inline T sum_of(Vec<T> value) {
   return folded<T>(value, [](Vec<T> a, Vec<T> b) { return a + b; })[0];
 }
+/// The second where one is NaN.
 template <class T>
 inline Vec<T> larger(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
+template <class T>
+inline Vec<T> smaller(Vec<T> a, Vec<T> b) {
+  return a < b ? a : b;
+}
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#define CARAVAN_AVX512_BUILTINS  // GCC's; without them the same in more instructions
+inline constexpr unsigned kAllLanes = 0xFFFFU;
+inline constexpr int kCurrentRounding = 4;
+template <>
+inline Vec<float> larger<float>(Vec<float> a, Vec<float> b) {
+  return __builtin_ia32_maxps512_mask(a, b, a, kAllLanes, kCurrentRounding);
+}
+template <>
+inline Vec<float> smaller<float>(Vec<float> a, Vec<float> b) {
+  return __builtin_ia32_minps512_mask(a, b, a, kAllLanes, kCurrentRounding);
+}
+#endif
 template <class T>
 inline T max_of(Vec<T> value) {
   return folded<T>(value, [](Vec<T> a, Vec<T> b) { return larger<T>(a, b); })[0];
@@ -159,14 +177,44 @@ inline Vec<double> exp_of(Vec<double> x) {
   return x;
 }
 
-/// float32, within 2 units in the last place; 0 below −87.3 (no denormal results), infinity above 88.73, NaN
-/// stays NaN. exp(x) = 2^n · exp(r), |r| ≤ ln(2)/2, ln(2) in two parts; polynomial after Cephes' expf.
-inline Vec<float> exp_of(Vec<float> x) {
-  constexpr float kLowest = -87.3365447F;
-  constexpr float kHighest = 88.7228394F;
+inline Vec<double> exp_or_tiny(Vec<double> x) {
+  return exp_of(x);
+}
+
+inline constexpr float kLowestExp = -87.3365447F;  // below it float32 results are denormal
+
+/// float32, within 2 units in the last place: exp(x), or exp(kLowestExp) where that is more; infinity above
+/// 88.73, NaN stays NaN.
+#if defined(CARAVAN_AVX512_BUILTINS)
+/// exp(x) = 2^(n/16) · exp(r), |r| ≤ ln(2)/32, ln(2) in two parts: sixteen powers in a register leave a
+/// polynomial of half the length of the one below (Tang 1989).
+inline Vec<float> exp_or_tiny(Vec<float> x) {
+  constexpr float kHighest = 89.0F;    // overflows in the last step
   constexpr float kRound = 0x1.8p23F;  // adding it rounds to an integer in the low bits
-  const Vec<float> limited_above = x > splat(kHighest) ? splat(kHighest) : x;
-  const Vec<float> limited = limited_above < splat(kLowest) ? splat(kLowest) : limited_above;
+  alignas(64) static constexpr float kPowers[16] = {
+      1.0F,        1.04427378F, 1.09050773F, 1.13878863F, 1.18920712F, 1.24185781F, 1.29683955F, 1.35425555F,
+      1.41421356F, 1.47682615F, 1.54221083F, 1.61049033F, 1.68179283F, 1.75625216F, 1.83400809F, 1.91520656F};
+  const Vec<float> limited = smaller<float>(splat(kHighest), larger<float>(splat(kLowestExp), x));
+  const Vec<float> shifted = limited * (16.0F * 1.44269504F) + kRound;
+  const Vec<float> n = shifted - kRound;
+  const Vec<float> r = (limited - n * (0.693359375F / 16.0F)) - n * (-2.12194440e-4F / 16.0F);
+  const Vec<float> powers = load(kPowers);
+  const Vec<float> power =  // 2^((n mod 16)/16)
+      __builtin_ia32_permvarsf512_mask(powers, reinterpret_cast<IntVec<float>>(shifted), powers, kAllLanes);
+  const Vec<float> p = (r * 1.66666667e-1F + 0.5F) * r + 1.0F;
+  const Vec<float> y = p * (power * r) + power;
+  return __builtin_ia32_scalefps512_mask(y, n * 0.0625F, y, kAllLanes, kCurrentRounding);  // · 2^floor(n/16)
+}
+#else
+/// exp(x) = 2^n · exp(r), |r| ≤ ln(2)/2, ln(2) in two parts; polynomial after Cephes' expf.
+inline Vec<float> exp_or_tiny(Vec<float> x) {
+  constexpr float kHighest = 89.0F;    // overflows in the last step
+  constexpr float kRound = 0x1.8p23F;  // adding it rounds to an integer in the low bits
+  constexpr std::uint32_t kRoundBits = 0x4B400000U;
+  typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  using Integers = IntVec<float>;
+  using Floats = Vec<float>;
+  const Vec<float> limited = smaller<float>(splat(kHighest), larger<float>(splat(kLowestExp), x));
   const Vec<float> shifted = limited * 1.44269504F + kRound;
   const Vec<float> n = shifted - kRound;
   const Vec<float> r = (limited - n * 0.693359375F) - n * -2.12194440e-4F;
@@ -176,23 +224,19 @@ inline Vec<float> exp_of(Vec<float> x) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * (r * r) + r + 1.0F;
-#if defined(__AVX512F__)
-  constexpr int kCurrentRounding = 4;
-  const Vec<float> y = __builtin_ia32_scalefps512_mask(p, n, p, 0xFFFFU, kCurrentRounding);  // p · 2^n
-#else
-  constexpr std::uint32_t kRoundBits = 0x4B400000U;
-  typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-  using Integers = IntVec<float>;
-  using Floats = Vec<float>;
   // 2^n in two factors: n reaches 128, whose power is no float.
   const auto exponent = reinterpret_cast<Integers>(reinterpret_cast<Bits>(shifted) - kRoundBits);
   const Integers half = exponent >> 1;
   const Bits factor1 = (reinterpret_cast<Bits>(half) + 127U) << 23U;
   const Bits factor2 = (reinterpret_cast<Bits>(exponent - half) + 127U) << 23U;
-  const Floats y = p * reinterpret_cast<Floats>(factor1) * reinterpret_cast<Floats>(factor2);
+  return p * reinterpret_cast<Floats>(factor1) * reinterpret_cast<Floats>(factor2);
+}
 #endif
-  const Vec<float> bounded = x > splat(kHighest) ? splat(__builtin_inff()) : y;
-  return x < splat(kLowest) ? Vec<float>{} : bounded;
+
+/// float32 as exp_or_tiny, but 0 below kLowestExp: no denormal results.
+inline Vec<float> exp_of(Vec<float> x) {
+  const Vec<float> y = exp_or_tiny(x);
+  return x < splat(kLowestExp) ? Vec<float>{} : y;
 }
 
 /// exp of a scalar without a call, which would save every vector register.
