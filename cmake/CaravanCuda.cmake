@@ -87,7 +87,8 @@ function(caravan_cuda_kernels)
        ${CMAKE_SOURCE_DIR}/kernels/cuda/hopper/*.cpp)
   file(GLOB hopper_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/hopper/*.cu)
   add_library(caravan_kernels_cuda STATIC ${sources})
-  target_link_libraries(caravan_kernels_cuda PUBLIC caravan_flags caravan_kernels_reference CUDA::cudart_static)
+  target_link_libraries(caravan_kernels_cuda PUBLIC caravan_flags caravan_kernels_reference caravan_kernels_cudnn
+                        CUDA::cudart_static)
   target_include_directories(caravan_kernels_cuda PUBLIC ${CMAKE_SOURCE_DIR})
   string(REPLACE ";" " " architectures "${CARAVAN_CUDA_ARCHITECTURES}")
   target_compile_definitions(caravan_kernels_cuda PUBLIC CARAVAN_HAS_CUDA

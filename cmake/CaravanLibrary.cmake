@@ -92,7 +92,7 @@ function(caravan_device)
   endif()
   add_library(caravan_device STATIC ${CMAKE_SOURCE_DIR}/kernels/no_cuda/open_device.cpp
                                     ${CMAKE_SOURCE_DIR}/kernels/no_cuda/device_streams.cpp)
-  target_link_libraries(caravan_device PUBLIC caravan_flags caravan_kernels_reference)
+  target_link_libraries(caravan_device PUBLIC caravan_flags caravan_kernels_reference caravan_kernels_cudnn)
 endfunction()
 
 # The program: everything of src/app but main.cpp is a library too, so that tests/unit/app can call it.
@@ -101,7 +101,7 @@ function(caravan_program)
   list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/src/app/main.cpp)
   add_library(caravan_app STATIC ${sources})
   target_link_libraries(caravan_app PUBLIC caravan_flags caravan_federated caravan_train caravan_kernels_cpu
-                        caravan_build_info CLI11::CLI11
+                        caravan_kernels_cudnn caravan_build_info CLI11::CLI11
                         PRIVATE caravan_openblas nlohmann_json::nlohmann_json MPI::MPI_CXX)
   target_include_directories(caravan_app PUBLIC ${CMAKE_SOURCE_DIR})
   target_compile_definitions(caravan_app PRIVATE CARAVAN_HDF5_VERSION="${HDF5_VERSION}")

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
@@ -17,24 +20,25 @@ namespace {
 using cuda::Product;
 using cuda::StreamHandle;
 
-/// Scratch memory of ops, one piece per queue: it grows while ops of new shapes come and stays then.
+/// Scratch memory of ops, one piece per queue: while ops of new shapes come it is replaced by larger ones.
+/// Those that were replaced stay, since passes that were recorded before have their addresses; as each is at
+/// least twice the last, all of them together are smaller than the one in use.
 class DeviceScratch {
  public:
   explicit DeviceScratch(cuda::DeviceRuntime& runtime) : runtime_(runtime) {}
 
   cuda::Workspace get(std::int64_t bytes, StreamId id) {
-    Buffer& memory = memory_.at(static_cast<std::size_t>(id));
-    if (memory.bytes() < bytes) {
-      runtime_.synchronize(runtime_.stream(id));  // nobody may use what is given back
-      memory = Buffer();
-      memory = runtime_.allocate(bytes);
+    std::vector<Buffer>& pieces = pieces_.at(static_cast<std::size_t>(id));
+    const std::int64_t there = pieces.empty() ? 0 : pieces.back().bytes();
+    if (pieces.empty() || there < bytes) {
+      pieces.push_back(runtime_.allocate(std::max(bytes, 2 * there)));
     }
-    return {memory.data(), memory.bytes()};
+    return {pieces.back().data(), pieces.back().bytes()};
   }
 
  private:
   cuda::DeviceRuntime& runtime_;
-  std::array<Buffer, kStreamCount> memory_;
+  std::array<std::vector<Buffer>, kStreamCount> pieces_;
 };
 
 /// The step's numbers in device memory. Kernels read them there, so that a change needs no new launch; they
@@ -77,8 +81,12 @@ class DeviceScalars {
 
 class CudaBackend final : public Backend, private DeviceCopier {
  public:
-  explicit CudaBackend(cuda::DeviceRuntime& runtime)
-      : runtime_(runtime), name_(describe(runtime.facts())), scratch_(runtime), scalars_(runtime) {
+  CudaBackend(cuda::DeviceRuntime& runtime, std::unique_ptr<cudnn::PlannedAttention> attention)
+      : runtime_(runtime),
+        name_(describe(runtime.facts())),
+        scratch_(runtime),
+        scalars_(runtime),
+        cudnn_(std::move(attention)) {
     previous_copier_ = set_device_copier(this);
   }
   ~CudaBackend() override { set_device_copier(previous_copier_); }
@@ -129,11 +137,15 @@ class CudaBackend final : public Backend, private DeviceCopier {
   }
   void rope(const RopeArgs& args, Stream& stream) override { cuda::rope(args, handle(stream)); }
   void attention_forward(const AttentionForwardArgs& args, Stream& stream) override {
-    cuda::attention_forward(args, handle(stream));
+    if (cudnn_ == nullptr || !cudnn_->forward(args, handle(stream))) {
+      cuda::attention_forward(args, handle(stream));
+    }
   }
   void attention_backward(const AttentionBackwardArgs& args, Stream& stream) override {
-    cuda::attention_backward(args, scratch(cuda::attention_backward_workspace_bytes(args.shape), stream),
-                             handle(stream));
+    if (cudnn_ == nullptr || !cudnn_->backward(args, handle(stream))) {
+      cuda::attention_backward(args, scratch(cuda::attention_backward_workspace_bytes(args.shape), stream),
+                               handle(stream));
+    }
   }
   void attention_merge(const AttentionMergeArgs& args, Stream& stream) override {
     cuda::attention_merge(args, handle(stream));
@@ -184,8 +196,8 @@ class CudaBackend final : public Backend, private DeviceCopier {
 
  private:
   static std::string describe(const cuda::DeviceFacts& facts) {
-    return fmt::format("cuda ({}, sm_{}, {} multiprocessors)", facts.name, facts.compute_capability,
-                       facts.multiprocessors);
+    return fmt::format("cuda ({}, sm_{}, {} multiprocessors{})", facts.name, facts.compute_capability,
+                       facts.multiprocessors, cuda::uses_hopper_attention() ? ", Hopper attention" : "");
   }
   static const TensorView& dense(const WeightView& weight) { return std::get<DenseWeight>(weight).values; }
 
@@ -218,6 +230,7 @@ class CudaBackend final : public Backend, private DeviceCopier {
   std::string name_;
   DeviceScratch scratch_;
   DeviceScalars scalars_;
+  std::unique_ptr<cudnn::PlannedAttention> cudnn_;  // null: Caravan's own attention computes everything
 };
 
 void CudaBackend::copy(const CopyArgs& args, Stream& stream) {
@@ -282,9 +295,10 @@ void CudaBackend::copy_from_device(const CopyArgs& args, Stream& stream) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& runtime) {
+std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& runtime,
+                                           std::unique_ptr<cudnn::PlannedAttention> attention) {
   cuda::choose_attention(runtime.facts().compute_capability);
-  return std::make_unique<CudaBackend>(runtime);
+  return std::make_unique<CudaBackend>(runtime, std::move(attention));
 }
 
 }  // namespace caravan

@@ -150,6 +150,9 @@ class CudaRuntime final : public DeviceRuntime {
     products_.run(product, workspace_of(stream), stream);
   }
 
+  /// What it enqueues is captured like everything else.
+  void call_library(const std::function<void()>& call, StreamHandle /*stream*/) override { call(); }
+
   void begin_recording(StreamHandle stream) override {
     // Other threads may call CUDA meanwhile.
     CARAVAN_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

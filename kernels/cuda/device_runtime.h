@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -62,6 +63,10 @@ class DeviceRuntime {
   virtual void zero(void* memory, std::int64_t bytes, StreamHandle stream) = 0;
 
   virtual void matmul(const Product& product, StreamHandle stream) = 0;
+
+  /// Lets another library enqueue work of its own on `stream`, in `call`; a copy of `call` may be kept as
+  /// long as a recording that it is part of.
+  virtual void call_library(const std::function<void()>& call, StreamHandle stream) = 0;
 
   /// What is enqueued on `stream` between the two calls is remembered and not run; nothing is allocated or
   /// waited for in between.

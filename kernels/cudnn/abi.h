@@ -84,7 +84,7 @@ enum class Value : int {
   kReductionOperator = 18,
 };
 
-enum class Type : int { kFloat = 0, kInt32 = 4, kBFloat16 = 9, kBoolean = 11 };
+enum class Type : int { kFloat = 0, kHalf = 2, kInt32 = 4, kBFloat16 = 9, kBoolean = 11 };
 enum class Pointwise : int {
   kAdd = 0,
   kMul = 1,

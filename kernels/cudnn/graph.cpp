@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <string_view>
 #include <utility>
 
 #include "caravan/core/error.h"
@@ -12,17 +13,38 @@ Sizes packed(const Sizes& dims) {
   return {dims[1] * dims[2] * dims[3], dims[2] * dims[3], dims[3], 1};
 }
 
-void check(const Table& table, int status, const char* what) {
+namespace {
+
+/// By the thousands of cuDNN 9's status codes.
+const char* remedy(int status) {
+  switch (status / 1000) {
+    case 1:
+      return "cuDNN's libraries do not fit each other, the driver or this GPU; install one whole cuDNN 9 and "
+             "name its folder in CARAVAN_CUDNN, or set attention: own";
+    case 5:
+      return "an earlier kernel can be at fault: run again with --sync-kernels (CARAVAN_SYNC_KERNELS=1) to "
+             "have it named, or set attention: own";
+    default:
+      return "set attention: own for Caravan's kernels, or try another cuDNN 9";
+  }
+}
+
+}  // namespace
+
+void check(const Table& table, int status, const char* call, const char* what, const char* file, int line) {
   if (status == kSuccess) {
     return;
   }
   char message[512] = {};
   table.GetLastErrorString(message, sizeof(message) - 1);
-  fail<DeviceError>("cuDNN, {}: {} ({}) {}", what, table.GetErrorString(status), status, message);
+  const std::string_view path = file;
+  fail<DeviceError>("cudnn{} ({}:{}), {}: {} ({}) {}; {}", call, path.substr(path.rfind('/') + 1), line, what,
+                    table.GetErrorString(status), status, message, remedy(status));
 }
 
 OwnedDescriptor::OwnedDescriptor(const Table& table, Kind kind) : table_(&table) {
-  check(table, table.BackendCreateDescriptor(static_cast<int>(kind), &descriptor_), "creating a descriptor");
+  check(table, table.BackendCreateDescriptor(static_cast<int>(kind), &descriptor_), "BackendCreateDescriptor",
+        "a descriptor");
 }
 OwnedDescriptor::~OwnedDescriptor() {
   if (descriptor_ != nullptr) {
@@ -37,7 +59,7 @@ void OwnedDescriptor::set(Attribute name, Value type, std::int64_t count, const 
   const int status =
       table_->BackendSetAttribute(descriptor_, attribute, static_cast<int>(type), count, values);
   if (status != kSuccess) {
-    check(*table_, status, fmt::format("setting attribute {}", attribute).c_str());
+    check(*table_, status, "BackendSetAttribute", fmt::format("attribute {}", attribute).c_str());
   }
 }
 void OwnedDescriptor::set(Attribute name, Type value) {
@@ -54,7 +76,7 @@ void OwnedDescriptor::set(Attribute name, const OwnedDescriptor& value) {
   set(name, Value::kDescriptor, 1, &descriptor);
 }
 void OwnedDescriptor::finalize(const char* what) {
-  check(*table_, table_->BackendFinalize(descriptor_), what);
+  check(*table_, table_->BackendFinalize(descriptor_), "BackendFinalize", what);
 }
 
 Graph::Graph(std::shared_ptr<const Library> library)
@@ -182,8 +204,7 @@ void Graph::build(Handle handle) {
   graph_->finalize("the graph");
   if (!try_build(handle, *graph_, Heuristic::kBest) && !try_build(handle, *graph_, Heuristic::kFallback)) {
     fail<DeviceError>(
-        "cuDNN {} has no kernel for this attention on this GPU; use Caravan's own attention, or another "
-        "cuDNN",
+        "cuDNN {} has no kernel for this attention on this GPU; set attention: own, or try another cuDNN 9",
         library_->version());
   }
 }
@@ -205,7 +226,7 @@ bool Graph::try_build(Handle handle, const OwnedDescriptor& graph, Heuristic mod
   check(table_,
         table_.BackendGetAttribute(heuristic.get(), static_cast<int>(Attribute::kHeuristicResults),
                                    static_cast<int>(Value::kDescriptor), kMost, &count, raw.data()),
-        "asking for engines");
+        "BackendGetAttribute", "engines");
   for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
     auto plan = std::make_unique<OwnedDescriptor>(table_, Kind::kExecutionPlan);
     plan->set(Attribute::kPlanHandle, Value::kHandle, 1, &handle);
@@ -217,7 +238,7 @@ bool Graph::try_build(Handle handle, const OwnedDescriptor& graph, Heuristic mod
     check(table_,
           table_.BackendGetAttribute(plan->get(), static_cast<int>(Attribute::kPlanWorkspaceBytes),
                                      static_cast<int>(Value::kInt64), 1, &got, &workspace_bytes_),
-          "asking for scratch memory");
+          "BackendGetAttribute", "scratch memory");
     config_ = std::make_unique<OwnedDescriptor>(std::move(configs[i]));
     plan_ = std::move(plan);
     return true;
@@ -242,7 +263,7 @@ void Graph::execute(Handle handle, const std::vector<Binding>& bindings, void* w
   pack.set(Attribute::kPackPointers, Value::kPointer, count, pointers.data());
   pack.set(Attribute::kPackWorkspace, Value::kPointer, 1, &workspace);
   pack.finalize("the pointers of a graph");
-  check(table_, table_.BackendExecute(handle, plan_->get(), pack.get()), "executing a graph");
+  check(table_, table_.BackendExecute(handle, plan_->get(), pack.get()), "BackendExecute", "attention");
 }
 
 }  // namespace caravan::cudnn

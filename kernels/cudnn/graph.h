@@ -16,9 +16,10 @@ using Sizes = std::array<std::int64_t, 4>;
 /// Strides of a packed tensor of these sizes.
 Sizes packed(const Sizes& dims);
 
-/// Throws DeviceError unless status is success: what was done, cuDNN's name for the error and its last
-/// message.
-void check(const Table& table, int status, const char* what);
+/// Throws DeviceError unless status is success: the call, where it stands, what it was about, cuDNN's name
+/// for the error and its last message, and what to do.
+void check(const Table& table, int status, const char* call, const char* what,
+           const char* file = __builtin_FILE(), int line = __builtin_LINE());
 
 /// Owns a descriptor; setters throw DeviceError.
 class OwnedDescriptor {
@@ -46,8 +47,8 @@ class OwnedDescriptor {
 class Graph {
  public:
   struct Tensor {
-    std::size_t number;  // of the graph's tensors; its unique id is one more
-    Sizes dims;
+    std::size_t number = 0;  // of the graph's tensors; its unique id is one more
+    Sizes dims{};
   };
 
   explicit Graph(std::shared_ptr<const Library> library);
@@ -80,7 +81,7 @@ class Graph {
 
   struct Binding {
     Tensor tensor;
-    const void* data;
+    const void* data = nullptr;
   };
   /// After build, on the handle's stream. All stored tensors are bound.
   void execute(Handle handle, const std::vector<Binding>& bindings, void* workspace) const;

@@ -55,7 +55,7 @@ Search find() {
 
 std::string Search::why_none() const {
   return "no cuDNN that can be used; tried" + describe(tried) +
-         "; install cuDNN 9, name its folder in CARAVAN_CUDNN, or use Caravan's own attention";
+         "; install cuDNN 9, name its folder in CARAVAN_CUDNN, or set attention to own";
 }
 
 }  // namespace caravan::cudnn

@@ -20,3 +20,12 @@ OpenDevice open_device(int /*index*/) {
 }
 
 }  // namespace caravan::cuda
+
+namespace caravan {
+
+std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& /*runtime*/,
+                                           std::unique_ptr<cudnn::PlannedAttention> /*attention*/) {
+  fail<DeviceError>("{}", cuda::count_devices().reason_for_none);
+}
+
+}  // namespace caravan

@@ -33,18 +33,6 @@ std::string rank_on(std::size_t rank, const std::string& host, const Communicato
   return world.size() == 1 ? "" : fmt::format("rank {} on {}: ", rank, host);
 }
 
-/// "rank 3 on node2: no usable GPU: ...", of the first rank without one; empty when all have one.
-std::string why_not_all(Communicator& world, const std::string& mine) {
-  const std::vector<std::string> hosts = texts_of_ranks(world, host_name());
-  const std::vector<std::string> reasons = texts_of_ranks(world, mine);
-  for (std::size_t rank = 0; rank < reasons.size(); ++rank) {
-    if (!reasons[rank].empty()) {
-      return rank_on(rank, hosts[rank], world) + reasons[rank];
-    }
-  }
-  return "";
-}
-
 int local_rank() {
   return MpiSession::exists() ? MpiSession::current().local_rank() : 0;
 }
@@ -74,6 +62,17 @@ void check_same_type(const ComputeDevice& device, Communicator& world) {
 
 }  // namespace
 
+std::string reason_of_first_rank(Communicator& world, const std::string& mine) {
+  const std::vector<std::string> hosts = texts_of_ranks(world, host_name());
+  const std::vector<std::string> reasons = texts_of_ranks(world, mine);
+  for (std::size_t rank = 0; rank < reasons.size(); ++rank) {
+    if (!reasons[rank].empty()) {
+      return rank_on(rank, hosts[rank], world) + reasons[rank];
+    }
+  }
+  return "";
+}
+
 ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator& world) {
   ComputeDevice device;
   device.host = make_cpu_backend();
@@ -91,7 +90,7 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
       problem = error.what();
     }
   }
-  const std::string reason = why_not_all(world, problem);
+  const std::string reason = reason_of_first_rank(world, problem);
   if (reason.empty()) {
     check_same_type(device, world);
     return device;
@@ -140,7 +139,7 @@ std::string shortage(const ComputeDevice& device, const RankMemory& mine) {
 
 void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world) {
   const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
-  const std::string reason = why_not_all(world, device.is_gpu() ? shortage(device, mine) : "");
+  const std::string reason = reason_of_first_rank(world, device.is_gpu() ? shortage(device, mine) : "");
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "caravan/backend/backend.h"
 #include "caravan/comm/communicator.h"
@@ -26,6 +27,9 @@ struct ComputeDevice {
 /// AgreedError naming the ranks at fault: no usable GPU where one is asked for, or GPUs of different types.
 /// Collective.
 ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator& world);
+
+/// "rank 3 on node2: " and `mine` of the first rank that gives one; empty when none does. Collective.
+std::string reason_of_first_rank(Communicator& world, const std::string& mine);
 
 /// Throws AgreedError, with the plan's memory by category and what to change, where a GPU has less memory
 /// free than its ranks will hold. Collective; nothing on CPUs.

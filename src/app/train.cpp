@@ -20,6 +20,7 @@
 #include "caravan/train/synchronous_resume.h"
 #include "caravan/train/synchronous_training.h"
 #include "commands.h"
+#include "compute_attention.h"
 #include "compute_device.h"
 #include "compute_ranks.h"
 #include "failure.h"
@@ -96,7 +97,10 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
     check_inputs_survive(config);
   }
   progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
-  const auto plan_for = [&](const ModelConfig& model) { checked.plan = make_plan(config, model, ranks); };
+  const auto plan_for = [&](const ModelConfig& model) {
+    check_attention(config, model);
+    checked.plan = make_plan(config, model, ranks);
+  };
   inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen, plan_for);
   if (inputs.train) {
     check_schedule(config.optimizer.schedule, planned_steps(config, ranks, inputs.train->size()));
@@ -175,13 +179,24 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
       environment, point.get());
 }
 
+/// What computes, for the plan.
+std::string describe_compute(const ComputeDevice& device, const ComputeAttention& attention,
+                             const ComputeRanks& ranks) {
+  const auto line = [](const char* what, const std::string& description) {
+    return description.empty() ? "" : fmt::format("\n  {}: {}", what, description);
+  };
+  return fmt::format("{}, {} thread{} per rank{}{}", device.backend().name(), threads(),
+                     threads() == 1 ? "" : "s", line("attention", attention.description),
+                     line("tensors between GPUs", ranks.description));
+}
+
 void run(const TrainOptions& options) {
   Communicator& world = MpiSession::current().world();
   RunFolderLock lock;
   CheckedRun checked;
   agree([&] { checked = check_run(options, world, lock); });
   const RunInputs& inputs = checked.inputs;
-  const RunPlan& plan = checked.plan;
+  RunPlan& plan = checked.plan;
   const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
   Facts facts = input_facts(inputs);
@@ -196,12 +211,11 @@ void run(const TrainOptions& options) {
                                     : std::optional<double>(comm_timeout_seconds(config).value_or(kForEver)));
   find_checkpoint(checked, world);
   set_threads(config.threads);
-  const ComputeDevice device = open_compute_device(config.device, config.dtype, world);
+  ComputeDevice device = open_compute_device(config.device, config.dtype, world);
+  ComputeAttention attention = choose_attention(device, config, plan, world);
   const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
-  const std::string plan_text = describe(
-      plan, config, inputs.model.config, inputs.model.description,
-      fmt::format("{}, {} thread{} per rank{}", device.backend().name(), threads(), threads() == 1 ? "" : "s",
-                  ranks.description.empty() ? "" : "\n  tensors between GPUs: " + ranks.description));
+  const std::string plan_text = describe(plan, config, inputs.model.config, inputs.model.description,
+                                         describe_compute(device, attention, ranks));
   if (options.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}", plan_text);  // what was asked for, not a message about it
@@ -210,6 +224,7 @@ void run(const TrainOptions& options) {
   }
   log::info("{}", plan_text);
   require_device_memory(device, plan, world);
+  use_attention(device, std::move(attention));
   warn_about_memory(plan, device.is_gpu() ? HostUse::kOffloadOnly : HostUse::kEverything, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;

@@ -52,6 +52,9 @@ void CountingBackend::attention_forward(const AttentionForwardArgs& args, Stream
 }
 void CountingBackend::attention_backward(const AttentionBackwardArgs& args, Stream&) {
   ++work_.ops;
+  if (attention_pairs(args.shape) >= attention_pairs(work_.largest_attention)) {
+    work_.largest_attention = args.shape;
+  }
   work_.attention_flops += 10 * attention_pairs(args.shape) * args.shape.head_dim;
 }
 void CountingBackend::attention_merge(const AttentionMergeArgs& args, Stream&) {

@@ -157,6 +157,28 @@ void check_pipeline(const ParallelSection& parallel, std::vector<ConfigProblem>&
   }
 }
 
+/// What cuDNN's attention cannot compute, as far as the configuration tells.
+void check_attention(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const auto refuse = [&](const std::string& why) {
+    problems.push_back({"attention", "is cudnn, which " + why + ", or set attention to own"});
+  };
+  if (config.attention == AttentionChoice::kOwn) {
+    return;
+  }
+  if (config.device == DeviceChoice::kCpu) {
+    refuse("computes on GPUs, but device is cpu; set it to cuda");
+  }
+  if (config.dtype != DType::kBFloat16 && config.dtype != DType::kFloat16) {
+    refuse(fmt::format("computes in 16 bits, but dtype is {}; set it to bfloat16", dtype_name(config.dtype)));
+  }
+  if (config.parallel.cp != 1) {
+    refuse(fmt::format("wants whole rows, but parallel.cp is {}; set it to 1", config.parallel.cp));
+  }
+  if (config.data.pack) {
+    refuse("takes one document in a row, but data.pack is true; set it to false");
+  }
+}
+
 void check_offload(const ParallelSection& parallel, std::vector<ConfigProblem>& problems) {
   if (parallel.cpu_offload == CpuOffload::kParametersAndOptimizer && parallel.zero_stage < 3) {
     problems.push_back(
@@ -250,6 +272,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
          "is nccl, which carries tensors of GPUs, but device is cpu; set it to auto, or device "
          "to cuda"});
   }
+  check_attention(config, problems);
   check_model(config.model, problems);
   check_data(config, problems);
   check_step_size(config, problems);

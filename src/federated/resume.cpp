@@ -16,8 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What may change when a run goes on. The number of ranks is compared by itself.
-constexpr std::array<std::string_view, 10> kMayChange = {"resume",
+constexpr std::array<std::string_view, 11> kMayChange = {"resume",
                                                          "device",
+                                                         "attention",
                                                          "threads",
                                                          "comm",
                                                          "training.recompute",

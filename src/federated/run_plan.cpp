@@ -262,6 +262,7 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
     plan.local_parameters = Llama(model, layout, counting, ports).parameters().numel();
   }
   plan_checkpoints(plan, config);
+  plan.attention = needs.work.largest_attention;
   plan.step_flops =
       static_cast<double>(needs.work.matmul_flops) + static_cast<double>(needs.work.attention_flops);
   return plan;

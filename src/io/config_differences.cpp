@@ -9,8 +9,9 @@
 namespace caravan {
 namespace {
 
-constexpr std::array<std::string_view, 13> kMayChange = {"resume",
+constexpr std::array<std::string_view, 14> kMayChange = {"resume",
                                                          "device",
+                                                         "attention",
                                                          "threads",
                                                          "parallel",
                                                          "federated",

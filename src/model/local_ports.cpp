@@ -22,7 +22,10 @@ AttentionShape AttentionCall::shape(std::int64_t key_len) const {
 namespace {
 
 AttentionMask own_tokens(const TokenBatch& batch) {
-  return {.query_index = batch.index, .key_index = batch.index, .document_start = batch.document_start};
+  return {.query_index = batch.index,
+          .key_index = batch.index,
+          .document_start = batch.document_start,
+          .kind = batch.mask};
 }
 
 }  // namespace

@@ -26,6 +26,20 @@ void fill(const TensorView& view, const std::vector<T>& values) {
 
 }  // namespace
 
+MaskKind mask_of(const Batch& batch) {
+  for (std::int64_t row = 0; row < batch.batch; ++row) {
+    bool is_used = false;
+    for (std::int64_t place = batch.seq_len; place-- > 0;) {
+      const auto t = static_cast<std::size_t>(row * batch.seq_len + place);
+      is_used = is_used || batch.target_weights[t] != 0.0F;
+      if (is_used && (batch.index[t] != place || batch.document_start[t] != 0)) {
+        return MaskKind::kGeneral;
+      }
+    }
+  }
+  return MaskKind::kCausal;
+}
+
 DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers)
     : tokens_(tokens),
       row_numbers_(row_numbers),
@@ -78,6 +92,7 @@ TokenBatch DeviceBatch::upload(const Batch& batch) {
     const auto all = [](const Buffer& memory) { return memory.view(0, DType::kUInt8, {memory.bytes()}); };
     copy_from_host(all(staged_).raw(), all(memory_));
   }
+  uploaded.mask = mask_of(batch);
   uploaded.first_index = batch.index.empty() ? 0 : batch.index.front();
   return uploaded;
 }

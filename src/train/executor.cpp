@@ -139,8 +139,8 @@ double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens,
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   if (records_) {
-    recorded_.run(ctx, {tokens.batch, tokens.seq_len, micro_batch == MicroBatch::kLast}, losses.raw(),
-                  [&] { forward_backward(ctx, tokens, losses, micro_batch); });
+    recorded_.run(ctx, {tokens.batch, tokens.seq_len, micro_batch == MicroBatch::kLast, tokens.mask},
+                  losses.raw(), [&] { forward_backward(ctx, tokens, losses, micro_batch); });
   } else {
     forward_backward(ctx, tokens, losses, micro_batch);
   }

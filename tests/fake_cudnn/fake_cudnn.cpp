@@ -1,6 +1,8 @@
 // A cuDNN for tests: what Caravan calls of its interface, on host memory. Graphs are not run as one kernel
 // but one operation after the other, in double, by what cuDNN's manual says of each; tensors are rounded to
-// their type. FAKE_CUDNN_VERSION is what it says of itself (91900 when unset).
+// their type. FAKE_CUDNN_VERSION is what it says of itself (91900 when unset); FAKE_CUDNN_FAIL names what
+// fails: a function (Create, BackendExecute) or "plan", so that there is no kernel for any graph.
+// FAKE_CUDNN_WORKSPACE: bytes that the plans made from here on want.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -17,7 +19,9 @@ using namespace caravan::cudnn;
 
 namespace {
 
+constexpr int kNotInitialized = 1001;
 constexpr int kBadParameter = 2000;
+constexpr int kNotSupported = 3000;
 using Sizes = std::array<std::int64_t, 4>;
 
 struct Object {
@@ -49,21 +53,31 @@ class Memory {
       return virtual_of(tensor).at(static_cast<std::size_t>(offset));
     }
     const void* data = stored_.at(number(tensor, Attribute::kTensorId));
-    return type(tensor) == Type::kBFloat16
-               ? static_cast<double>(caravan::to_float(static_cast<const caravan::BFloat16*>(data)[offset]))
-               : static_cast<double>(static_cast<const float*>(data)[offset]);
+    switch (type(tensor)) {
+      case Type::kBFloat16:
+        return static_cast<double>(caravan::to_float(static_cast<const caravan::BFloat16*>(data)[offset]));
+      case Type::kHalf:
+        return static_cast<double>(caravan::to_float(static_cast<const caravan::Float16*>(data)[offset]));
+      default:
+        return static_cast<double>(static_cast<const float*>(data)[offset]);
+    }
   }
   void set(const Object& tensor, const Sizes& at, double value) {
     const std::int64_t offset = offset_of(tensor, at);
-    const auto rounded = caravan::to_bfloat16(static_cast<float>(value));
     if (number(tensor, Attribute::kTensorIsVirtual) != 0) {
-      virtual_of(tensor).at(static_cast<std::size_t>(offset)) =
-          type(tensor) == Type::kBFloat16 ? static_cast<double>(caravan::to_float(rounded)) : value;
-    } else if (type(tensor) == Type::kBFloat16) {
-      static_cast<caravan::BFloat16*>(stored_.at(number(tensor, Attribute::kTensorId)))[offset] = rounded;
-    } else {
-      static_cast<float*>(stored_.at(number(tensor, Attribute::kTensorId)))[offset] =
-          static_cast<float>(value);
+      virtual_of(tensor).at(static_cast<std::size_t>(offset)) = rounded(tensor, value);
+      return;
+    }
+    void* data = stored_.at(number(tensor, Attribute::kTensorId));
+    switch (type(tensor)) {
+      case Type::kBFloat16:
+        static_cast<caravan::BFloat16*>(data)[offset] = caravan::to_bfloat16(static_cast<float>(value));
+        break;
+      case Type::kHalf:
+        static_cast<caravan::Float16*>(data)[offset] = caravan::to_float16(static_cast<float>(value));
+        break;
+      default:
+        static_cast<float*>(data)[offset] = static_cast<float>(value);
     }
   }
   /// y's memory is x's.
@@ -104,6 +118,16 @@ class Memory {
 
  private:
   static Type type(const Object& tensor) { return static_cast<Type>(number(tensor, Attribute::kTensorType)); }
+  static double rounded(const Object& tensor, double value) {
+    switch (type(tensor)) {
+      case Type::kBFloat16:
+        return static_cast<double>(caravan::to_float(caravan::to_bfloat16(static_cast<float>(value))));
+      case Type::kHalf:
+        return static_cast<double>(caravan::to_float(caravan::to_float16(static_cast<float>(value))));
+      default:
+        return value;
+    }
+  }
   static std::int64_t offset_of(const Object& tensor, const Sizes& at) {
     const Sizes strides = sizes(tensor, Attribute::kTensorStrides);
     return at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2] + at[3] * strides[3];
@@ -222,10 +246,21 @@ std::vector<std::unique_ptr<Object>>& objects() {
   return all;
 }
 
+bool fails(const char* what) {
+  const char* value = std::getenv("FAKE_CUDNN_FAIL");
+  return value != nullptr && std::strcmp(value, what) == 0;
+}
+
+std::int64_t executions = 0;
+
 }  // namespace
 
 extern "C" {
 // NOLINTBEGIN(readability-identifier-naming)
+/// Graphs that were executed since the program began.
+std::int64_t fake_cudnn_executions() {
+  return executions;
+}
 std::size_t cudnnGetVersion() {
   const char* value = std::getenv("FAKE_CUDNN_VERSION");
   return value != nullptr ? std::strtoul(value, nullptr, 10) : 91900;
@@ -238,7 +273,7 @@ void cudnnGetLastErrorString(char* message, std::size_t size) {
 }
 int cudnnCreate(Handle* handle) {
   *handle = nullptr;
-  return kSuccess;
+  return fails("Create") ? kNotInitialized : kSuccess;
 }
 int cudnnDestroy(Handle /*handle*/) {
   return kSuccess;
@@ -280,10 +315,14 @@ int cudnnBackendSetAttribute(Descriptor descriptor, int name, int type, std::int
   return kSuccess;
 }
 int cudnnBackendFinalize(Descriptor descriptor) {
-  static_cast<Object*>(descriptor)->is_final = true;
+  auto& object = *static_cast<Object*>(descriptor);
+  if (object.kind == Kind::kExecutionPlan && fails("plan")) {
+    return kNotSupported;
+  }
+  object.is_final = true;
   return kSuccess;
 }
-/// One engine, whose plan wants 1000 bytes.
+/// One engine, whose plan wants 1000 bytes unless told otherwise.
 int cudnnBackendGetAttribute(Descriptor descriptor, int name, int /*type*/, std::int64_t /*most*/,
                              std::int64_t* count, void* values) {
   auto& object = *static_cast<Object*>(descriptor);
@@ -294,10 +333,15 @@ int cudnnBackendGetAttribute(Descriptor descriptor, int name, int /*type*/, std:
         number(object, Attribute::kHeuristicGraph)};
     return kSuccess;
   }
-  *static_cast<std::int64_t*>(values) = 1000;
+  const char* bytes = std::getenv("FAKE_CUDNN_WORKSPACE");
+  *static_cast<std::int64_t*>(values) = bytes != nullptr ? std::atoll(bytes) : 1000;
   return kSuccess;
 }
 int cudnnBackendExecute(Handle /*handle*/, Descriptor plan, Descriptor pack) {
+  if (fails("BackendExecute")) {
+    return kBadParameter;
+  }
+  ++executions;
   const auto& pointers = *static_cast<Object*>(pack);
   const std::vector<std::int64_t>& ids = pointers.numbers.at(static_cast<int>(Attribute::kPackIds));
   std::map<std::int64_t, void*> stored;

@@ -188,6 +188,13 @@ class EmulatedRuntime final : public DeviceRuntime {
   void matmul(const Product& product, StreamHandle) override {
     enqueue([=] { multiply(product); });
   }
+  void call_library(const std::function<void()>& call, StreamHandle) override {
+    enqueue([call] {
+      const Access access;
+      ++DeviceMemory::instance().activity.launches;
+      call();
+    });
+  }
   void begin_recording(StreamHandle) override { set_queue(&queue_); }
   std::unique_ptr<Recording> end_recording(StreamHandle) override {
     set_queue(nullptr);

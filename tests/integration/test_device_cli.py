@@ -14,6 +14,7 @@ from program import ProgramTest, results_columns, state_of_training, tensors_of_
 
 FAILURE, CONFIG = 1, 2
 CPU = program.PROGRAM
+FAKE_CUDNN = str(pathlib.Path(CPU).parent.parent / "fake_cudnn" / "libcudnn.so.9")
 EMULATED = str(pathlib.Path(CPU).parent / "caravan_emulated")
 # Kernels on the host runner take their time: short rows, few steps.
 SHORT = dict(mode="synchronous", training__steps=3, training__batch_size=2, data__max_seq_len=10, model__config="tiny.json",
@@ -109,6 +110,47 @@ class OnTheEmulatedDevice(DeviceTest):
                             *program.overrides(device="cuda", comm__backend="nccl", **SHORT), ranks=2,
                             env={"CARAVAN_NCCL": "/nowhere"})
 
+    def test_attention_of_cudnn(self):
+        # Of values rounded to 2^-9 relative, in another order.
+        tolerance = 5e-3
+        half = {**SHORT, "device": "cuda", "dtype": "bfloat16"}
+        own = self.train(output__dir="own", **half)
+        self.assertIn("attention: Caravan's own kernels\n", own.err)
+        values = program.overrides(output__dir="cudnn", attention="cudnn", **half)
+        done = self.succeed("train", "run.yaml", *values, env={"CARAVAN_CUDNN": FAKE_CUDNN})
+        self.assertIn(f"attention: cuDNN 9.19.0 ({FAKE_CUDNN})\n", done.err)
+        self.assertRegex(done.err, r"scratch of cuDNN +1\.\d\d KiB")
+        for row, wanted in zip(self.history("cudnn"), self.history("own"), strict=True):
+            self.assertEqual(row[0], wanted[0])
+            self.assertAlmostEqual(row[1] / wanted[1], 1, delta=tolerance)
+        self.assertNotEqual(results_columns(self.folder / "cudnn" / "results.h5")["/steps/loss"],
+                            results_columns(self.folder / "own" / "results.h5")["/steps/loss"])
+        # A run may go on with the other attention, like with another device.
+        longer = {**half, "training__steps": 4}
+        self.train(output__dir="cudnn", resume="latest", **longer)
+
+    def test_attention_of_a_cudnn_that_is_not_there(self):
+        half = {**SHORT, "device": "cuda", "dtype": "bfloat16", "attention": "cudnn"}
+        text = ("attention is cudnn, but rank 0 on ", ": no cuDNN that can be used; tried /nowhere (no such file); install "
+                "cuDNN 9, name its folder in CARAVAN_CUDNN, or set attention to own")
+        self.expect_failure(FAILURE, text, "train", "run.yaml", *program.overrides(**half), ranks=2,
+                            env={"CARAVAN_CUDNN": "/nowhere"})
+        self.expect_failure(FAILURE, "libcudnn.so.9 is cuDNN 8.9.7; versions from 9.10 up to, but without, 10 can be used",
+                            "train", "run.yaml", *program.overrides(**half),
+                            env={"CARAVAN_CUDNN": FAKE_CUDNN, "FAKE_CUDNN_VERSION": "80907"})
+
+    def test_heads_that_cudnn_does_not_take(self):
+        (self.folder / "tiny.json").write_text(json.dumps({**TINY, "dim": 24}))
+        self.refuse(CONFIG, "attention is cudnn, which takes heads of up to 128 in multiples of 8, but this model's are of 12",
+                    **{**SHORT, "device": "cuda", "dtype": "bfloat16", "attention": "cudnn"})
+
+    def test_an_error_of_cudnn_in_the_middle(self):
+        half = {**SHORT, "device": "cuda", "dtype": "bfloat16", "attention": "cudnn"}
+        result = self.caravan("train", "run.yaml", *program.overrides(**half),
+                                  env={"CARAVAN_CUDNN": FAKE_CUDNN, "FAKE_CUDNN_FAIL": "BackendExecute"})
+        self.assertEqual(result.code, FAILURE, result.err)
+        self.assertRegex(result.messages()[-1], r"cudnnBackendExecute \(graph\.cpp:\d+\), attention: CUDNN_STATUS_BAD_PARAM")
+
     def test_a_device_that_is_too_small(self):
         self.expect_failure(FAILURE, ["is too small: 400.00 KiB are free", "(weights in place 465.25 KiB, gradients in place", "lower training.micro_batch"],
                             "train", "run.yaml", *program.overrides(device="cuda", **{**SHORT, "model__config": "null",
@@ -120,6 +162,9 @@ class WithoutGpu(DeviceTest):
     def test_nccl_for_what_is_on_cpus(self):
         self.refuse(CONFIG, "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs",
                     comm__backend="nccl", **SHORT)
+
+    def test_cudnn_for_what_is_on_cpus(self):
+        self.refuse(FAILURE, "dtype: bfloat16 is for GPUs; no usable GPU: ", attention="cudnn", dtype="bfloat16", **SHORT)
 
     def test_a_library_that_carries_nothing(self):
         self.expect_failure(CONFIG, "COMM_BACKEND is 'nvshmem'; tensors travel by nccl or mpi", "train", "run.yaml",

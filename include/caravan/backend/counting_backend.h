@@ -13,6 +13,7 @@ struct WorkCount {
   std::int64_t attention_flops = 0;  // visible pairs of a causal row: half the square
   std::int64_t other_bytes = 0;      // bytes read and written by ops that are limited by memory
   std::int64_t ops = 0;
+  AttentionShape largest_attention = {};  // of the backward passes; of no rows where there was none
 };
 
 class CountingBackend final : public Backend {

@@ -106,10 +106,18 @@ struct AttentionShape {
   std::int64_t head_dim = 0;    // E
   double scale = 0.0;
 };
+/// What the host knows of a mask without reading it.
+enum class MaskKind : std::uint8_t {
+  kGeneral,
+  // Query i of a row sees its keys 0 .. i: one document, in order. It may be otherwise behind a row's last
+  // target, where nobody uses o and d_o is 0: a backend may compute those places as causal ones.
+  kCausal,
+};
 struct AttentionMask {
   TensorView query_index;     // [B·Sq] int32, in any order
   TensorView key_index;       // [B·Sk] int32, non-decreasing in a row (checked)
   TensorView document_start;  // [B·Sq] int32
+  MaskKind kind = MaskKind::kGeneral;
 };
 struct AttentionForwardArgs {
   AttentionShape shape;

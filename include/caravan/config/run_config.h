@@ -94,9 +94,11 @@ struct FederatedSection {
 /// How the keys and values of other ranks' tokens reach a rank's queries when rows are cut over "cp".
 enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
 
-/// What of the weights and their update is kept in host memory, and updated there.
 /// kAuto: GPUs where every rank has one that computes in the run's dtype, else CPUs.
 enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
+/// Whose kernels compute the attention of training and its evaluations on GPUs.
+enum class AttentionChoice : std::uint8_t { kOwn, kCudnn };  // own | cudnn
+/// What of the weights and their update is kept in host memory, and updated there.
 enum class CpuOffload : std::uint8_t { kNone, kOptimizer, kParametersAndOptimizer };
 
 /// The mesh of synchronous training: members per axis, their product is the number of ranks.
@@ -159,6 +161,7 @@ struct RunConfig {
   TrainMode mode = TrainMode::kFederated;
   DeviceChoice device = DeviceChoice::kAuto;
   DType dtype = DType::kFloat32;
+  AttentionChoice attention = AttentionChoice::kOwn;
   std::int64_t seed = 42;
   std::optional<std::int64_t> threads;  // per rank; null: usable cores / ranks that share them
   std::optional<std::string> tokenizer;

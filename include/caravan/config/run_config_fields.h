@@ -44,6 +44,11 @@ struct EnumNames<DeviceChoice> {
                                         std::pair{std::string_view("cuda"), DeviceChoice::kCuda}};
 };
 template <>
+struct EnumNames<AttentionChoice> {
+  static constexpr std::array kNames = {std::pair{std::string_view("own"), AttentionChoice::kOwn},
+                                        std::pair{std::string_view("cudnn"), AttentionChoice::kCudnn}};
+};
+template <>
 struct EnumNames<CpuOffload> {
   static constexpr std::array kNames = {
       std::pair{std::string_view("none"), CpuOffload::kNone},
@@ -388,6 +393,12 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "Weights and activations. bfloat16, on GPUs alone, sums in float32 and keeps float32 "
                       "gradients and master weights; float64 is for CPUs."},
         s.dtype);
+  visit(Field{.key = "attention",
+              .help =
+                  "Whose attention GPUs compute: own is Caravan's kernels; cudnn is NVIDIA's library, looked "
+                  "for at the start, for 16-bit types, heads of up to 128 and rows of one document that no "
+                  "ranks divide."},
+        s.attention);
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);
   visit(Field{.key = "threads",

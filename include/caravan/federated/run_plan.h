@@ -40,6 +40,7 @@ struct RunPlan {
   RankMemory aggregator;                // rank 0 (the only rank when there is one); of a mesh's the last one
                                         // is what it takes at the end, to write the model
   RankMemory trainer;                   // every other rank
+  AttentionShape attention;             // of a rank's largest training pass
   std::int64_t rows_per_rank = 0;       // synchronous: samples of a step and rank
   double step_flops = 0;                // of one full batch on one rank, forward and backward
   std::int64_t bytes_up_per_round = 0;  // slices gathered from the other ranks

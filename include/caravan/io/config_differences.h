@@ -26,11 +26,11 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
                                                  std::span<const std::string_view> ignored = {});
 
 /// Whether a synchronous run with the configuration `now` may go on from the checkpoint `found`, whose
-/// effective configuration is `stored` (YAML). Steps, layout (parallel, threads), checkpoint, output, how
-/// often it is evaluated and anything about federated rounds may differ. The values of the optimizer and the
-/// clipping may as well, but change what is computed: they are returned, to be said. Everything else (model,
-/// data, seed, dtype, batch, kind of optimizer) must be the same: else ConfigError with the first such key
-/// and both values.
+/// effective configuration is `stored` (YAML). Steps, layout (parallel, threads), device, checkpoint, output,
+/// how often it is evaluated and anything about federated rounds may differ. The values of the optimizer and
+/// the clipping may as well, but change what is computed: they are returned, to be said. Everything else
+/// (model, data, seed, dtype, batch, kind of optimizer) must be the same: else ConfigError with the first
+/// such key and both values.
 std::vector<ConfigDifference> check_resumable(const std::string& stored, const std::string& found,
                                               const RunConfig& now);
 

@@ -10,6 +10,10 @@ namespace caravan {
 /// Whether tokens know their rows in the step's batch, which only dropout asks for.
 enum class RowNumbers : std::uint8_t { kNone, kKept };
 
+/// kCausal where every row is one document from place 0 on, up to its last target: padding behind it has no
+/// gradient, whatever it sees.
+MaskKind mask_of(const Batch& batch);
+
 /// Memory for one batch of at most `tokens` tokens.
 class DeviceBatch {
  public:

@@ -17,7 +17,8 @@ namespace caravan {
 class RecordedPasses {
  public:
   /// Batches of one shape enqueue the same ops on the same memory.
-  using Shape = std::tuple<std::int64_t, std::int64_t, bool>;  // rows, tokens of a row, the step's last one
+  using Shape = std::tuple<std::int64_t, std::int64_t, bool, MaskKind>;  // rows, tokens of a row, the step's
+                                                                         // last one, what attention sees
 
   /// `result`: where the pass leaves its result, which tells that memory is where it was when it was
   /// recorded. `pass` enqueues on ctx.stream alone, waits for nothing and reads nothing back.

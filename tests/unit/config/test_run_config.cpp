@@ -65,6 +65,33 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
   }
 }
 
+TEST_CASE("cuDNN's attention is refused where it cannot compute, all reasons at once", "[config][run]") {
+  RunConfig config = good();
+  config.mode = TrainMode::kSynchronous;
+  config.attention = AttentionChoice::kCudnn;
+  config.dtype = DType::kBFloat16;
+  CHECK(find_problems(config).empty());
+  config.dtype = DType::kFloat32;
+  config.device = DeviceChoice::kCpu;
+  config.parallel.cp = 2;
+  config.data.pack = true;
+  const auto problems = find_problems(config);
+  const std::vector<std::string> expected = {
+      "is cudnn, which computes on GPUs, but device is cpu; set it to cuda, or set attention to own",
+      "is cudnn, which computes in 16 bits, but dtype is float32; set it to bfloat16, or set attention to "
+      "own",
+      "is cudnn, which wants whole rows, but parallel.cp is 2; set it to 1, or set attention to own",
+      "is cudnn, which takes one document in a row, but data.pack is true; set it to false, or set attention "
+      "to own"};
+  REQUIRE(problems.size() == expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    CHECK(problems[i].key == "attention");
+    CHECK(problems[i].message == expected[i]);
+  }
+  config.attention = AttentionChoice::kOwn;
+  CHECK(find_problems(config).empty());
+}
+
 TEST_CASE("exactly one source of weights may be given", "[config][run]") {
   RunConfig config = good();
   config.model.preset.reset();

@@ -3,6 +3,7 @@
 #include "kernels/cudnn/attention.h"
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -29,42 +30,61 @@ std::shared_ptr<const cudnn::Library> fake() {
 }  // namespace
 
 TEST_CASE("the graphs of cuDNN's attention compute causal attention and its gradients", "[cudnn]") {
+  const auto dtype = GENERATE(DType::kBFloat16, DType::kFloat16);
+  const double rounding = dtype == DType::kFloat16 ? 1.0 / 8.0 : 1.0;  // to 2^-12 instead of 2^-9
   for (const AttentionShape& shape : {attention_shape(1, 5, 5, 1, 1, 8), attention_shape(2, 13, 13, 4, 2, 16),
                                       attention_shape(2, 9, 9, 3, 3, 64)}) {
-    INFO("batch " << shape.batch << ", " << shape.query_len << " tokens, heads " << shape.n_heads << " / "
-                  << shape.n_kv_heads << " of " << shape.head_dim);
-    AttentionTensors p({shape}, DType::kBFloat16);
-    const cudnn::AttentionPlan plan(fake(), nullptr, shape);
-    CHECK(plan.forward_workspace_bytes() == 1000);
-    std::vector<unsigned char> workspace(static_cast<std::size_t>(plan.backward_workspace_bytes()));
+    INFO(dtype_name(dtype) << ", batch " << shape.batch << ", " << shape.query_len << " tokens, heads "
+                           << shape.n_heads << " / " << shape.n_kv_heads << " of " << shape.head_dim);
+    AttentionTensors p({shape}, dtype);
+    const cudnn::ForwardPlan forward(fake(), nullptr, shape, dtype);
+    const cudnn::BackwardPlan backward(fake(), nullptr, shape, dtype);
+    CHECK(forward.workspace_bytes() == 1000);
+    std::vector<unsigned char> workspace(static_cast<std::size_t>(backward.workspace_bytes()));
     reference::attention_forward<double>(p.forward(reference_form));
-    plan.forward(p.forward(kernel_form), workspace.data());
-    CHECK(p.o.error() <= kForwardTolerance);
+    forward.run(p.forward(kernel_form), workspace.data());
+    CHECK(p.o.error() <= rounding * kForwardTolerance);
     CHECK(p.lse.error() <= kFloat32Tolerance);
     for (TestTensor* stored : {&p.o, &p.lse}) {
       stored->fill(stored->values());
     }
     reference::attention_backward<double>(p.backward(reference_form));
-    plan.backward(p.backward(kernel_form), workspace.data());
-    CHECK(p.dq.error() <= kBackwardTolerance);
-    CHECK(p.dk.error() <= kBackwardTolerance);
-    CHECK(p.dv.error() <= kBackwardTolerance);
+    backward.run(p.backward(kernel_form), workspace.data());
+    CHECK(p.dq.error() <= rounding * kBackwardTolerance);
+    CHECK(p.dk.error() <= rounding * kBackwardTolerance);
+    CHECK(p.dv.error() <= rounding * kBackwardTolerance);
   }
 }
 
-TEST_CASE("what cuDNN's attention cannot do is refused by its name", "[cudnn]") {
+TEST_CASE("cuDNN's attention takes causal rows in 16 bits, with heads of up to 128", "[cudnn]") {
   const AttentionShape shape = attention_shape(1, 8, 8, 2, 1, 64);
-  using cudnn::MaskKind;
-  CHECK_NOTHROW(cudnn::check_supported(shape, MaskKind::kCausal, DType::kBFloat16));
+  CHECK(cudnn::takes(shape, MaskKind::kCausal, DType::kBFloat16));
+  CHECK(cudnn::takes(shape, MaskKind::kCausal, DType::kFloat16));
+  CHECK_FALSE(cudnn::takes(shape, MaskKind::kGeneral, DType::kBFloat16));
+  CHECK_FALSE(cudnn::takes(shape, MaskKind::kCausal, DType::kFloat32));
+  CHECK_FALSE(cudnn::takes(attention_shape(1, 8, 16, 2, 1, 64), MaskKind::kCausal, DType::kBFloat16));
+  CHECK_FALSE(cudnn::takes(attention_shape(0, 8, 8, 2, 1, 64), MaskKind::kCausal, DType::kBFloat16));
+  CHECK_FALSE(cudnn::takes(attention_shape(1, 0, 0, 2, 1, 64), MaskKind::kCausal, DType::kBFloat16));
+  for (const auto& [head_dim, is_taken] :
+       {std::pair{8, true}, {36, false}, {80, true}, {128, true}, {136, false}}) {
+    INFO(head_dim);
+    CHECK(cudnn::takes_head_dim(head_dim) == is_taken);
+  }
+}
+
+TEST_CASE("an error of cuDNN's names the call, its place, what it was about and what to do", "[cudnn]") {
+  const AttentionShape shape = attention_shape(1, 5, 5, 1, 1, 8);
+  AttentionTensors p({shape}, DType::kBFloat16);
+  const cudnn::ForwardPlan forward(fake(), nullptr, shape, DType::kBFloat16);
+  std::vector<unsigned char> workspace(1000);
+  setenv("FAKE_CUDNN_FAIL", "BackendExecute", 1);
   CHECK_THROWS_WITH(
-      cudnn::check_supported(shape, MaskKind::kGeneral, DType::kBFloat16),
-      Contains("plain causal rows only, and this batch has packed documents or divided positions"));
-  CHECK_THROWS_WITH(
-      cudnn::check_supported(attention_shape(1, 8, 16, 2, 1, 64), MaskKind::kCausal, DType::kBFloat16),
-      Contains("as many keys as queries, and there are 16 and 8"));
-  CHECK_THROWS_WITH(cudnn::check_supported(shape, MaskKind::kCausal, DType::kFloat32),
-                    Contains("computes in bfloat16, and this model in float32"));
-  CHECK_THROWS_WITH(
-      cudnn::check_supported(attention_shape(1, 8, 8, 2, 1, 36), MaskKind::kCausal, DType::kBFloat16),
-      Contains("multiples of 8, and this model has 36"));
+      forward.run(p.forward(kernel_form), workspace.data()),
+      Catch::StartsWith("cudnnBackendExecute (graph.cpp:") &&
+          Contains("), attention: CUDNN_STATUS_BAD_PARAM (2000) said by the fake; set attention: own"));
+  setenv("FAKE_CUDNN_FAIL", "plan", 1);
+  CHECK_THROWS_WITH(cudnn::ForwardPlan(fake(), nullptr, shape, DType::kBFloat16),
+                    "cuDNN 9.19.0 has no kernel for this attention on this GPU; set attention: own, or try "
+                    "another cuDNN 9");
+  unsetenv("FAKE_CUDNN_FAIL");
 }

@@ -46,7 +46,7 @@ TEST_CASE("CARAVAN_CUDNN names the library or its folder, and nothing else is tr
   CHECK(search.why_none() ==
         "no cuDNN that can be used; tried /no/such/libcudnn.so.9 (no such file); install cuDNN 9, name its "
         "folder in "
-        "CARAVAN_CUDNN, or use Caravan's own attention");
+        "CARAVAN_CUDNN, or set attention to own");
 }
 
 TEST_CASE("a cuDNN of another version, and a file that is none, are refused with the reason", "[cudnn]") {

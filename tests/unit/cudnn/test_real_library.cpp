@@ -21,10 +21,16 @@ TEST_CASE("the real cuDNN takes the tensors and operations of both graphs", "[cu
   for (const AttentionShape& shape :
        {attention_shape(2, 1024, 1024, 32, 8, 64), attention_shape(1, 1024, 1024, 8, 8, 128)}) {
     try {
-      const cudnn::AttentionPlan plan(search.library, nullptr, shape);
+      const cudnn::ForwardPlan plan(search.library, nullptr, shape, DType::kBFloat16);
       FAIL("a plan without a handle");
     } catch (const DeviceError& error) {
-      CHECK_THAT(error.what(), Contains("cuDNN, the graph: ") || Contains("cuDNN, setting attribute 800: "));
+      CHECK_THAT(error.what(), Contains("the graph: ") || Contains("attribute 800: "));
+    }
+    try {
+      const cudnn::BackwardPlan plan(search.library, nullptr, shape, DType::kBFloat16);
+      FAIL("a plan without a handle");
+    } catch (const DeviceError& error) {
+      CHECK_THAT(error.what(), Contains("the graph: ") || Contains("attribute 800: "));
     }
   }
 }

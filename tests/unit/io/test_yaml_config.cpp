@@ -158,7 +158,7 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
       {"seed: [1]\n" + good, {"run.yaml:1:7: seed: got a list; expected a whole number"}},
       {"seed: 1\nseed: 2\n" + good, {"run.yaml:2:1: seed: given twice, first in line 1; remove one"}},
       {"lr: 0.1\n" + good, {"run.yaml:1:1: lr: unknown key; did you mean optimizer.lr?"}},
-      {"quantum: 1\n" + good, {"quantum: unknown key; known here: mode, device, dtype, seed"}},
+      {"quantum: 1\n" + good, {"quantum: unknown key; known here: mode, device, dtype, attention, seed"}},
       {"optimizer: {lr: fast}\n" + good,
        {"run.yaml:1:17: optimizer.lr: got fast; expected a number greater than 0"}},
       {"optimizer:\n  lr: 0\n" + good, {"run.yaml:2:7: optimizer.lr: is 0; it must be greater than 0"}},
