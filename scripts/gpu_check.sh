@@ -6,13 +6,14 @@
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
+#   attention  own attention, portable and for Hopper, and cuDNN's: whole-model parity, rates, and steps with each
 #   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, sanitizer 40, kernels 50, steps
-# 210, eight minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
+# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, sanitizer 40, attention 150, kernels
+# 50, steps 210, some ten minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
 # lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -25,12 +26,12 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,18p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,19p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(parity federated curve sanitizer speed)
-declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [sanitizer]=40 [kernels]=50 [steps]=210)
+[ ${#parts[@]} -gt 0 ] || parts=(parity federated curve sanitizer attention speed)
+declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [sanitizer]=40 [attention]=150 [kernels]=50 [steps]=210)
 wanted=
 for part in "${parts[@]}"; do
   name=${part%%=*}
@@ -178,6 +179,32 @@ if wants sanitizer; then
   fi
 fi
 
+if wants attention; then
+  begin_part attention "Attention: own, for Hopper, and cuDNN's"; table "test or benchmark"
+  cores=(own cudnn)
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
+  if [ "$capability" = 9.0 ]; then
+    cores+=(hopper)
+    for test in attention_cores training; do
+      run "hopper_$test" 60 env CARAVAN_HOPPER_ATTENTION=1 "$bin/test_gpu_$test"
+    done
+  else
+    say "| Hopper's kernels | not run: the GPU has compute capability $capability, not 9.0 | |"
+  fi
+  run benchmark_cuda_attention 120 "$bin/benchmark_cuda_attention"
+  for core in "${cores[@]}"; do
+    chosen=(--attention "$core") hopper=0
+    [ "$core" != hopper ] || chosen=(--attention own) hopper=1
+    run "attention_step_$core" 30 env CARAVAN_HOPPER_ATTENTION=$hopper "$bin/benchmark_gpu_step" --model llama3.2-1b \
+      --seq-len 4096 --rows 4 --micro-batches 4 --steps 5 --seconds 10 "${chosen[@]}"
+  done
+  say ""; say '```'; cat "$out/benchmark_cuda_attention.log" 2> /dev/null | tee -a "$report"
+  for core in "${cores[@]}"; do
+    say "step with attention $core: $(grep -E '^(step_ms|tokens_per_second|loss):' "$out/attention_step_$core.log" 2> /dev/null | tr '\n' ' ')"
+  done
+  say '```'
+fi
+
 benchmarks=$here/benchmarks/end_to_end
 if wants kernels || wants steps; then
   rm -f "$out"/step_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"  # the report is of this run alone
@@ -218,7 +245,7 @@ if wants steps; then
 fi
 if wants kernels || wants steps; then
   logs=()
-  for log in "$out"/step_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"; do
+  for log in "$out"/step_*.log "$out"/torch_*.log "$out"/benchmark_cuda_{kernels,attention}.log; do
     [ ! -f "$log" ] || logs+=("$log")
   done
   awk -f "$benchmarks/gpu_report.awk" "$benchmarks/gpu_goals.txt" "${logs[@]}" | tee -a "$report"

@@ -5,17 +5,19 @@
 //
 // Usage: benchmark_gpu_step [--model llama3.2-1b] [--seq-len 1024] [--rows 16] [--micro-batches 16]
 //     [--steps 20] [--seconds 1e9] [--recompute none|selective|full] [--dtype bfloat16|float32]
-//     [--ceiling-size 8192]
+//     [--attention own|cudnn] [--ceiling-size 8192]
 // --rows are of a micro-batch, and halved while memory does not suffice; no step begins later than --seconds
 // after the first, and one is always made.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "benchmarks/cuda/ceilings.h"
@@ -81,9 +83,9 @@ TokenFlops token_flops(const ModelConfig& c, std::int64_t seq_len) {
 
 std::map<std::string, std::string> parse(int argc, char** argv) {
   std::map<std::string, std::string> options = {
-      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"},   {"--rows", "16"},
-      {"--micro-batches", "16"},  {"--steps", "20"},       {"--seconds", "1e9"},
-      {"--recompute", "none"},    {"--dtype", "bfloat16"}, {"--ceiling-size", "8192"}};
+      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"}, {"--rows", "16"},        {"--micro-batches", "16"},
+      {"--steps", "20"},          {"--seconds", "1e9"},  {"--recompute", "none"}, {"--dtype", "bfloat16"},
+      {"--ceiling-size", "8192"}, {"--attention", "own"}};
   for (int i = 1; i < argc; i += 2) {
     const auto known = options.find(argv[i]);
     if (known == options.end() || i + 1 == argc) {
@@ -114,6 +116,7 @@ struct Workload {
   double seconds = 0.0;  // no step begins later than this after the first
   std::string recompute;
   std::string dtype;
+  std::string attention;
   std::int64_t ceiling_size = 0;
 };
 
@@ -140,6 +143,7 @@ Workload workload_of(const std::map<std::string, std::string>& options) {
           .seconds = std::atof(options.at("--seconds").c_str()),
           .recompute = one_of(options, "--recompute", {"none", "selective", "full"}),
           .dtype = one_of(options, "--dtype", {"bfloat16", "float32"}),
+          .attention = one_of(options, "--attention", {"own", "cudnn"}),
           .ceiling_size = number("--ceiling-size")};
 }
 
@@ -151,10 +155,35 @@ struct Measured {
   std::int64_t arena_bytes = 0;  // activations and scratch
 };
 
+DType dtype_of(const Workload& work) {
+  return work.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+}
+
+/// With what computes the attention of such micro-batches.
+std::unique_ptr<Backend> backend_for(const Workload& work, cuda::DeviceRuntime& runtime) {
+  if (work.attention == "own") {
+    return make_cuda_backend(runtime);
+  }
+  const ModelConfig& c = work.config;
+  auto attention = std::make_unique<cudnn::PlannedAttention>(
+      runtime, cudnn::find().library,
+      AttentionShape{.batch = work.rows,
+                     .query_len = work.seq_len,
+                     .key_len = work.seq_len,
+                     .n_heads = c.n_heads,
+                     .n_kv_heads = c.n_kv_heads,
+                     .head_dim = c.head_dim,
+                     .scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim))},
+      dtype_of(work));
+  attention->allocate_workspace();
+  return make_cuda_backend(runtime, std::move(attention));
+}
+
 Measured train(const Workload& work, cuda::OpenDevice& device) {
-  Backend& backend = *device.backend;
+  const std::unique_ptr<Backend> made = backend_for(work, *device.runtime);
+  Backend& backend = *made;
   const Llama::Layout layout{.table = ShardTable::kWhole,
-                             .dtype = work.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16,
+                             .dtype = dtype_of(work),
                              .gradients = Gradients::kAllocated,
                              .positions = work.seq_len};
   const LocalBoundary boundary;
@@ -217,6 +246,7 @@ void print_shape(const Workload& work, const TokenFlops& flops) {
       "\"tie_word_embeddings\": {}}}\n",
       c.vocab_size, c.hidden_size, c.intermediate_size, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim,
       c.rms_norm_eps, c.tie_embeddings);
+  fmt::print("attention: {}\n", work.attention);
   fmt::print("dtype: {}\nrecompute: {}\nseq_len: {}\nrows: {}\nmicro_batches: {}\n", work.dtype,
              work.recompute, work.seq_len, work.rows, work.micro_batches);
   fmt::print("flops_per_token_causal: {:.0f}\nflops_per_token_full: {:.0f}\n",
@@ -268,6 +298,16 @@ int main(int argc, char** argv) {
     if (const cuda::DeviceCount found = cuda::count_devices(); found.count == 0) {
       fmt::print("skipped: {}\n", found.reason_for_none);
       return 77;
+    }
+    if (work.attention == "cudnn") {
+      if (work.dtype != "bfloat16") {
+        fail<ConfigError>("benchmark_gpu_step: --attention cudnn computes in bfloat16, and --dtype is {}",
+                          work.dtype);
+      }
+      if (const cudnn::Search search = cudnn::find(); search.library == nullptr) {
+        fmt::print("skipped: {}\n", search.why_none());
+        return 77;
+      }
     }
     run(work);
   } catch (const std::exception& error) {

@@ -1,10 +1,11 @@
 # The speed part of gpu_check.sh's report, from the programs' own output:
-#   awk -f gpu_report.awk gpu_goals.txt [step_ID.log torch_ID.log ... benchmark_cuda_kernels.log]
+#   awk -f gpu_report.awk gpu_goals.txt [step_ID.log torch_ID.log ... benchmark_cuda_kernels.log benchmark_cuda_attention.log]
 # A figure that no log has is "not measured".
 
 function trim(text) { gsub(/^[ \t]+|[ \t]+$/, "", text); return text }
 
-FNR == 1 { file = FILENAME; sub(/^.*\//, "", file); sub(/\.log$/, "", file); section = "" }
+FNR == 1 { file = FILENAME; sub(/^.*\//, "", file); sub(/\.log$/, "", file)
+           section = file == "benchmark_cuda_attention" ? "attention" : "" }
 
 file == "gpu_goals.txt" {
   if ($0 ~ /^#/ || $0 !~ /\|/) next
@@ -16,7 +17,7 @@ file == "gpu_goals.txt" {
 }
 
 # "llama3.2-1b, 16384 tokens ..." begins a model's kernels; a row is the kernel's name, two spaces or more, and the rest.
-file == "benchmark_cuda_kernels" {
+file == "benchmark_cuda_kernels" || file == "benchmark_cuda_attention" {
   if ($0 ~ /^[^ ]+, [0-9]+ tokens/) { section = $1; sub(/,$/, "", section) }
   else if (match($0, / [0-9.]+ TFLOP\/s/)) {
     rate = substr($0, RSTART, RLENGTH) + 0

@@ -70,6 +70,20 @@ class Step(unittest.TestCase):
         self.assertLess(float(facts["peak_memory_gib"]) * 2**30, limit)
         self.assertEqual(facts["steps"], "1")  # however short the time
 
+    def test_attention_of_cudnn(self):
+        fake = str(BIN.parent / "fake_cudnn" / "libcudnn.so.9")
+        done = gpu_step("--attention", "cudnn", CARAVAN_CUDNN=fake)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        facts = facts_of(done.stdout)
+        self.assertEqual((facts["attention"], facts_of(output())["attention"]), ("cudnn", "own"))
+        self.assertAlmostEqual(float(facts["loss"]) / float(facts_of(output())["loss"]), 1, delta=5e-3)
+        done = gpu_step("--attention", "cudnn", CARAVAN_CUDNN="/nowhere")
+        self.assertEqual(done.returncode, 77)
+        self.assertIn("skipped: no cuDNN that can be used; tried /nowhere (no such file)", done.stdout)
+        done = gpu_step("--attention", "cudnn", "--dtype", "float32", CARAVAN_CUDNN=fake)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--attention cudnn computes in bfloat16, and --dtype is float32", done.stderr)
+
     def test_options_that_do_not_exist_or_fit(self):
         for options, words in [(["--layers", "2"], "--layers: unknown option"), (["--steps"], "--steps: unknown option, or no"),
                                (["--model", "llama9"], "--model is llama9; it may be llama3.2-1b, "),
@@ -146,17 +160,41 @@ sed -e 's/^program:.*/program: PyTorch 9.9/' -e '$a compile: layers' "$3" |
         self.assertEqual(done.returncode, 1)
         self.assertIn("ran past its limit of 1 s", report)
 
+    def test_each_attention_is_proven_and_measured(self):
+        for name in ("test_gpu_attention_cores", "test_gpu_training", "benchmark_cuda_attention"):
+            self.write(name, f'#!/bin/sh\necho "{name} $CARAVAN_HOPPER_ATTENTION" >> {self.folder}/asked.txt\n')
+        self.write("benchmark_gpu_step", f"""#!/bin/sh
+echo "step $CARAVAN_HOPPER_ATTENTION $*" >> {self.folder}/asked.txt
+cat {self.folder}/sample.log
+""")
+        step = "--model llama3.2-1b --seq-len 4096 --rows 4 --micro-batches 4 --steps 5 --seconds 10 --attention"
+        done, report = self.check("--part", "attention", python="no-such-python")
+        self.assertEqual(done.returncode, 0, report)
+        self.assertEqual((self.folder / "asked.txt").read_text().splitlines(),
+                         ["benchmark_cuda_attention ", f"step 0 {step} own", f"step 0 {step} cudnn"])
+        self.assertIn("| Hopper's kernels | not run: the GPU has compute capability GPU 0: none, not 9.0 | |", report)
+        (self.folder / "asked.txt").unlink()
+        self.write("nvidia-smi", '#!/bin/sh\ncase $1 in *compute_cap*) echo 9.0 ;; *) echo "GPU 0: none" ;; esac\n')
+        done, report = self.check("--part", "attention", python="no-such-python")
+        self.assertEqual(done.returncode, 0, report)
+        self.assertEqual((self.folder / "asked.txt").read_text().splitlines(),
+                         ["test_gpu_attention_cores 1", "test_gpu_training 1", "benchmark_cuda_attention ",
+                          f"step 0 {step} own", f"step 0 {step} cudnn", f"step 1 {step} own"])
+        self.assertRegex(report, r"step with attention hopper: step_ms: [\d.]+ tokens_per_second: [\d.]+ loss: [\d.]+")
+
     def test_rates_of_rival_kernels_are_compared(self):
-        log = self.folder / "benchmark_cuda_kernels.log"
-        lines = ["llama3.2-3b, 16384 tokens in rows of 1024, bfloat16"]
-        for name, rate in [("attention_forward", 300.0), ("attention_forward cuDNN", 400.0), ("attention_backward", 100.0),
-                           ("attention_backward cuDNN", 400.0)]:
-            lines.append(f"{name:28} 16 × 1024 tokens, 24/8 heads of 128   100.0 us ±  1.0 % {rate:7.1f} TFLOP/s")
-        log.write_text("\n".join([*lines, *(line.replace("3b", "1b").replace("300", "999") for line in lines)]))
+        log = self.folder / "benchmark_cuda_attention.log"
+        lines = ["NVIDIA H200, sm_90, 16384 tokens, 32/8 heads, bfloat16, causal"]
+        for name, rate in [("cuDNN forward 128x4096", 400.0), ("cuDNN backward 128x4096", 400.0),
+                           ("portable forward 128x4096", 300.0), ("portable backward 128x4096", 100.0),
+                           ("portable forward 64x4096", 999.0), ("Hopper forward 128x4096", 440.0)]:
+            lines.append(f"{name:26}     100.0 us ±  1.0 % {rate:7.1f} TFLOP/s  0.99 of cuDNN's  off by 3.0e-03")
+        log.write_text("\n".join(lines))
         done = subprocess.run(["awk", "-f", REPORT / "gpu_report.awk", REPORT / "gpu_goals.txt", log], capture_output=True,
                               encoding="utf-8", check=True)
         self.assertEqual([row[4:] for row in self.rows(done.stdout, "own attention")],
-                         [["0.75", "floor met, goal missed"], ["0.25", "**floor missed**"]])
+                         [["0.75", "floor met, goal missed"], ["0.25", "**floor missed**"], ["1.1", "goal met"],
+                          ["–", "not measured"]])
 
     def test_every_yardstick_has_a_floor_below_its_goal(self):
         rows = [cells(line) for line in (REPORT / "gpu_goals.txt").read_text().splitlines() if re.match(r"[a-z]+ \|", line)]
