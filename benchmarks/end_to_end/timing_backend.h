@@ -121,6 +121,10 @@ class TimingBackend final : public Backend {
   void cross_entropy_backward(const CrossEntropyBackwardArgs& a, Stream& s) override {
     timed(OpKind::kLoss, 2 * a.logits.bytes(), [&] { inner_.cross_entropy_backward(a, s); });
   }
+  void cross_entropy(const CrossEntropyArgs& a, Stream& s) override {
+    const int passes = a.logits_after == LogitsAfter::kGradient ? 2 : 1;
+    timed(OpKind::kLoss, passes * a.logits.bytes(), [&] { inner_.cross_entropy(a, s); });
+  }
   void add(const AddArgs& a, Stream& s) override {
     timed(OpKind::kRest, 3 * a.y.bytes(), [&] { inner_.add(a, s); });
   }

@@ -177,6 +177,18 @@ void Bench::memory_bound() {
   bytes("cross entropy stats 64x128256", logits.bytes(), [&] {
     backend_.cross_entropy_stats({logits, targets, 0, statistic, statistic, statistic}, stream_);
   });
+  std::vector<float> weights(64, 1.0F);
+  const TensorView target_weights(weights.data(), DType::kFloat32, {64});
+  StepScalars mean;
+  mean.inv_valid_tokens = 1.0 / 64.0;
+  bytes("cross entropy and gradient 64x128256", 2 * logits.bytes(), [&] {
+    backend_.cross_entropy({logits, targets, target_weights, statistic, LogitsAfter::kGradient, &mean},
+                           stream_);
+  });
+  bytes("cross entropy and gradient in steps 64x128256", 3 * logits.bytes(), [&] {
+    backend_.cross_entropy_stats({logits, targets, 0, statistic, statistic, statistic}, stream_);
+    backend_.cross_entropy_backward({logits, targets, target_weights, statistic, 0, &mean}, stream_);
+  });
   const TensorView param = tensor({1 << 22});
   const TensorView grad = tensor({1 << 22});
   const TensorView m = tensor({1 << 22});

@@ -70,6 +70,9 @@ class CpuBackend final : public Backend {
   void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream&) override {
     with_real(args.logits.dtype(), [&]<class T>() { cpu::cross_entropy_backward<T>(ops<T>(), args); });
   }
+  void cross_entropy(const CrossEntropyArgs& args, Stream&) override {
+    with_real(args.logits.dtype(), [&]<class T>() { cpu::cross_entropy<T>(ops<T>(), args); });
+  }
   void add(const AddArgs& args, Stream&) override {
     with_real(args.y.dtype(), [&]<class T>() { cpu::add<T>(ops<T>(), args); });
   }

@@ -177,6 +177,23 @@ void cross_entropy_stats(const simd::SimdOps<T>& ops, const CrossEntropyStatsArg
   });
 }
 
+/// Turns a row of logits into their gradient; `column` is the target's, or of no column here.
+template <class T>
+void logits_gradient(const simd::SimdOps<T>& ops, T* row, std::int64_t width, std::int64_t column, T lse,
+                     float weight, const StepScalars& scalars) {
+  if (weight == 0.0F) {
+    std::fill_n(row, width, T{});
+    return;
+  }
+  const T factor = static_cast<T>(static_cast<double>(weight) * scalars.inv_valid_tokens);
+  const bool is_here = column >= 0 && column < width;
+  const T at_target = is_here ? (std::exp(row[column] - lse) - T{1}) * factor : T{};
+  ops.softmax_gradient(row, width, lse, factor);
+  if (is_here) {
+    row[column] = at_target;
+  }
+}
+
 template <class T>
 void cross_entropy_backward(const simd::SimdOps<T>& ops, const CrossEntropyBackwardArgs& args) {
   const std::int64_t width = args.logits.dim(1);
@@ -185,18 +202,28 @@ void cross_entropy_backward(const simd::SimdOps<T>& ops, const CrossEntropyBackw
   const T* lse = args.lse.data<T>();
   parallel_for(args.targets.numel(), grain_rows(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t c = begin; c < end; ++c) {
+      logits_gradient(ops, args.logits.data<T>() + c * width, width, targets[c] - args.vocab_begin, lse[c],
+                      weights[c], *args.scalars);
+    }
+  });
+}
+
+template <class T>
+void cross_entropy(const simd::SimdOps<T>& ops, const CrossEntropyArgs& args) {
+  const std::int64_t width = args.logits.dim(1);
+  const auto* targets = args.targets.data<std::int32_t>();
+  const auto* weights = args.target_weights.data<float>();
+  parallel_for(args.targets.numel(), grain_rows(width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t c = begin; c < end; ++c) {
       T* row = args.logits.data<T>() + c * width;
-      if (weights[c] == 0.0F) {
-        std::fill_n(row, width, T{});
-        continue;
-      }
-      const T factor = static_cast<T>(static_cast<double>(weights[c]) * args.scalars->inv_valid_tokens);
-      const std::int64_t column = targets[c] - args.vocab_begin;
-      const bool is_here = column >= 0 && column < width;
-      const T at_target = is_here ? (std::exp(row[column] - lse[c]) - T{1}) * factor : T{};
-      ops.softmax_gradient(row, width, lse[c], factor);
-      if (is_here) {
-        row[column] = at_target;
+      T row_max{};
+      T row_sum{};
+      ops.cross_entropy_stats(row, width, &row_max, &row_sum);
+      const T lse = row_max + std::log(row_sum);
+      const T at_target = targets[c] >= 0 && targets[c] < width ? row[targets[c]] : T{};
+      args.losses.data<T>()[c] = weights[c] == 0.0F ? T{} : static_cast<T>(weights[c]) * (lse - at_target);
+      if (args.logits_after == LogitsAfter::kGradient) {
+        logits_gradient(ops, row, width, targets[c], lse, weights[c], *args.scalars);
       }
     }
   });
@@ -298,6 +325,7 @@ void random_normal(const RandomNormalArgs& args) {
   template void swiglu_backward(const simd::SimdOps<T>&, const SwigluBackwardArgs&);                \
   template void cross_entropy_stats(const simd::SimdOps<T>&, const CrossEntropyStatsArgs&);         \
   template void cross_entropy_backward(const simd::SimdOps<T>&, const CrossEntropyBackwardArgs&);   \
+  template void cross_entropy(const simd::SimdOps<T>&, const CrossEntropyArgs&);                    \
   template void add(const simd::SimdOps<T>&, const AddArgs&);                                       \
   template void scale(const simd::SimdOps<T>&, const ScaleArgs&);                                   \
   template void dropout(const simd::SimdOps<T>&, const DropoutArgs&);                               \

@@ -27,6 +27,9 @@ template <class T>
 void cross_entropy_stats(const simd::SimdOps<T>& ops, const CrossEntropyStatsArgs& args);
 template <class T>
 void cross_entropy_backward(const simd::SimdOps<T>& ops, const CrossEntropyBackwardArgs& args);
+/// The bits of the steps apart; a row stays in the cache from its sum to its gradient.
+template <class T>
+void cross_entropy(const simd::SimdOps<T>& ops, const CrossEntropyArgs& args);
 template <class T>
 void add(const simd::SimdOps<T>& ops, const AddArgs& args);
 template <class T>

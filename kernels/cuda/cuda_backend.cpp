@@ -170,6 +170,13 @@ class CudaBackend final : public Backend, private DeviceCopier {
     on_device.scalars = scalars_.get(*args.scalars, handle(stream));
     cuda::cross_entropy_backward(on_device, handle(stream));
   }
+  void cross_entropy(const CrossEntropyArgs& args, Stream& stream) override {
+    CrossEntropyArgs on_device = args;
+    if (args.logits_after == LogitsAfter::kGradient) {
+      on_device.scalars = scalars_.get(*args.scalars, handle(stream));
+    }
+    cuda::cross_entropy(on_device, handle(stream));
+  }
   void add(const AddArgs& args, Stream& stream) override { cuda::add(args, handle(stream)); }
   void scale(const ScaleArgs& args, Stream& stream) override { cuda::scale(args, handle(stream)); }
   void zero(const ZeroArgs& args, Stream& stream) override {

@@ -64,18 +64,9 @@ void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream);
 void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream,
                             const LossScale* loss_scale = nullptr);
 
-/// The four steps above in one kernel, for a vocabulary that is whole on this device: one pass over a row of
-/// logits for its maximum and sum together, and one that turns it into the gradient in place.
-struct CrossEntropyFusedArgs {
-  TensorView logits;          // [C, V] T; in: logits, out: dlogits
-  TensorView targets;         // [C] int32
-  TensorView target_weights;  // [C] float32
-  TensorView lse;             // [C] float32
-  TensorView losses;          // [C] float32
-  const StepScalars* scalars = nullptr;
-  const LossScale* loss_scale = nullptr;  // device memory; multiplies the gradient, not the loss; null: 1
-};
-void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream);
+/// One pass over a row of logits for its maximum and sum together, and one that turns it into the gradient in
+/// place. `loss_scale` multiplies the gradient, not the loss.
+void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream, const LossScale* loss_scale = nullptr);
 
 // ---- attention.cu, attention_tensor_core.cu
 

@@ -123,23 +123,26 @@ __global__ void __launch_bounds__(kThreads)
   write_gradient<N>(logits + row * width, width, targets[row] - vocab_begin, lse[row], weight, factor);
 }
 
+/// `scalars` null: the losses alone.
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
-    cross_entropy_fused_kernel(T* logits, const std::int32_t* targets, const float* target_weights,
-                               float* lse, float* losses, int width, const StepScalars* scalars,
-                               const LossScale* loss_scale) {
+    cross_entropy_kernel(T* logits, const std::int32_t* targets, const float* target_weights, float* losses,
+                         int width, const StepScalars* scalars, const LossScale* loss_scale) {
   SharedMemory smem;
   const Reduction reduction{smem.take<OnlineSum>(kWarps)};
   const auto row = static_cast<std::int64_t>(blockIdx.x);
   T* values = logits + row * width;
   const float weight = target_weights[row];
   const std::int32_t target = targets[row];
-  const float at_target = load_float(values[target]);  // before the barrier: the second pass overwrites it
+  // Before the barrier: the second pass overwrites it.
+  const float at_target = target >= 0 && target < width ? load_float(values[target]) : 0.0F;
   const OnlineSum all = reduction.of_block(sum_of_row<N>(values, width));
   const float row_lse = all.maximum + logf(all.sum);
   if (threadIdx.x == 0) {
-    lse[row] = row_lse;
     losses[row] = weight == 0.0F ? 0.0F : weight * (row_lse - at_target);
+  }
+  if (scalars == nullptr) {
+    return;
   }
   const float factor = gradient_factor(weight, scalars, loss_scale);
   write_gradient<N>(values, width, target, row_lse, weight, factor);
@@ -231,15 +234,16 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle s
   });
 }
 
-void cross_entropy_fused(const CrossEntropyFusedArgs& args, StreamHandle stream) {
+void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream, const LossScale* loss_scale) {
   if (args.logits.numel() == 0) {
     return;
   }
+  const StepScalars* scalars = args.logits_after == LogitsAfter::kGradient ? args.scalars : nullptr;
   with_row_packs(args.logits, [&]<class T, int N>() {
-    launch("cross_entropy_fused", cross_entropy_fused_kernel<N, T>,
+    launch("cross_entropy", cross_entropy_kernel<N, T>,
            row_shape(args.targets.numel(), kWarps * sizeof(OnlineSum), stream), args.logits.data<T>(),
-           args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.lse.data<float>(),
-           args.losses.data<float>(), static_cast<int>(args.logits.dim(1)), args.scalars, args.loss_scale);
+           args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.losses.data<float>(),
+           static_cast<int>(args.logits.dim(1)), scalars, loss_scale);
   });
 }
 

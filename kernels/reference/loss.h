@@ -1,5 +1,6 @@
-// Cross entropy over a chunk of logits in three steps, so that a vocabulary split over ranks can combine the
-// statistics between the first and the second. The derivation is docs/derivations/cross_entropy.md.
+// Cross entropy over a chunk of logits: in three steps, so that a vocabulary split over ranks can combine the
+// statistics between the first and the second, and at once. The derivation is
+// docs/derivations/cross_entropy.md.
 #pragma once
 
 #include <cmath>
@@ -77,6 +78,39 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args) {
       T& logit = logits[c * width + v];
       const bool is_target = args.vocab_begin + static_cast<std::int64_t>(v) == targets[c];
       logit = weights[c] == 0.0F ? T{} : (std::exp(logit - lse[c]) - T(is_target ? 1 : 0)) * factor;
+    }
+  }
+}
+
+/// The steps above, a row at a time.
+template <class T>
+void cross_entropy(const CrossEntropyArgs& args) {
+  for (std::int64_t c = 0; c < args.targets.numel(); ++c) {
+    T row_max{};
+    T row_sum{};
+    T target_logit{};
+    T lse{};
+    const auto number = [](T& value) { return TensorView(&value, DTypeOf<T>::kValue, {1}); };
+    const TensorView logits = args.logits.rows(c, c + 1);
+    const TensorView targets = args.targets.rows(c, c + 1);
+    const TensorView weights = args.target_weights.rows(c, c + 1);
+    cross_entropy_stats<T>({.logits = logits,
+                            .targets = targets,
+                            .row_max = number(row_max),
+                            .row_sum = number(row_sum),
+                            .target_logit = number(target_logit)});
+    cross_entropy_loss<T>({.row_max = number(row_max),
+                           .row_sum = number(row_sum),
+                           .target_logit = number(target_logit),
+                           .target_weights = weights,
+                           .lse = number(lse),
+                           .losses = args.losses.rows(c, c + 1)});
+    if (args.logits_after == LogitsAfter::kGradient) {
+      cross_entropy_backward<T>({.logits = logits,
+                                 .targets = targets,
+                                 .target_weights = weights,
+                                 .lse = number(lse),
+                                 .scalars = args.scalars});
     }
   }
 }

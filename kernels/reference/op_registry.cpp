@@ -375,7 +375,46 @@ OpCase cross_entropy_case(std::vector<std::int32_t> targets, std::vector<float> 
   return op;
 }
 
+/// Loss and gradient at once, of a whole vocabulary.
+OpCase whole_cross_entropy_case(std::vector<std::int32_t> targets, std::vector<float> weights,
+                                std::int64_t width) {
+  const auto rows = static_cast<std::int64_t>(targets.size());
+  const auto scalars = std::make_shared<StepScalars>();
+  scalars->inv_valid_tokens = 1.0 / 7.0;
+  OpCase op{.op = "whole cross entropy", .label = fmt::format("C={} V={}", rows, width)};
+  op.size = size_of(rows * width);
+  op.inputs = {{"logits", {rows, width}, InputGradient::kWritten, -6.0, 6.0}};
+  op.constants = {std::move(targets), std::move(weights)};
+  op.outputs = {{"losses", {rows}, OutputKind::kResult, scalars->inv_valid_tokens},
+                {"losses beside the gradient", {rows}, OutputKind::kSaved}};
+  op.forward = [](Backend& backend, const OpViews& v) {
+    Stream stream = compute_stream();
+    backend.cross_entropy(
+        {v.inputs[0], v.constants[0], v.constants[1], v.outputs[0], LogitsAfter::kKept, nullptr}, stream);
+    const Buffer memory = backend.allocate(v.inputs[0].bytes());
+    const TensorView logits = memory.view(0, v.inputs[0].dtype(), v.inputs[0].shape());
+    const StepScalars any;
+    copy(backend, v.inputs[0], logits);
+    backend.cross_entropy(
+        {logits, v.constants[0], v.constants[1], v.outputs[1], LogitsAfter::kGradient, &any}, stream);
+  };
+  op.backward = [scalars](Backend& backend, const OpViews& v) {
+    Stream stream = compute_stream();
+    const Buffer memory = backend.allocate(v.outputs[0].bytes());
+    const TensorView losses = memory.view(0, v.outputs[0].dtype(), v.outputs[0].shape());
+    copy(backend, v.inputs[0], v.dinputs[0]);
+    backend.cross_entropy(
+        {v.dinputs[0], v.constants[0], v.constants[1], losses, LogitsAfter::kGradient, scalars.get()},
+        stream);
+  };
+  return op;
+}
+
 void add_losses(std::vector<OpCase>& cases) {
+  cases.push_back(whole_cross_entropy_case({2, 0, 6, 3}, {1.0F, 1.0F, 0.0F, 0.5F}, 7));
+  cases.push_back(whole_cross_entropy_case({}, {}, 5));
+  cases.push_back(whole_cross_entropy_case({0}, {2.0F}, 1));
+  cases.push_back(whole_cross_entropy_case(repeated_ids(19, 2053), std::vector<float>(19, 1.0F), 2053));
   cases.push_back(cross_entropy_case({2, 0, 6, 3}, {1.0F, 1.0F, 0.0F, 0.5F}, 7, 0));
   cases.push_back(cross_entropy_case({2, 9, 12, 10, 13}, {1.0F, 1.0F, 1.0F, 0.0F, 2.0F}, 4, 9));
   cases.push_back(cross_entropy_case({2, 9, 12, 10, 13}, {1.0F, 1.0F, 1.0F, 0.0F, 2.0F}, 4, 9,

@@ -70,6 +70,9 @@ void ReferenceBackend::cross_entropy_loss(const CrossEntropyLossArgs& args, Stre
 void ReferenceBackend::cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream&) {
   with_scalar(args.logits.dtype(), [&]<class T>() { reference::cross_entropy_backward<T>(args); });
 }
+void ReferenceBackend::cross_entropy(const CrossEntropyArgs& args, Stream&) {
+  with_scalar(args.logits.dtype(), [&]<class T>() { reference::cross_entropy<T>(args); });
+}
 void ReferenceBackend::add(const AddArgs& args, Stream&) {
   with_scalar(args.y.dtype(), [&]<class T>() { reference::add<T>(args); });
 }

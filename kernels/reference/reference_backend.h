@@ -31,6 +31,7 @@ class ReferenceBackend final : public Backend {
   void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) override;
   void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) override;
   void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) override;
+  void cross_entropy(const CrossEntropyArgs& args, Stream& stream) override;
   void add(const AddArgs& args, Stream& stream) override;
   void scale(const ScaleArgs& args, Stream& stream) override;
   void zero(const ZeroArgs& args, Stream& stream) override;

@@ -34,7 +34,7 @@ class Block final : public Workload {
         model_(block_model(size)),
         batch_(random_batch(size)),
         run_({config_, model_, ranks, backend, 0}),
-        memory_bytes_(make_plan(config_, model_, ranks.size()).trainer.total()) {
+        memory_bytes_(make_plan(config_, model_, ranks.size(), backend.kind()).trainer.total()) {
     run_.load(
         [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 1); });
   }

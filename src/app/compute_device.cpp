@@ -109,6 +109,10 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   return device;
 }
 
+DeviceKind configured_kind(DeviceChoice choice, DType dtype) {
+  return choice == DeviceChoice::kCuda || dtype == DType::kBFloat16 ? DeviceKind::kCuda : DeviceKind::kCpu;
+}
+
 namespace {
 
 /// Why what `mine` lists, times the ranks on the device, has no room there; empty when it has.
@@ -137,8 +141,7 @@ std::string shortage(const ComputeDevice& device, const RankMemory& mine) {
 
 }  // namespace
 
-void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world) {
-  const RankMemory& mine = world.rank() == 0 ? plan.aggregator : plan.trainer;
+void require_device_memory(const ComputeDevice& device, const RankMemory& mine, Communicator& world) {
   const std::string reason = reason_of_first_rank(world, device.is_gpu() ? shortage(device, mine) : "");
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);

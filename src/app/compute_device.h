@@ -31,8 +31,11 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
 /// "rank 3 on node2: " and `mine` of the first rank that gives one; empty when none does. Collective.
 std::string reason_of_first_rank(Communicator& world, const std::string& mine);
 
-/// Throws AgreedError, with the plan's memory by category and what to change, where a GPU has less memory
-/// free than its ranks will hold. Collective; nothing on CPUs.
-void require_device_memory(const ComputeDevice& device, const RunPlan& plan, Communicator& world);
+/// The kind that the configuration names; of one that leaves it open CPUs, until the device is opened.
+DeviceKind configured_kind(DeviceChoice choice, DType dtype);
+
+/// Throws AgreedError, with the memory of this rank by category and what to change, where a GPU has less free
+/// than its ranks will hold. Collective; nothing on CPUs.
+void require_device_memory(const ComputeDevice& device, const RankMemory& mine, Communicator& world);
 
 }  // namespace caravan::app

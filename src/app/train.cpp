@@ -99,7 +99,7 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
   progress_style();  // throws when CARAVAN_PROGRESS is wrong: before anything is created
   const auto plan_for = [&](const ModelConfig& model) {
     check_attention(config, model);
-    checked.plan = make_plan(config, model, ranks);
+    checked.plan = make_plan(config, model, ranks, configured_kind(config.device, config.dtype));
   };
   inputs = open_inputs(config, options.dry_run ? DataUse::kCheckPaths : DataUse::kOpen, plan_for);
   if (inputs.train) {
@@ -212,6 +212,9 @@ void run(const TrainOptions& options) {
   find_checkpoint(checked, world);
   set_threads(config.threads);
   ComputeDevice device = open_compute_device(config.device, config.dtype, world);
+  if (device.backend().kind() != plan.kind) {
+    plan = make_plan(config, inputs.model.config, plan.ranks, device.backend().kind());
+  }
   ComputeAttention attention = choose_attention(device, config, plan, world);
   const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
   const std::string plan_text = describe(plan, config, inputs.model.config, inputs.model.description,
@@ -223,7 +226,7 @@ void run(const TrainOptions& options) {
     return;
   }
   log::info("{}", plan_text);
-  require_device_memory(device, plan, world);
+  require_device_memory(device, world.rank() == 0 ? plan.aggregator : plan.trainer, world);
   use_attention(device, std::move(attention));
   warn_about_memory(plan, device.is_gpu() ? HostUse::kOffloadOnly : HostUse::kEverything, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};

@@ -78,6 +78,14 @@ void CountingBackend::cross_entropy_loss(const CrossEntropyLossArgs& args, Strea
 void CountingBackend::cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream&) {
   count_bytes({&args.logits, &args.logits});
 }
+void CountingBackend::cross_entropy(const CrossEntropyArgs& args, Stream&) {
+  // The second pass over a row, for its gradient, finds it in a cache.
+  if (args.logits_after == LogitsAfter::kGradient) {
+    count_bytes({&args.logits, &args.logits});
+  } else {
+    count_bytes({&args.logits});
+  }
+}
 void CountingBackend::add(const AddArgs& args, Stream&) {
   count_bytes({&args.x, &args.z, &args.y});
 }

@@ -20,10 +20,11 @@ std::int64_t item_bytes(DType dtype) {
 
 /// Training state of one model part: weights, gradients, AdamW, activations, scratch.
 RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout,
-                           const Executor::Limits& limits, const Ports& ports, StepNeeds& needs) {
+                           const Executor::Limits& limits, const Ports& ports, DeviceKind kind,
+                           StepNeeds& needs) {
   CountingBackend counting;
   const Llama part(model, layout, counting, ports);
-  needs = Executor::measure(model, layout, ports, limits);
+  needs = Executor::measure(model, layout, ports, limits, kind);
   RankMemory memory;
   memory.device = {
       {"weights", part.parameters().value_bytes()},
@@ -68,11 +69,11 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
 
 /// What the aggregator holds on top of its own slice.
 void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConfig& model, const Ports& ports,
-                    bool has_own_copy) {
+                    DeviceKind kind, bool has_own_copy) {
   CountingBackend counting;
   const Llama::Layout layout = FederatedRun::full_layout(config);
   const Llama full(model, layout, counting, ports);
-  const StepNeeds eval = Executor::measure(model, layout, ports, FederatedRun::eval_limits(config));
+  const StepNeeds eval = Executor::measure(model, layout, ports, FederatedRun::eval_limits(config), kind);
   if (has_own_copy) {
     memory.device.emplace_back("full model (aggregator)", full.parameters().value_bytes());
   }
@@ -128,7 +129,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
   for (int stage = 0; stage < sizes.pp; ++stage) {
     const int rank = sizes.first_rank(MeshAxis::kPp, stage);
     const SynchronousLayout layout(config, model, sizes, rank);
-    const SynchronousNeeds needed = measure_synchronous(config, model, layout);
+    const SynchronousNeeds needed = measure_synchronous(config, model, layout, plan.kind);
     RankMemory memory = mesh_memory(layout, needed);
     if (config.checkpoint.is_async) {
       memory.host.emplace_back("checkpoint to be written",
@@ -232,7 +233,7 @@ std::int64_t RankMemory::sum(const Categories& categories) {
                          [](std::int64_t sum, const auto& category) { return sum + category.second; });
 }
 
-RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks) {
+RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks, DeviceKind kind) {
   const LocalBoundary boundary(config.federated.rescale && ranks > 1 ? static_cast<double>(ranks) : 1.0);
   const LocalAttention attention;
   const LocalVocab vocab;
@@ -242,6 +243,7 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
 
   RunPlan plan;
   plan.ranks = ranks;
+  plan.kind = kind;
   plan.parameters = parameter_count(model);
   StepNeeds needs;
   if (!is_federated) {
@@ -250,10 +252,10 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
     check_world_size(model, ranks);
     plan.tensors = planned_tensors(model, ShardTable::kFederated, at);
     const Llama::Layout layout = FederatedRun::slice_layout(config, 0, ranks);
-    const RankMemory slice = training_memory(model, layout, FederatedRun::train_limits(config), ports, needs);
+    const RankMemory slice = training_memory(model, layout, FederatedRun::train_limits(config), ports, kind, needs);
     plan.aggregator = slice;
     const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
-    add_aggregator(plan.aggregator, config, model, ports, ranks > 1 || !is_plain);
+    add_aggregator(plan.aggregator, config, model, ports, kind, ranks > 1 || !is_plain);
     if (ranks > 1) {
       plan.trainer = slice;
       plan.bytes_up_per_round = (ranks - 1) * split_elements(model, at) * item_bytes(config.dtype);

@@ -6,6 +6,17 @@ namespace caravan {
 
 using namespace ops_detail;
 
+void cross_entropy(const Context& ctx, const CrossEntropyArgs& args) {
+  const Shape logits = matrix_shape("cross_entropy", "logits", args.logits);
+  expect_real(ctx, "cross_entropy", "logits", args.logits, logits);
+  expect_int(ctx, "cross_entropy", "targets", args.targets, {logits[0]});
+  expect(ctx, "cross_entropy", "target_weights", args.target_weights, DType::kFloat32, {logits[0]});
+  expect_sums(ctx, "cross_entropy", "losses", args.losses, {logits[0]});
+  CARAVAN_CHECK(args.scalars != nullptr || args.logits_after == LogitsAfter::kKept,
+                "cross_entropy: no step scalars");
+  ctx.backend.cross_entropy(args, ctx.stream);
+}
+
 void cross_entropy_stats(const Context& ctx, const CrossEntropyStatsArgs& args) {
   const Shape logits = matrix_shape("cross_entropy_stats", "logits", args.logits);
   expect_real(ctx, "cross_entropy_stats", "logits", args.logits, logits);

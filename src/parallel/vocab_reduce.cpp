@@ -7,9 +7,6 @@ namespace caravan {
 
 void ShardedVocab::reduce(Context& ctx, const TensorView& row_max, const TensorView& row_sum,
                           const TensorView& target_logit) const {
-  if (tp_.size() == 1) {
-    return;
-  }
   const ArenaScope scope(ctx.scratch);
   const Shape rows = row_max.shape();
   const TensorView common_max = ctx.allocate_sums("common maximum", rows);

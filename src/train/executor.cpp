@@ -12,7 +12,8 @@ constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max() / 4
 }  // namespace
 
 Executor::Executor(Llama& model, Backend& backend, const Limits& limits)
-    : Executor(model, backend, limits, measure(model.config(), model.layout(), model.ports(), limits)) {}
+    : Executor(model, backend, limits,
+               measure(model.config(), model.layout(), model.ports(), limits, backend.kind())) {}
 
 Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
                    const Surroundings& around)
@@ -32,8 +33,8 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
 }
 
 StepNeeds Executor::measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
-                            const Limits& limits) {
-  CountingBackend counting;
+                            const Limits& limits, DeviceKind kind) {
+  CountingBackend counting(kind);
   Llama model(config, layout, counting, ports);
   return measure(model, counting, limits, nullptr);
 }

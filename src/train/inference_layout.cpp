@@ -68,14 +68,15 @@ PipelineShape InferenceLayout::pipeline(std::int64_t micro_batches) const {
   return {.schedule = PipelineSchedule::kGpipe, .ranks = sizes_.pp, .micro_batches = micro_batches};
 }
 
-StepNeeds InferenceLayout::needs(const Executor::Limits& limits, std::int64_t micro_batches) const {
+StepNeeds InferenceLayout::needs(const Executor::Limits& limits, std::int64_t micro_batches,
+                                 DeviceKind kind) const {
   CountingCommunicator counted_tp(tp().rank(), tp().size());
   CountingCommunicator counted_pp(pp().rank(), pp().size());
   const MeshPorts ports(parallel_, config_, counted_tp, nobody());
   if (sizes_.pp == 1) {
-    return Executor::measure(config_, layout_, ports.ports(), limits);
+    return Executor::measure(config_, layout_, ports.ports(), limits, kind);
   }
-  CountingBackend counting;
+  CountingBackend counting(kind);
   Llama model(config_, layout_, counting, ports.ports());
   ReplicatedStore store(model.parameters());
   return PipelineExecutor::measure(model, counting, {limits, pipeline(micro_batches), counted_pp, store});

@@ -31,7 +31,7 @@ InferenceModel::InferenceModel(const ModelConfig& config, DType dtype, Backend& 
 std::unique_ptr<StepExecutor> InferenceModel::make_executor(Backend& backend, std::int64_t seq_len) {
   const Executor::Limits limits{.batch = rows_at_a_time_, .seq_len = seq_len, .pass = Pass::kForward};
   // The cache's attention needs values to run; the local one allocates the same on shapes alone.
-  const StepNeeds needs = layout_.needs(limits, micro_batches_);
+  const StepNeeds needs = layout_.needs(limits, micro_batches_, backend.kind());
   if (layout_.pp().size() == 1) {
     return std::make_unique<Executor>(*model_, backend, limits, needs,
                                       Executor::Surroundings{.store = store_.get()});

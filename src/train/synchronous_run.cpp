@@ -81,7 +81,7 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
              .dropout = config.training.dropout} {}
 
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
-                                     const SynchronousLayout& layout) {
+                                     const SynchronousLayout& layout, DeviceKind kind) {
   const auto counting_group = [&](const char* axis) {
     return CountingCommunicator(static_cast<int>(layout.at.index(axis)),
                                 static_cast<int>(layout.at.count(axis)));
@@ -96,7 +96,7 @@ SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig&
       static_cast<int>(layout.at.index("dp_replicate")) * shards + static_cast<int>(layout.at.index("fsdp")),
       layout.sizes.dp_replicate * shards);
   const MeshPorts ports(config.parallel, model_config, tp, cp);
-  CountingBackend counting;
+  CountingBackend counting(kind);
   Llama model(model_config, layout.model, counting, ports.ports());
   const auto store =
       make_store(model.parameters(), config, layout, {data, fsdp, replicate, {}}, {counting, counting});
@@ -132,7 +132,8 @@ SynchronousRun::SynchronousRun(const Setup& setup)
           model_->parameters(), setup.config, layout_,
           {groups_.data(), groups_.fsdp(), groups_.axis(MeshAxis::kDpReplicate), groups_.partial_groups()},
           {setup.backend, host_of(setup)})) {
-  const SynchronousNeeds measured = measure_synchronous(setup.config, setup.model, layout_);
+  const SynchronousNeeds measured =
+      measure_synchronous(setup.config, setup.model, layout_, setup.backend.kind());
   const StepNeeds& needs = measured.step;
   if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
     sharded->reserve(measured.slots);

@@ -424,10 +424,20 @@ TEST_CASE("cross_entropy.md: loss, gradients and the divided vocabulary are the 
     page.check("lse", numbers(lse));
     page.check("losses", numbers(losses));
     CHECK(numbers(losses).back() == 0.0);
+    const TensorView again = memory.real({numbers(logits).begin(), numbers(logits).end()}, {3, 3});
     backend.cross_entropy_backward(
         {.logits = logits, .targets = targets, .target_weights = weights, .lse = lse, .scalars = &scalars},
         stream);
     page.check("dlogits", numbers(logits));
+    const TensorView losses_at_once = memory.real({3});
+    backend.cross_entropy({.logits = again,
+                           .targets = targets,
+                           .target_weights = weights,
+                           .losses = losses_at_once,
+                           .scalars = &scalars},
+                          stream);
+    page.check("losses", numbers(losses_at_once));
+    page.check("dlogits", numbers(again));
     backend.matmul_nn({.a = logits, .b = DenseWeight{w}, .c = dx}, stream);
     backend.matmul_tn({.a = logits, .b = x, .c = dw}, stream);
     page.check("dx", numbers(dx));
@@ -440,7 +450,7 @@ TEST_CASE("cross_entropy.md: loss, gradients and the divided vocabulary are the 
 TEST_CASE("cross_entropy.md: the size of a chunk is the code's", "[derivations][cross_entropy]") {
   WorkedExample cost("cross_entropy.md", "cross entropy cost");
   const std::int64_t vocab = model_preset("llama3.2-1b")->vocab_size;
-  const std::int64_t chunk = LmHead::chunk_tokens(vocab, kTokens, DType::kFloat32);
+  const std::int64_t chunk = LmHead::chunk_tokens(vocab, kTokens, DeviceKind::kCpu, DType::kFloat32);
   cost.check("chunk_llama3", static_cast<double>(chunk));
   cost.check("bytes_chunk", static_cast<double>(of_shape({chunk, vocab}).bytes()));
   cost.check("bytes_whole", static_cast<double>(of_shape({kTokens, vocab}).bytes()));
@@ -452,7 +462,8 @@ TEST_CASE("cross_entropy.md: the size of a chunk is the code's", "[derivations][
   });
   cost.check("flops_product", static_cast<double>(work.matmul_flops));
   cost.check_all_used();
-  CHECK(LmHead::chunk_tokens(benchmark_config().vocab_size, kTokens, DType::kFloat32) == kTokens);
+  CHECK(LmHead::chunk_tokens(benchmark_config().vocab_size, kTokens, DeviceKind::kCpu, DType::kFloat32) ==
+        kTokens);
 }
 
 namespace {

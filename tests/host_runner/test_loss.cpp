@@ -1,4 +1,4 @@
-// Cross-entropy kernels against the reference in double: the steps apart, and fused.
+// Cross-entropy kernels against the reference in double: the steps apart, and at once.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -77,33 +77,25 @@ void steps(std::int64_t width, std::int64_t offset, std::int64_t vocab_begin, DT
   CHECK(c.logits.error() <= tolerance(dtype));
 }
 
-void fused(std::int64_t width, std::int64_t offset, DType dtype) {
+void at_once(std::int64_t width, std::int64_t offset, DType dtype) {
   INFO(width << " columns, offset " << offset << ", " << dtype_name(dtype));
   Chunk c(width, offset, dtype, static_cast<std::int32_t>(width));
-  reference::cross_entropy_stats<double>({.logits = c.logits.reference(),
-                                          .targets = c.targets.view(),
-                                          .row_max = c.row_max.reference(),
-                                          .row_sum = c.row_sum.reference(),
-                                          .target_logit = c.target_logit.reference()});
-  reference::cross_entropy_loss<double>({.row_max = c.row_max.reference(),
-                                         .row_sum = c.row_sum.reference(),
-                                         .target_logit = c.target_logit.reference(),
-                                         .target_weights = c.weights.view(),
-                                         .lse = c.lse.reference(),
-                                         .losses = c.losses.reference()});
-  reference::cross_entropy_backward<double>({.logits = c.logits.reference(),
-                                             .targets = c.targets.view(),
-                                             .target_weights = c.weights.view(),
-                                             .lse = c.lse.reference(),
-                                             .scalars = &c.scalars});
-  cuda::cross_entropy_fused({.logits = c.logits.view(),
-                             .targets = c.targets.view(),
-                             .target_weights = c.weights.view(),
-                             .lse = c.lse.view(),
-                             .losses = c.losses.view(),
-                             .scalars = &c.scalars},
-                            nullptr);
-  CHECK(c.lse.error() <= kFloat32Tolerance);
+  const auto args = [&](const TensorView& logits, const TensorView& losses, LogitsAfter after) {
+    return CrossEntropyArgs{.logits = logits,
+                            .targets = c.targets.view(),
+                            .target_weights = c.weights.view(),
+                            .losses = losses,
+                            .logits_after = after,
+                            .scalars = after == LogitsAfter::kGradient ? &c.scalars : nullptr};
+  };
+  reference::cross_entropy<double>(args(c.logits.reference(), c.losses.reference(), LogitsAfter::kKept));
+  cuda::cross_entropy(args(c.logits.view(), c.losses.view(), LogitsAfter::kKept), nullptr);
+  CHECK(c.losses.error() <= kFloat32Tolerance);
+  CHECK(c.logits.error() == 0.0);
+  const auto losses_alone = c.losses.bits();
+  reference::cross_entropy<double>(args(c.logits.reference(), c.losses.reference(), LogitsAfter::kGradient));
+  cuda::cross_entropy(args(c.logits.view(), c.losses.view(), LogitsAfter::kGradient), nullptr);
+  CHECK(c.losses.bits() == losses_alone);
   CHECK(c.losses.error() <= kFloat32Tolerance);
   CHECK(c.logits.error() <= tolerance(dtype));
 }
@@ -126,12 +118,12 @@ TEST_CASE("cross entropy in steps, on a part of the vocabulary that may miss the
   });
 }
 
-TEST_CASE("fused cross entropy gives loss and gradient of each row at once", "[loss]") {
+TEST_CASE("cross entropy at once gives loss and gradient of each row, and the same losses alone", "[loss]") {
   for_each_schedule([] {
     for (const DType dtype : kStorageTypes) {
       for (const std::int64_t width : widths()) {
-        fused(width, 0, dtype);
-        fused(width, 1, dtype);
+        at_once(width, 0, dtype);
+        at_once(width, 1, dtype);
       }
     }
   });

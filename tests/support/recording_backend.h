@@ -84,6 +84,9 @@ class RecordingBackend final : public Backend {
   void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) override {
     pass("cross_entropy_backward", &Backend::cross_entropy_backward, args, stream);
   }
+  void cross_entropy(const CrossEntropyArgs& args, Stream& stream) override {
+    pass("cross_entropy", &Backend::cross_entropy, args, stream);
+  }
   void add(const AddArgs& args, Stream& stream) override { pass("add", &Backend::add, args, stream); }
   void scale(const ScaleArgs& args, Stream& stream) override { pass("scale", &Backend::scale, args, stream); }
   void zero(const ZeroArgs& args, Stream& stream) override { pass("zero", &Backend::zero, args, stream); }

@@ -28,6 +28,8 @@ class Backend {
   /// For the plan printout: "cpu (OpenBLAS, avx2)".
   virtual std::string_view name() const = 0;
   virtual Device device() const = 0;
+  /// What sizes are chosen for: the device's kind; of a backend that only counts, the kind it plans for.
+  virtual DeviceKind kind() const { return device().kind; }
   /// True when ops can compute in `dtype`.
   virtual bool supports(DType dtype) const = 0;
   /// Zeroed memory on this device; throws DeviceError when there is not enough.
@@ -64,6 +66,7 @@ class Backend {
   virtual void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) = 0;
   virtual void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) = 0;
   virtual void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy(const CrossEntropyArgs& args, Stream& stream) = 0;
   virtual void add(const AddArgs& args, Stream& stream) = 0;
   virtual void scale(const ScaleArgs& args, Stream& stream) = 0;
   virtual void zero(const ZeroArgs& args, Stream& stream) = 0;

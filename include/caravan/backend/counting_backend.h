@@ -18,10 +18,12 @@ struct WorkCount {
 
 class CountingBackend final : public Backend {
  public:
+  explicit CountingBackend(DeviceKind planned_for = DeviceKind::kCpu) : planned_for_(planned_for) {}
   const WorkCount& work() const { return work_; }
 
   std::string_view name() const override { return "counting"; }
   Device device() const override { return {DeviceKind::kNone, 0}; }
+  DeviceKind kind() const override { return planned_for_; }
   bool supports(DType) const override { return true; }
   Buffer allocate(std::int64_t bytes) override {
     return {nullptr, bytes, device(), [](void*) {}};
@@ -45,6 +47,7 @@ class CountingBackend final : public Backend {
   void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, Stream& stream) override;
   void cross_entropy_loss(const CrossEntropyLossArgs& args, Stream& stream) override;
   void cross_entropy_backward(const CrossEntropyBackwardArgs& args, Stream& stream) override;
+  void cross_entropy(const CrossEntropyArgs& args, Stream& stream) override;
   void add(const AddArgs& args, Stream& stream) override;
   void scale(const ScaleArgs& args, Stream& stream) override;
   void zero(const ZeroArgs& args, Stream& stream) override;
@@ -56,6 +59,7 @@ class CountingBackend final : public Backend {
 
  private:
   void count_bytes(std::initializer_list<const TensorView*> views);
+  DeviceKind planned_for_;
   WorkCount work_;
 };
 

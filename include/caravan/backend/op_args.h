@@ -202,6 +202,19 @@ struct CrossEntropyBackwardArgs {
   const StepScalars* scalars = nullptr;
 };
 
+enum class LogitsAfter : std::uint8_t { kGradient, kKept };
+/// The steps above for a vocabulary that is whole on this rank, row by row while a row is at hand: losses as
+/// of cross_entropy_loss, and logits become the gradient of cross_entropy_backward, or stay where only losses
+/// are wanted.
+struct CrossEntropyArgs {
+  TensorView logits;          // [C, V] in: logits, out: dlogits with kGradient
+  TensorView targets;         // [C] int32
+  TensorView target_weights;  // [C] float32
+  TensorView losses;          // [C]
+  LogitsAfter logits_after = LogitsAfter::kGradient;
+  const StepScalars* scalars = nullptr;  // of the gradient
+};
+
 /// y = x + z, elementwise; y may be x or z.
 struct AddArgs {
   TensorView x, z, y;

@@ -31,6 +31,7 @@ struct PlannedTensor {
 
 struct RunPlan {
   std::int64_t ranks = 1;
+  DeviceKind kind = DeviceKind::kCpu;  // that the memory is planned on
   std::string mesh;                   // synchronous: "dp_shard 4"
   std::string pipeline;               // with pp: schedule, micro-batches, layers of each stage
   std::int64_t largest_rank = 0;      // of a mesh: whose memory is given
@@ -50,8 +51,10 @@ struct RunPlan {
   bool keeps_every_round = false;
 };
 
-/// Plans either mode for `ranks` ranks. Throws ConfigError when the model cannot be cut so.
-RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks);
+/// Plans either mode for `ranks` ranks that compute on devices of this kind. Throws ConfigError when the model
+/// cannot be cut so.
+RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks,
+                  DeviceKind kind = DeviceKind::kCpu);
 
 /// "1.50 GiB"
 std::string format_bytes(std::int64_t bytes);

@@ -38,12 +38,16 @@ class LmHead {
   /// Columns of the logits held here.
   std::int64_t columns() const { return output_.out_features(); }
 
-  /// Tokens per chunk: at most about 16 Mi logits over the whole vocabulary at a time (512 Mi of 16 bits), at
-  /// least 64 tokens.
-  static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens, DType dtype);
+  /// Tokens per chunk: on CPUs at most about 16 Mi logits over the whole vocabulary at a time, on GPUs 1 GiB
+  /// of them; at least 64 tokens.
+  static std::int64_t chunk_tokens(std::int64_t vocab_size, std::int64_t tokens, DeviceKind kind,
+                                   DType dtype);
 
  private:
   struct Slots;
+  struct Chunk;
+  /// In three steps, between which the ranks that share the vocabulary combine.
+  void cross_entropy_over_ranks(Context& ctx, const Chunk& chunk, LogitsAfter after) const;
   void visit_chunks(Context& ctx, const TokenBatch& batch, const TensorView& full, const TensorView& losses,
                     const TensorView* dfull) const;
 

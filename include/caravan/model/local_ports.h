@@ -59,6 +59,7 @@ class CachedAttention final : public AttentionCore {
 /// The whole vocabulary is here.
 class LocalVocab final : public VocabReduce {
  public:
+  bool is_whole() const override { return true; }
   std::int64_t vocab_begin() const override { return 0; }
   void reduce(Context& ctx, const TensorView& row_max, const TensorView& row_sum,
               const TensorView& target_logit) const override;

@@ -67,6 +67,8 @@ class AttentionCore {
 class VocabReduce {
  public:
   virtual ~VocabReduce() = default;
+  /// Whether all columns are here. Then nothing is reduced, and reduce() is not called.
+  virtual bool is_whole() const = 0;
   /// First global column of the logits held here.
   virtual std::int64_t vocab_begin() const = 0;
   /// Combines the per-rank statistics of a chunk in place (row_sum is rescaled to the common maximum). Each

@@ -15,6 +15,7 @@ class ShardedVocab final : public VocabReduce {
  public:
   /// `vocab_begin` is the first column held here.
   ShardedVocab(Communicator& tp, std::int64_t vocab_begin) : tp_(tp), vocab_begin_(vocab_begin) {}
+  bool is_whole() const override { return tp_.size() == 1; }
   std::int64_t vocab_begin() const override { return vocab_begin_; }
   void reduce(Context& ctx, const TensorView& row_max, const TensorView& row_sum,
               const TensorView& target_logit) const override;

@@ -53,9 +53,9 @@ class Executor final : public StepExecutor {
 
   /// The same of a model on a counting backend, with the store it will have (may be null).
   static StepNeeds measure(Llama& model, CountingBackend& counting, const Limits& limits, ParamStore* store);
-  /// Needs of a model of this shape and layout, without touching memory.
+  /// Needs of a model of this shape and layout on a device of this kind, without touching memory.
   static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
-                           const Limits& limits);
+                           const Limits& limits, DeviceKind kind = DeviceKind::kCpu);
 
   /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses. With
   /// valid_tokens those of the whole step, micro-batches add up. The store hears which micro-batch is the

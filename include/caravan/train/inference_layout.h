@@ -41,8 +41,8 @@ class InferenceLayout {
   /// Columns of keys, and of values, on this rank: where ranks share a head each has its own copy.
   std::int64_t kv_width() const { return kv_width_; }
   PipelineShape pipeline(std::int64_t micro_batches) const;
-  /// Memory of a forward pass of `micro_batches` at most, measured on shapes.
-  StepNeeds needs(const Executor::Limits& limits, std::int64_t micro_batches) const;
+  /// Memory of a forward pass of `micro_batches` at most on a device of this kind, measured on shapes.
+  StepNeeds needs(const Executor::Limits& limits, std::int64_t micro_batches, DeviceKind kind) const;
   /// Rows of logits over the whole vocabulary from the columns that each rank of a stage has; the same on all
   /// of them. Collective over tp().
   std::vector<double> whole_rows(const std::vector<double>& columns) const;

@@ -44,7 +44,7 @@ struct SynchronousNeeds {
   std::int64_t rope_bytes = 0;
 };
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model,
-                                     const SynchronousLayout& layout);
+                                     const SynchronousLayout& layout, DeviceKind kind = DeviceKind::kCpu);
 
 class SynchronousRun {
  public:

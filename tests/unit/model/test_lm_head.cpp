@@ -97,7 +97,7 @@ class HeadBench {
 TEST_CASE("a batch of several chunks of logits gives the losses and gradients of its chunks",
           "[model][lm_head]") {
   constexpr std::int64_t kRows = kChunk + 6;
-  REQUIRE(LmHead::chunk_tokens(kVocab, kRows, DType::kFloat32) == kChunk);
+  REQUIRE(LmHead::chunk_tokens(kVocab, kRows, DeviceKind::kCpu, DType::kFloat32) == kChunk);
   HeadBench bench;
   const Result whole = bench.run(0, kRows);
   const Result first = bench.run(0, kChunk);
