@@ -7,7 +7,6 @@
 #include <memory>
 
 #include "caravan/comm/mpi_session.h"
-#include "caravan/comm/self_communicator.h"
 #include "caravan/config/run_config_fields.h"
 #include "caravan/core/atomic_file.h"
 #include "caravan/core/build_info.h"
@@ -45,8 +44,6 @@ struct CheckedVerification {
   RunInputs inputs;
   MeshSizes sizes;
   RunConfig one_rank;
-  std::int64_t rank_bytes = 0;  // of every rank
-  std::int64_t root_bytes = 0;  // of rank 0 on top of that
   std::string output;
 };
 
@@ -74,32 +71,44 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
         "caravan verify compares a mesh of mode: synchronous with one rank, but mode is federated; add --set "
         "mode=synchronous");
   }
-  if (config.device == DeviceChoice::kCuda || config.dtype == DType::kBFloat16) {
-    fail<ConfigError>(
-        "caravan verify compares on CPUs, in float32 or float64, and the run is of device {} and dtype {}; "
-        "add --set "
-        "device=cpu --set dtype=float32",
-        enum_name(config.device), dtype_name(config.dtype));
-  }
   checked.output =
       options.output.empty() ? (fs::path(config.output.dir) / kVerifyFileName).string() : options.output;
   check_output(options, checked.output);
   const auto plan_for = [&](const ModelConfig& model) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
     checked.one_rank = one_rank_config(config, checked.sizes);
-    const VerifierBytes extra = verifier_bytes(config, model, checked.sizes);
-    checked.rank_bytes = make_plan(config, model, ranks).trainer.total() + extra.rank;
-    checked.root_bytes = make_plan(checked.one_rank, model, 1).aggregator.total() + extra.root;
+    make_plan(config, model, ranks);  // throws where the mesh cannot be
   };
   checked.inputs = open_inputs(config, DataUse::kOpen, plan_for);
   return checked;
 }
 
+/// Throws AgreedError where the two models and what is compared have no room. Collective.
+void require_room(const CheckedVerification& checked, const ComputeDevice& device, Communicator& world) {
+  const RunConfig& config = checked.inputs.config;
+  const ModelConfig& model = checked.inputs.model.config;
+  const bool is_root = world.rank() == Verifier::kRoot;
+  const DeviceKind kind = device.backend().kind();
+  RankMemory mine = make_plan(config, model, world.size(), kind).trainer;
+  if (is_root) {
+    const RankMemory one_rank = make_plan(checked.one_rank, model, 1, kind).aggregator;
+    for (const auto& [name, bytes] : one_rank.device) {
+      mine.device.emplace_back(name + " of the one-rank model", bytes);
+    }
+    mine.host.insert(mine.host.end(), one_rank.host.begin(), one_rank.host.end());
+  }
+  require_device_memory(device, mine, world);
+  const VerifierBytes extra = verifier_bytes(config, model, checked.sizes, kind);
+  const std::int64_t models = device.is_gpu() ? RankMemory::sum(mine.host) : mine.total();
+  require_memory(world, models + extra.rank + (is_root ? extra.root : 0),
+                 "caravan verify holds the whole model a second time on rank 0");
+}
+
 /// A model with its weights, on this rank alone or, with `world` of all ranks, on the mesh.
 std::unique_ptr<SynchronousRun> load_run(const RunConfig& config, const RunInputs& inputs,
-                                         Communicator& world, Backend& backend) {
-  auto run = std::make_unique<SynchronousRun>(
-      SynchronousRun::Setup{config, inputs.model.config, world, backend, inputs.pad_id});
+                                         Communicator& world, const ComputeDevice& device) {
+  auto run = std::make_unique<SynchronousRun>(SynchronousRun::Setup{
+      config, inputs.model.config, world, device.backend(), inputs.pad_id, device.host.get()});
   run->load([&](const Context& ctx, const std::vector<ParameterShard>& shards) {
     load_parameters(inputs.model, static_cast<std::uint64_t>(config.seed), ctx, shards);
   });
@@ -118,13 +127,13 @@ void next_batch(BatchLoader& loader, Batch& batch) {
 }
 
 Verification verify(const VerifyOptions& options, const CheckedVerification& checked, Communicator& world,
-                    Backend& backend) {
+                    const ComputeDevice& device) {
   const RunInputs& inputs = checked.inputs;
   const RunConfig& config = inputs.config;
-  const auto mesh = load_run(config, inputs, world, backend);
-  SelfCommunicator self;
+  const auto mesh = load_run(config, inputs, world, device);
+  const auto self = world.alone();
   const auto one_rank =
-      world.rank() == Verifier::kRoot ? load_run(checked.one_rank, inputs, self, backend) : nullptr;
+      world.rank() == Verifier::kRoot ? load_run(checked.one_rank, inputs, *self, device) : nullptr;
   BatchLoader loader(*inputs.train, inputs.encoder.get(), SamplePart{0, inputs.train->size(), 0},
                      inputs.train_options(mesh->layout().geometry.batch_size));
   loader.seek_step(0);
@@ -161,13 +170,12 @@ void run(const VerifyOptions& options) {
   check_agreement(world, facts);
   const auto watch = watch_waiting(waiting_limit(inputs.config, world.size()));
   const bool is_root = world.rank() == Verifier::kRoot;
-  require_memory(world, checked.rank_bytes + (is_root ? checked.root_bytes : 0),
-                 "caravan verify holds the whole model a second time on rank 0");
   set_threads(inputs.config.threads);
-  const ComputeDevice device = open_compute_device(DeviceChoice::kCpu, inputs.config.dtype, world);
+  const ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
+  require_room(checked, device, world);
   const ComputeRanks ranks = open_compute_ranks(device, inputs.config.comm.backend, world);
   const std::string hosts = host_names(world);
-  const Verification result = verify(options, checked, ranks.all(world), device.backend());
+  const Verification result = verify(options, checked, ranks.all(world), device);
   std::string difference;
   agree([&] {
     if (!is_root) {

@@ -53,14 +53,26 @@ MatrixPart receive_part(Communicator& world, int from, DType dtype, Buffer& memo
   return part;
 }
 
+double number(double value) {
+  return value;
+}
+double number(float value) {
+  return static_cast<double>(value);
+}
+double number(BFloat16 value) {
+  return static_cast<double>(to_float(value));
+}
+
 template <class T>
 double sum_squares(const TensorView& values) {
   const T* begin = values.data<T>();
-  return std::accumulate(begin, begin + values.numel(), 0.0, [](double sum, T value) {
-    return sum + static_cast<double>(value) * static_cast<double>(value);
-  });
+  return std::accumulate(begin, begin + values.numel(), 0.0,
+                         [](double sum, T value) { return sum + number(value) * number(value); });
 }
 
+std::uint32_t bits_of(BFloat16 value) {
+  return value.bits;
+}
 std::uint32_t bits_of(float value) {
   return std::bit_cast<std::uint32_t>(value);
 }
@@ -78,8 +90,8 @@ template <class T>
 void compare_row(std::span<const T> values, std::span<const T> expected, std::int64_t row,
                  std::int64_t first_column, PartDifference& result, Squares& squares) {
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto is = static_cast<double>(values[i]);
-    const auto should_be = static_cast<double>(expected[i]);
+    const double is = number(values[i]);
+    const double should_be = number(expected[i]);
     squares.expected += should_be * should_be;
     if (bits_of(values[i]) == bits_of(expected[i])) {
       continue;
@@ -122,6 +134,21 @@ PartDifference compare(const MatrixPart& part, const TensorView& whole, double w
   return result;
 }
 
+/// Calls body with an element of the type that is compared.
+template <class Body>
+void with_compared(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return body(double{});
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kBFloat16:
+      return body(BFloat16{});
+    default:
+      fail<InternalError>("nothing compares {}", dtype_name(dtype));
+  }
+}
+
 }  // namespace
 
 MatrixPart part_of_tensor(const Region& region, const TensorView& values) {
@@ -150,14 +177,19 @@ void visit_parts(Communicator& world, int root, const MatrixPart& mine,
 }
 
 PartDifference compare_part(const MatrixPart& part, const TensorView& whole, double whole_rms) {
-  return whole.dtype() == DType::kFloat64 ? compare<double>(part, whole, whole_rms)
-                                          : compare<float>(part, whole, whole_rms);
+  PartDifference result;
+  with_compared(whole.dtype(),
+                [&](auto element) { result = compare<decltype(element)>(part, whole, whole_rms); });
+  return result;
 }
 
 double root_mean_square(const TensorView& values) {
-  const double squares =
-      values.dtype() == DType::kFloat64 ? sum_squares<double>(values) : sum_squares<float>(values);
-  return values.numel() == 0 ? 0.0 : std::sqrt(squares / static_cast<double>(values.numel()));
+  if (values.numel() == 0) {
+    return 0.0;
+  }
+  double squares = 0.0;
+  with_compared(values.dtype(), [&](auto element) { squares = sum_squares<decltype(element)>(values); });
+  return std::sqrt(squares / static_cast<double>(values.numel()));
 }
 
 }  // namespace caravan

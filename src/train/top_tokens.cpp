@@ -10,11 +10,22 @@
 namespace caravan {
 namespace {
 
+double number(double logit) {
+  return logit;
+}
+double number(float logit) {
+  return static_cast<double>(logit);
+}
+double number(BFloat16 logit) {
+  return static_cast<double>(to_float(logit));
+}
+
 /// The ids of the k largest of `count` logits, in order of id.
 template <class T>
 std::vector<std::int64_t> largest(const T* logits, std::int64_t count, std::int64_t k) {
   const auto rank = [&](std::int64_t id) {
-    return std::isnan(logits[id]) ? -std::numeric_limits<T>::infinity() : logits[id];
+    const double logit = number(logits[id]);
+    return std::isnan(logit) ? -std::numeric_limits<double>::infinity() : logit;
   };
   std::vector<std::int64_t> ids(static_cast<std::size_t>(count));
   std::iota(ids.begin(), ids.end(), 0);
@@ -62,7 +73,9 @@ double TopTokens::agreement(std::int64_t k) const {
   std::int64_t tokens = 0;
   for (std::int64_t token = 0; token < batch_.n_tokens(); ++token) {
     if (batch_.target_weights[static_cast<std::size_t>(token)] > 0.0F) {
-      agreed += expected_.dtype() == DType::kFloat64 ? shared<double>(token, k) : shared<float>(token, k);
+      agreed += expected_.dtype() == DType::kFloat64    ? shared<double>(token, k)
+                : expected_.dtype() == DType::kBFloat16 ? shared<BFloat16>(token, k)
+                                                        : shared<float>(token, k);
       ++tokens;
     }
   }

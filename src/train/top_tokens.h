@@ -12,8 +12,8 @@ namespace caravan {
 /// The logits of a mesh, put together from parts, beside those of one rank.
 class TopTokens {
  public:
-  /// `expected` [T, V], float32 or float64, outlives this; no rows: nothing is compared. `batch` has the T
-  /// tokens.
+  /// `expected` [T, V], float64, float32 or bfloat16 in host memory, outlives this; no rows: nothing is
+  /// compared. `batch` has the T tokens.
   TopTokens(const TensorView& expected, const Batch& batch);
   void place(const MatrixPart& part);
   /// TopAgreement (verifier.h) for 1 <= k <= V; of equal logits the lower token id comes first. A logit that

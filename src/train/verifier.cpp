@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 #include "top_tokens.h"
 
@@ -60,9 +61,9 @@ std::vector<ParameterSpec> tensors_of(SynchronousRun& mesh) {
 }
 
 /// A rank that has nothing of a tensor (it is in another stage, or no row falls to it) still takes part.
-MatrixPart no_part(const SynchronousRun& mesh) {
+MatrixPart no_part(DType dtype) {
   static double nothing = 0.0;
-  return {.rows = {}, .values = TensorView(&nothing, mesh.layout().model.dtype, {0, 1})};
+  return {.rows = {}, .values = TensorView(&nothing, dtype, {0, 1})};
 }
 
 /// Null: another stage has it.
@@ -110,8 +111,12 @@ RunConfig one_rank_config(const RunConfig& config, const MeshSizes& sizes) {
   return one;
 }
 
-void Verifier::compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& mine,
-                       const TensorView& whole, double tolerance, TopTokens* top) {
+void Verifier::compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& part,
+                       const TensorView& whole_tensor, double tolerance, TopTokens* top) {
+  const HostCopy my_values(part.values);
+  const HostCopy whole_copy(whole_tensor);
+  const TensorView& whole = whole_copy.view();
+  const MatrixPart mine{.rows = part.rows, .first_column = part.first_column, .values = my_values.view()};
   Difference difference;
   difference.name = name;
   difference.tolerance = tolerance;
@@ -120,10 +125,10 @@ void Verifier::compare(std::vector<Difference>& list, const std::string& name, c
   std::int64_t compared = 0;
   std::vector<bool> held(is_root() ? static_cast<std::size_t>(whole.numel()) : 0);
   visit_parts(on_.world, kRoot, mine, [&](int rank, const MatrixPart& values) {
-    const PartDifference part = compare_part(values, whole, rms);
-    add_part(difference, rank, part, whole.rank() == 1);
-    sum_absolute += part.sum_absolute;
-    compared += part.compared;
+    const PartDifference found = compare_part(values, whole, rms);
+    add_part(difference, rank, found, whole.rank() == 1);
+    sum_absolute += found.sum_absolute;
+    compared += found.compared;
     mark_held(held, values, whole);
     if (top != nullptr) {
       top->place(values);
@@ -149,7 +154,7 @@ void Verifier::compare_weights() {
         is_root() ? on_.one_rank->model().parameters().at(spec.name).stored_value() : TensorView();
     const Parameter* parameter = on_.mesh.model().parameters().find(spec.name);
     if (parameter == nullptr) {
-      compare(result_.weights, spec.name, no_part(on_.mesh), whole, 0.0);
+      compare(result_.weights, spec.name, no_part(on_.mesh.layout().model.dtype), whole, 0.0);
       continue;
     }
     const std::vector<int> group = {spec.group};
@@ -168,7 +173,7 @@ void Verifier::compare_outputs(const Batch& batch) {
   const std::vector<std::string> names = output_names(on_.mesh.model().config());
   SegmentOutput nothing;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    MatrixPart part = no_part(on_.mesh);
+    MatrixPart part = no_part(on_.mesh.layout().model.dtype);
     if (SegmentOutput* output = find_output(mine, names[i])) {
       const bool is_logits = i + 1 == names.size();
       part = {.rows = is_logits ? rows.full : rows.stream,
@@ -204,6 +209,7 @@ void Verifier::compare_gradients(const Batch& batch) {
     on_.one_rank->gradients(batch);
   }
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
+  const DType sums = accumulation_dtype(on_.mesh.layout().model.dtype);
   const double tolerance = tolerances_for(batch).gradient();
   std::vector<ParameterSpec> backwards = tensors_of(on_.mesh);
   std::reverse(backwards.begin(), backwards.end());
@@ -214,7 +220,7 @@ void Verifier::compare_gradients(const Batch& batch) {
     const TensorView whole =
         is_root() ? on_.one_rank->model().parameters().at(spec.name).stored_grad() : TensorView();
     compare(result_.gradients, spec.name,
-            shard == shards.end() ? no_part(on_.mesh) : part_of_tensor(shard->region, shard->grad), whole,
+            shard == shards.end() ? no_part(sums) : part_of_tensor(shard->region, shard->grad), whole,
             tolerance);
   }
 }
@@ -241,7 +247,8 @@ ModelTolerances Verifier::tolerances_for(const Batch& batch) const {
           on_.world.size()};
 }
 
-VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes) {
+VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes,
+                             DeviceKind kind) {
   TraceBytes most;
   std::int64_t rows = 0;
   for (int stage = 0; stage < sizes.pp; ++stage) {
@@ -253,9 +260,11 @@ VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, 
   const SynchronousLayout one_rank(one_rank_config(config, sizes), model, MeshSizes{}, 0);
   const TraceBytes whole = trace_bytes(one_rank, model, rows);
   // Another rank's part of a tensor at a time, and the logits of the mesh put together.
-  const std::int64_t part =
-      model.vocab_size * model.hidden_size * static_cast<std::int64_t>(dtype_bytes(config.dtype));
-  return {.rank = most.all, .root = whole.all + whole.logits + std::max(part, most.logits)};
+  const std::int64_t part = std::max(model.vocab_size, model.intermediate_size) * model.hidden_size *
+                            static_cast<std::int64_t>(dtype_bytes(accumulation_dtype(config.dtype)));
+  // Of a device also a copy of the rank's own part, and on the root of the whole tensor.
+  const std::int64_t copy = kind == DeviceKind::kCuda ? part : 0;
+  return {.rank = most.all + copy, .root = whole.all + whole.logits + std::max(part, most.logits) + copy};
 }
 
 }  // namespace caravan

@@ -78,6 +78,22 @@ class OnTheEmulatedDevice(DeviceTest):
         self.assertEqual(texts["cuda"][0], texts["cpu"][0])
         self.assertAlmostEqual(texts["cuda"][1] / texts["cpu"][1], 1, delta=1e-5)
 
+    def test_verifying_a_mesh(self):
+        four = {**SHORT, "training__batch_size": 4, "comm__backend": "mpi"}
+        for dtype in ("float32", "bfloat16"):
+            with self.subTest(dtype):
+                done = self.succeed("verify", "run.yaml", "--steps", 2, "--output", f"{dtype}.h5",
+                                    *program.overrides(device="cuda", dtype=dtype, parallel__tp=2, **four), ranks=2)
+                self.assertIn("result: the mesh computes the model of one rank", done.out)
+                self.assertIn("weights: all 21 tensors", done.out)
+                self.assertEqual((self.folder / f"{dtype}.h5").read_bytes()[:4], b"\x89HDF")
+
+    def test_verifying_where_a_device_is_too_small(self):
+        # The mesh's own part would fit: 256 KiB of it and the same again for one rank.
+        self.expect_failure(FAILURE, ["is too small: ", "weights in place of the one-rank model "], "verify", "run.yaml",
+                            *program.overrides(device="cuda", **SHORT),
+                            env={"CARAVAN_EMULATED_BYTES": str(400 << 10)})
+
     def test_ranks_with_a_device_each(self):
         one = {**SHORT, "training__batch_size": 4}
         self.train(output__dir="cpu", device="cpu", **one)
@@ -170,10 +186,12 @@ class WithoutGpu(DeviceTest):
         self.expect_failure(CONFIG, "COMM_BACKEND is 'nvshmem'; tensors travel by nccl or mpi", "train", "run.yaml",
                             *program.overrides(**SHORT), env={"COMM_BACKEND": "nvshmem"})
 
-    def test_verify_compares_on_cpus(self):
-        for values in (dict(device="cuda"), dict(dtype="bfloat16")):
-            self.expect_failure(CONFIG, "caravan verify compares on CPUs, in float32 or float64", "verify", "run.yaml",
-                                *program.overrides(**values, **SHORT))
+    def test_verifying_without_a_gpu(self):
+        for values, text in ((dict(device="cuda"), "device: cuda: no usable GPU: "),
+                             (dict(dtype="bfloat16"), "dtype: bfloat16 is for GPUs; no usable GPU: ")):
+            self.expect_failure(FAILURE, text, "verify", "run.yaml", *program.overrides(**values, **SHORT))
+        self.expect_failure(CONFIG, "dtype is bfloat16, which GPUs compute in", "verify", "run.yaml",
+                            *program.overrides(dtype="bfloat16", device="cpu", **SHORT))
 
     def test_a_gpu_that_is_not_there(self):
         self.refuse(FAILURE, "device: cuda: no usable GPU: ", device="cuda", **SHORT)

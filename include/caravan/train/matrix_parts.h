@@ -26,7 +26,7 @@ struct MatrixPart {
 MatrixPart part_of_tensor(const Region& region, const TensorView& values);
 
 /// Shows every rank's part to `visit` on `root`, in rank order; a part is valid during the call only. All
-/// parts have the same dtype, float32 or float64; a rank may have no rows. Collective.
+/// parts are in host memory and have the same dtype; a rank may have no rows. Collective.
 void visit_parts(Communicator& world, int root, const MatrixPart& mine,
                  const std::function<void(int rank, const MatrixPart& part)>& visit);
 
@@ -42,8 +42,8 @@ struct PartDifference {
   double value = 0.0, expected = 0.0;
 };
 
-/// Elementwise, in double. `whole` [R, C] (or [R]) is contiguous and of the part's dtype; `whole_rms` its
-/// root mean square.
+/// Elementwise, in double; float64, float32 or bfloat16. `whole` [R, C] (or [R]) is contiguous and of the
+/// part's dtype; `whole_rms` its root mean square.
 PartDifference compare_part(const MatrixPart& part, const TensorView& whole, double whole_rms);
 
 double root_mean_square(const TensorView& values);

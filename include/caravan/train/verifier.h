@@ -88,20 +88,22 @@ class Verifier {
   void compare_gradients(const Batch& batch);
   void compare_output(std::int64_t number, const std::string& name, const MatrixPart& mine,
                       SegmentOutput& whole, const Batch& batch);
-  void compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& mine,
-               const TensorView& whole, double tolerance, TopTokens* top = nullptr);
+  /// Both on the host or on a device.
+  void compare(std::vector<Difference>& list, const std::string& name, const MatrixPart& part,
+               const TensorView& whole_tensor, double tolerance, TopTokens* top = nullptr);
   ModelTolerances tolerances_for(const Batch& batch) const;
 
   Parties on_;
   Verification result_;
 };
 
-/// Bytes that compare_models needs beside the two models: on the rank with the most, and on top of that on
-/// the root.
+/// Bytes of host memory that compare_models needs beside the two models, which compute on devices of this
+/// kind: on the rank with the most, and on top of that on the root.
 struct VerifierBytes {
   std::int64_t rank = 0;
   std::int64_t root = 0;
 };
-VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes);
+VerifierBytes verifier_bytes(const RunConfig& config, const ModelConfig& model, const MeshSizes& sizes,
+                             DeviceKind kind);
 
 }  // namespace caravan
