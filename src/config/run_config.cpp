@@ -262,9 +262,6 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   } else if (config.dtype == DType::kFloat64 && config.device == DeviceChoice::kCuda) {
     problems.push_back(
         {"dtype", "is float64, which CPUs compute in; use float32 or bfloat16, or device: cpu"});
-  } else if (config.dtype == DType::kBFloat16 && config.mode == TrainMode::kFederated) {
-    problems.push_back(
-        {"dtype", "is bfloat16, which mode synchronous trains in; use float32, or mode: synchronous"});
   }
   if (config.comm.backend == CommBackend::kNccl && config.device == DeviceChoice::kCpu) {
     problems.push_back(

@@ -31,21 +31,21 @@ struct Update {
 
 }  // namespace
 
-Aggregation::Aggregation(const FederatedSection& options, const ParameterSet* full)
+Aggregation::Aggregation(const FederatedSection& options, const std::vector<TensorView>& full)
     : options_(options),
       is_plain_(options.delta_scale == 1.0 && options.outer.momentum == 0.0 && options.outer.lr == 1.0) {
-  if (full == nullptr || options.outer.momentum == 0.0) {
+  if (options.outer.momentum == 0.0) {
     return;
   }
   std::int64_t bytes = 0;
-  for (const Parameter& parameter : full->all()) {
-    bytes += parameter.stored_value().bytes();
+  for (const TensorView& value : full) {
+    bytes += value.bytes();
   }
   memory_ = allocate_host(bytes);
   std::int64_t offset = 0;
-  for (const Parameter& parameter : full->all()) {
-    momentum_.push_back(memory_.view(offset, parameter.stored_value().dtype(), parameter.shape()));
-    offset += parameter.stored_value().bytes();
+  for (const TensorView& value : full) {
+    momentum_.push_back(memory_.view(offset, value.dtype(), value.shape()));
+    offset += value.bytes();
   }
 }
 

@@ -67,7 +67,7 @@ FederatedRun::FederatedRun(Setup setup)
                                                         .optimizer = adamw_options(config.optimizer),
                                                         .clip_norm = config.training.clip_norm});
   const bool is_aggregator = setup_.world.rank() == SliceExchange::kAggregator;
-  const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+  const bool is_plain = Aggregation(config.federated).takes_values_as_they_are();
   if (is_aggregator && (ranks > 1 || !is_plain)) {
     full_ = std::make_unique<Llama>(setup_.model, full_layout(config), setup_.backend,
                                     Ports{full_boundary_, attention_, vocab_});
@@ -75,9 +75,52 @@ FederatedRun::FederatedRun(Setup setup)
   if (is_aggregator) {
     evaluator_ = std::make_unique<Executor>(full_ ? *full_ : *slice_, setup_.backend, eval_limits(config));
   }
-  aggregation_ = std::make_unique<Aggregation>(config.federated, full_parameters());
-  exchange_ = std::make_unique<SliceExchange>(setup_.world, trainer_->executor().context(),
-                                              slice_->parameters(), full_parameters());
+  find_exact_numbers();
+  aggregation_ = std::make_unique<Aggregation>(config.federated, exact_full_);
+  Context ctx = trainer_->executor().context();
+  ctx.dtype = accumulation_dtype(config.dtype);  // what travels is exact
+  exchange_ = std::make_unique<SliceExchange>(setup_.world, ctx, slice_->parameters(),
+                                              SliceExchange::Values{exact_slice_, exact_full_});
+}
+
+void FederatedRun::find_exact_numbers() {
+  // Every parameter of a slice is trained, so there is an entry for each, in their order.
+  for (const Adamw::Entry& entry : trainer_->optimizer().entries()) {
+    exact_slice_.push_back(has_masters() ? entry.master : entry.shard.value);
+  }
+  if (setup_.world.rank() != SliceExchange::kAggregator) {
+    return;
+  }
+  if (!full_) {
+    exact_full_ = exact_slice_;
+    return;
+  }
+  const DType exact = accumulation_dtype(setup_.config.dtype);
+  const auto item = static_cast<std::int64_t>(dtype_bytes(exact));
+  if (has_masters()) {
+    full_masters_ = setup_.backend.allocate(full_->parameters().numel() * item);
+  }
+  std::int64_t offset = 0;
+  for (const Parameter& parameter : full_->parameters().all()) {
+    exact_full_.push_back(has_masters() ? full_masters_.view(offset, exact, parameter.shape())
+                                        : parameter.stored_value());
+    offset += has_masters() ? parameter.shape().numel() * item : 0;
+  }
+}
+
+/// Values become the roundings of their masters.
+void FederatedRun::round_slice() {
+  for (std::size_t i = 0; has_masters() && i < exact_slice_.size(); ++i) {
+    copy(trainer_->executor().context(),
+         {.from = exact_slice_[i], .to = slice_->parameters().all()[i].stored_value()});
+  }
+}
+
+void FederatedRun::round_full() {
+  for (std::size_t i = 0; has_masters() && full_ && i < exact_full_.size(); ++i) {
+    copy(trainer_->executor().context(),
+         {.from = exact_full_[i], .to = full_->parameters().all()[i].stored_value()});
+  }
 }
 
 ParameterSet* FederatedRun::full_parameters() {
@@ -93,6 +136,16 @@ void FederatedRun::load(const LoadParameters& load) {
   if (full_) {
     load(ctx, full_->parameters());
   }
+  if (!has_masters()) {
+    return;
+  }
+  for (std::size_t i = 0; i < exact_slice_.size(); ++i) {
+    copy(ctx, {.from = slice_->parameters().all()[i].stored_value(), .to = exact_slice_[i]});
+  }
+  for (std::size_t i = 0; full_ && i < exact_full_.size(); ++i) {
+    copy(ctx, {.from = full_->parameters().all()[i].stored_value(), .to = exact_full_[i]});
+  }
+  trainer_->optimizer().keep_masters();
 }
 
 void FederatedRun::move_slots(std::int64_t round) {
@@ -104,6 +157,7 @@ void FederatedRun::move_slots(std::int64_t round) {
   slot_ = next;
   slice_->parameters().relocate(slot_coordinates(slot_, ranks));
   exchange_->distribute(slots_of_round(round, ranks, swapping_), SliceExchange::Scope::kSplit);
+  round_slice();
   if (setup_.config.federated.optimizer_state == OptimizerState::kKeep) {
     pass_on_optimizer_state();
   }
@@ -165,6 +219,8 @@ void FederatedRun::collect(std::int64_t round) {
   if (!aggregation_->takes_values_as_they_are()) {
     exchange_->distribute(slots, SliceExchange::Scope::kEverything);
   }
+  round_slice();
+  round_full();
 }
 
 Evaluation FederatedRun::evaluate() {

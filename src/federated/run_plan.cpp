@@ -74,22 +74,27 @@ void add_aggregator(RankMemory& memory, const RunConfig& config, const ModelConf
   const Llama::Layout layout = FederatedRun::full_layout(config);
   const Llama full(model, layout, counting, ports);
   const StepNeeds eval = Executor::measure(model, layout, ports, FederatedRun::eval_limits(config), kind);
+  const DType exact = accumulation_dtype(config.dtype);
+  const std::int64_t exact_bytes = full.parameters().numel() * item_bytes(exact);
   if (has_own_copy) {
     memory.device.emplace_back("full model (aggregator)", full.parameters().value_bytes());
+    if (exact != config.dtype) {
+      memory.device.emplace_back("its float32 masters", exact_bytes);
+    }
   }
   memory.device.emplace_back("evaluation scratch", eval.scratch_bytes);
   if (has_own_copy) {
     std::int64_t staged = 0;
     for (const ParameterSpec& spec : parameter_table(model, ShardTable::kFederated)) {
       if (spec.shard.is_split("slot")) {
-        staged = std::max(staged, spec.shape.numel() * item_bytes(config.dtype));
+        staged = std::max(staged, spec.shape.numel() * item_bytes(exact));
       }
     }
-    const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+    const bool is_plain = Aggregation(config.federated).takes_values_as_they_are();
     memory.device.emplace_back("staging of one tensor", is_plain ? staged : 2 * staged);
   }
   if (config.federated.outer.momentum != 0.0) {
-    memory.device.emplace_back("outer momentum", full.parameters().value_bytes());
+    memory.device.emplace_back("outer momentum", exact_bytes);
   }
 }
 
@@ -215,10 +220,13 @@ void plan_checkpoints(RunPlan& plan, const RunConfig& config) {
         std::min(checkpoint.keep + 1, plan.checkpoints_made);  // the next one is written first
   }
   if (config.mode == TrainMode::kFederated) {
+    const DType exact = accumulation_dtype(config.dtype);
     if (federated.optimizer_state == OptimizerState::kKeep) {
-      plan.checkpoint_bytes += 2 * plan.ranks * plan.local_parameters * item_bytes(config.dtype);
+      plan.checkpoint_bytes += 2 * plan.ranks * plan.local_parameters * item_bytes(exact);
     }
-    plan.checkpoint_bytes += federated.outer.momentum != 0.0 ? model : 0;
+    const std::int64_t exact_model = plan.parameters * item_bytes(exact);
+    plan.checkpoint_bytes += federated.outer.momentum != 0.0 ? exact_model : 0;
+    plan.checkpoint_bytes += exact != config.dtype ? exact_model : 0;  // the masters
     plan.checkpoints_made = federated.rounds;
     plan.keeps_every_round = federated.save_every_round;
     plan.checkpoints_kept =
@@ -252,13 +260,15 @@ RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_
     check_world_size(model, ranks);
     plan.tensors = planned_tensors(model, ShardTable::kFederated, at);
     const Llama::Layout layout = FederatedRun::slice_layout(config, 0, ranks);
-    const RankMemory slice = training_memory(model, layout, FederatedRun::train_limits(config), ports, kind, needs);
+    const RankMemory slice =
+        training_memory(model, layout, FederatedRun::train_limits(config), ports, kind, needs);
     plan.aggregator = slice;
-    const bool is_plain = Aggregation(config.federated, nullptr).takes_values_as_they_are();
+    const bool is_plain = Aggregation(config.federated).takes_values_as_they_are();
     add_aggregator(plan.aggregator, config, model, ports, kind, ranks > 1 || !is_plain);
     if (ranks > 1) {
       plan.trainer = slice;
-      plan.bytes_up_per_round = (ranks - 1) * split_elements(model, at) * item_bytes(config.dtype);
+      plan.bytes_up_per_round =
+          (ranks - 1) * split_elements(model, at) * item_bytes(accumulation_dtype(config.dtype));
     }
     CountingBackend counting;
     plan.local_parameters = Llama(model, layout, counting, ports).parameters().numel();

@@ -30,10 +30,9 @@ std::vector<TensorView> SliceExchange::parts_of(const TensorView& whole, const P
 }
 
 /// One contiguous block per rank, as slices travel when they are columns of the global tensor.
-std::vector<TensorView> SliceExchange::staged_parts(const Parameter& slice,
+std::vector<TensorView> SliceExchange::staged_parts(const TensorView& value,
                                                     const std::vector<std::int64_t>& slots,
                                                     Buffer& staging) const {
-  const TensorView value = slice.stored_value();
   staging = ctx_.backend.allocate(value.bytes() * static_cast<std::int64_t>(slots.size()));
   std::vector<TensorView> parts;
   for (std::size_t rank = 0; rank < slots.size(); ++rank) {
@@ -56,19 +55,20 @@ void SliceExchange::collect(const std::vector<std::int64_t>& slots, Aggregation&
 void SliceExchange::gather(std::size_t index, const std::vector<std::int64_t>& slots,
                            Aggregation& aggregation) {
   const Parameter& slice = slice_.all()[index];
+  const TensorView& value = values_.slice[index];
   if (!is_aggregator()) {
-    world_.gatherv(slice.stored_value(), {}, kAggregator);
+    world_.gatherv(value, {}, kAggregator);
     return;
   }
-  const TensorView full = full_->all()[index].stored_value();
+  const TensorView& full = values_.full[index];
   const bool by_rows = cut_dim(slice) == 0;
   if (by_rows && aggregation.takes_values_as_they_are()) {
-    world_.gatherv(slice.stored_value(), parts_of(full, slice, slots), kAggregator);
+    world_.gatherv(value, parts_of(full, slice, slots), kAggregator);
     return;
   }
   Buffer staging;
-  const std::vector<TensorView> blocks = staged_parts(slice, slots, staging);
-  world_.gatherv(slice.stored_value(), blocks, kAggregator);
+  const std::vector<TensorView> blocks = staged_parts(value, slots, staging);
+  world_.gatherv(value, blocks, kAggregator);
   Buffer assembled_memory;
   TensorView assembled = full;
   if (!aggregation.takes_values_as_they_are()) {
@@ -85,7 +85,7 @@ void SliceExchange::gather(std::size_t index, const std::vector<std::int64_t>& s
 }
 
 void SliceExchange::average(std::size_t index, Aggregation& aggregation) {
-  const TensorView value = slice_.all()[index].stored_value();
+  const TensorView& value = values_.slice[index];
   if (world_.size() > 1) {
     world_.all_reduce(value, ReduceOp::kSum);
     scale(ctx_, {.x = value, .factor = 1.0 / static_cast<double>(world_.size())});
@@ -93,7 +93,7 @@ void SliceExchange::average(std::size_t index, Aggregation& aggregation) {
   if (!is_aggregator()) {
     return;
   }
-  const TensorView full = full_->all()[index].stored_value();
+  const TensorView& full = values_.full[index];
   if (aggregation.takes_values_as_they_are()) {
     copy(ctx_, {.from = value, .to = full});
   } else {
@@ -111,8 +111,8 @@ void SliceExchange::distribute_whole(const TensorView& full, const TensorView& v
 void SliceExchange::distribute(const std::vector<std::int64_t>& slots, Scope scope) {
   for (std::size_t index = 0; index < slice_.all().size(); ++index) {
     const Parameter& slice = slice_.all()[index];
-    const TensorView value = slice.stored_value();
-    const TensorView full = is_aggregator() ? full_->all()[index].stored_value() : TensorView();
+    const TensorView& value = values_.slice[index];
+    const TensorView full = is_aggregator() ? values_.full[index] : TensorView();
     if (!is_split(slice)) {
       if (scope == Scope::kEverything) {
         distribute_whole(full, value);
@@ -129,7 +129,7 @@ void SliceExchange::distribute(const std::vector<std::int64_t>& slots, Scope sco
       continue;
     }
     Buffer staging;
-    const std::vector<TensorView> blocks = staged_parts(slice, slots, staging);
+    const std::vector<TensorView> blocks = staged_parts(value, slots, staging);
     for (std::size_t rank = 0; rank < parts.size(); ++rank) {
       copy(ctx_, {.from = parts[rank], .to = blocks[rank]});
     }

@@ -8,6 +8,7 @@
 
 #include "caravan/backend/device_memory.h"
 #include "caravan/comm/mpi_communicator.h"
+#include "caravan/federated/run_plan.h"
 #include "caravan/ops/elementwise.h"
 #include "device_ranks.h"
 #include "support/federated_runs.h"
@@ -133,6 +134,65 @@ TEST_CASE("what a round collects from devices is what it collects from hosts, bi
     here.run.collect(round);
     there.run.collect(round);
     REQUIRE(whole_model(here.run) == whole_model(there.run));
+  }
+}
+
+TEST_CASE("a round of bfloat16 slices moves float32 masters, and values are their roundings", "[ranks]") {
+  if (!device_or_skip()) {
+    return;
+  }
+  const auto world = device_world();
+  const auto on_host = MpiCommunicator::over_world();
+  const SharedFolder folder(*on_host);
+  RunConfig config = federated_config(folder, *on_host);
+  config.dtype = DType::kBFloat16;
+  ReadyRun there(config, *world, device_backend());
+  FederatedRun& run = there.run;
+  REQUIRE(run.exact_slice().size() == run.slice().parameters().all().size());
+  // A master per rank whose differences bfloat16 does not have: 2^-12 of the value.
+  for (const TensorView& master : run.exact_slice()) {
+    REQUIRE(master.dtype() == DType::kFloat32);
+    HostDraft draft(master);
+    for (std::int64_t i = 0; i < master.numel(); ++i) {
+      draft.view().data<float>()[i] = 1.0F + static_cast<float>(world->rank()) * 0x1p-12F;
+    }
+    draft.commit();
+  }
+  run.collect(1);
+  const float mean = 1.0F + static_cast<float>(world->size() - 1) * 0x1p-13F;
+  const auto& parameters = run.slice().parameters().all();
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    INFO(parameters[i].name());
+    const bool is_split = parameters[i].spec().shard.is_split("slot");
+    const HostCopy master(run.exact_slice()[i]);
+    const HostCopy value(parameters[i].stored_value());
+    const float expected = is_split ? 1.0F + static_cast<float>(world->rank()) * 0x1p-12F : mean;
+    CHECK(master.view().data<float>()[0] == expected);
+    CHECK(value.view().data<BFloat16>()[0].bits == to_bfloat16(expected).bits);
+    if (world->rank() == SliceExchange::kAggregator) {
+      const HostCopy full(run.exact_full()[i]);
+      const HostCopy rounded(run.full_parameters()->all()[i].stored_value());
+      const std::int64_t last = full.view().numel() - 1;  // of the last rank's part where it is cut
+      CHECK(full.view().data<float>()[last] ==
+            (is_split ? 1.0F + static_cast<float>(world->size() - 1) * 0x1p-12F : mean));
+      CHECK(rounded.view().data<BFloat16>()[last].bits == to_bfloat16(full.view().data<float>()[last]).bits);
+    }
+  }
+  const RunPlan plan = make_plan(config, there.inputs.model.config, world->size(), DeviceKind::kCuda);
+  const auto planned = [](const RankMemory& memory, const std::string& name) {
+    const auto found = std::find_if(memory.device.begin(), memory.device.end(),
+                                    [&](const auto& category) { return category.first == name; });
+    return found == memory.device.end() ? -1 : found->second;
+  };
+  CHECK(planned(plan.trainer, "AdamW moments") == run.trainer().optimizer().bytes());
+  if (world->rank() == SliceExchange::kAggregator) {
+    std::int64_t bytes = 0;
+    for (const TensorView& exact : run.exact_full()) {
+      bytes += exact.bytes();
+    }
+    CHECK(planned(plan.aggregator, "its float32 masters") == bytes);
+    CHECK(planned(plan.aggregator, "full model (aggregator)") == run.full_parameters()->value_bytes());
+    CHECK(planned(plan.aggregator, "evaluation scratch") > 0);
   }
 }
 

@@ -10,7 +10,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support
 sys.dont_write_bytecode = True
 
 import program  # noqa: E402
-from program import ProgramTest, results_columns, state_of_training, tensors_of_pth, write_ids  # noqa: E402
+from program import ProgramTest, results_columns, state_of_training, tensors_of_pth  # noqa: E402
+from program import tensors_of_safetensors, write_ids  # noqa: E402
 
 FAILURE, CONFIG = 1, 2
 CPU = program.PROGRAM
@@ -119,6 +120,68 @@ class OnTheEmulatedDevice(DeviceTest):
         for row, wanted in zip(self.history("device"), self.history("host"), strict=True):
             self.assertAlmostEqual(row[1] / wanted[1], 1, delta=1e-5)
 
+    def federated(self, **values):
+        (self.folder / "tiny.json").write_text(json.dumps({**TINY, "n_heads": 4, "n_kv_heads": 4}))
+        write_ids(self.folder / "train.jsonl", 12, seed=1, vocab=67, lengths=(4, 10))
+        return dict(mode="federated", device="cuda", dtype="bfloat16", model__config="tiny.json", model__preset="null",
+                    data__max_seq_len=10, federated__rounds=2, federated__batch_size=2, optimizer__lr="1e-3", **values)
+
+    def test_federated_rounds_in_bfloat16(self):
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                run = {**self.federated(federated__enable_swapping="true"), "ranks": ranks}
+                if ranks > 1:
+                    run["comm__backend"] = "mpi"
+                self.train(output__dir=f"half-{ranks}", **run)
+                self.train(output__dir=f"single-{ranks}", **{**run, "dtype": "float32"})
+                # A loss rounds as in the synchronous test above; the steps of two rounds are few and small.
+                for row, wanted in zip(self.history(f"half-{ranks}"), self.history(f"single-{ranks}"), strict=True):
+                    self.assertEqual(row[0], wanted[0])
+                    self.assertAlmostEqual(row[1] / wanted[1], 1, delta=5e-3)
+                losses = [row[1] for row in self.history(f"half-{ranks}")]
+                self.assertLess(losses[2], losses[0])
+                half, single = (tensors_of_pth(self.checkpoint(2, f"{name}-{ranks}") / "consolidated.00.pth")
+                                for name in ("half", "single"))
+                self.assertEqual(2 * sum(map(len, half.values())), sum(map(len, single.values())))
+
+    def test_federated_bfloat16_goes_on_to_the_same_bits(self):
+        kept = dict(federated__enable_swapping="true", federated__optimizer_state="keep", federated__outer__momentum=0.9,
+                    federated__delta_scale=0.5)
+        for name, ranks, options in (("plain", 1, {}), ("moving", 2, dict(federated__enable_swapping="true")),
+                                     ("kept", 2, kept)):
+            with self.subTest(name):
+                run = {**self.federated(**options), "ranks": ranks}
+                if ranks > 1:
+                    run["comm__backend"] = "mpi"
+                self.train(output__dir=f"whole-{name}", **run)
+                self.train(output__dir=f"parts-{name}", **{**run, "federated__rounds": 1})
+                self.train(output__dir=f"parts-{name}", resume="latest", **run)
+                whole, parts = (self.checkpoint(2, f"{which}-{name}") for which in ("whole", "parts"))
+                self.assertEqual(*(tensors_of_pth(each / "consolidated.00.pth") for each in (whole, parts)))
+                masters, again = (tensors_of_safetensors(f"{each}.state/masters.safetensors") for each in (whole, parts))
+                self.assertEqual(masters, again)
+                self.assertEqual({dtype for dtype, _, _ in masters.values()}, {"F32"})
+                self.assertEqual(*(self.history(f"{which}-{name}") for which in ("whole", "parts")))
+                # The masters are not the roundings that the model file has: resuming from those would lose bits.
+                self.assertTrue(any(any(data[i] for i in range(0, len(data), 4)) for _, _, data in masters.values()))
+
+    def test_federated_bfloat16_on_one_rank_is_synchronous_training(self):
+        run = self.federated(federated__local_epochs=1, data__shuffle="false")
+        self.train(output__dir="rounds", **{**run, "federated__rounds": 1})
+        plain = {key: value for key, value in run.items() if not key.startswith("federated__")}
+        self.train(output__dir="steps", **{**plain, "mode": "synchronous", "training__batch_size": 2, "training__epochs": 1,
+                                          "training__steps": "null"})
+        losses = [results_columns(self.folder / name / "results.h5")["/steps/loss"] for name in ("rounds", "steps")]
+        self.assertEqual(*losses)
+        self.assertEqual(*(tensors_of_pth(self.checkpoint(number, name) / "consolidated.00.pth")
+                           for number, name in ((1, "rounds"), (6, "steps"))))
+
+    def test_a_state_without_its_masters(self):
+        run = self.federated()
+        self.train(output__dir="out", **{**run, "federated__rounds": 1})
+        pathlib.Path(f"{self.checkpoint(1)}.state/masters.safetensors").unlink()
+        self.refuse(FAILURE, "masters.safetensors", resume="latest", **run)
+
     def test_nccl_that_is_not_there(self):
         text = ("comm.backend is nccl, but rank 0 found no NCCL that can be used; tried /nowhere (no such file); "
                 "set CARAVAN_NCCL to libnccl.so.2 or its folder, or comm.backend to mpi")
@@ -190,7 +253,7 @@ class WithoutGpu(DeviceTest):
         for values, text in ((dict(device="cuda"), "device: cuda: no usable GPU: "),
                              (dict(dtype="bfloat16"), "dtype: bfloat16 is for GPUs; no usable GPU: ")):
             self.expect_failure(FAILURE, text, "verify", "run.yaml", *program.overrides(**values, **SHORT))
-        self.expect_failure(CONFIG, "dtype is bfloat16, which GPUs compute in", "verify", "run.yaml",
+        self.expect_failure(CONFIG, "dtype: is bfloat16, which GPUs compute in", "verify", "run.yaml",
                             *program.overrides(dtype="bfloat16", device="cpu", **SHORT))
 
     def test_a_gpu_that_is_not_there(self):

@@ -82,7 +82,6 @@ class WrongConfiguration(ProgramTest):
             ("model.checkpoint and model.preset are given", {"model__checkpoint": "x"}),
             ("no weights", {"model__preset": "null"}),
             ("did you mean tiny?", {"model__preset": "tinny"}),
-            ("dtype: is bfloat16, which mode synchronous trains in", {"dtype": "bfloat16"}),
             ("comm.backend: is nccl, which carries tensors of GPUs, but device is cpu", {"comm__backend": "nccl", "device": "cpu"}),
             ("attention: is cudnn, which computes on GPUs, but device is cpu", {"attention": "cudnn", "device": "cpu"}),
             ("attention: is cudnn, which computes in 16 bits, but dtype is float32", {"attention": "cudnn"}),

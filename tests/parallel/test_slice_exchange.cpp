@@ -26,6 +26,14 @@ ModelConfig small_config() {
   return config;
 }
 
+std::vector<TensorView> values_of(const ParameterSet& parameters) {
+  std::vector<TensorView> values;
+  for (const Parameter& parameter : parameters.all()) {
+    values.push_back(parameter.stored_value());
+  }
+  return values;
+}
+
 /// All ranks' slices of a small model, and the whole on rank 0.
 struct Bench {
   Bench()
@@ -36,8 +44,9 @@ struct Bench {
              Gradients::kNone),
         scratch("scratch", allocate_host(64)),
         ctx{backend, stream, scratch, scalars, DType::kFloat64},
-        aggregation(FederatedSection{}, world->rank() == 0 ? &full : nullptr),
-        exchange(*world, ctx, slice, world->rank() == 0 ? &full : nullptr) {}
+        aggregation(FederatedSection{}),
+        exchange(*world, ctx, slice,
+                 {values_of(slice), world->rank() == 0 ? values_of(full) : std::vector<TensorView>()}) {}
 
   /// Slots of all ranks when each has moved `turns` places.
   std::vector<std::int64_t> slots(std::int64_t turns) const {

@@ -17,16 +17,16 @@ namespace caravan {
 
 class Aggregation {
  public:
-  /// `full` (the aggregator's model) sizes the momentum; nothing is allocated without momentum. Other ranks
-  /// pass null: they only ask takes_values_as_they_are().
-  Aggregation(const FederatedSection& options, const ParameterSet* full);
+  /// `full` (the aggregator's values, in the order of its parameters) sizes the momentum; nothing is
+  /// allocated without momentum. Other ranks pass none: they only ask takes_values_as_they_are().
+  explicit Aggregation(const FederatedSection& options, const std::vector<TensorView>& full = {});
 
   /// True: the gathered values are the new model, no slice has to be sent back.
   bool takes_values_as_they_are() const { return is_plain_; }
 
   enum class Kind : std::uint8_t { kSplit, kReplicated };
-  /// old <- new value from `gathered`. Both contiguous, same shape, float32 or float64, on the
-  /// host. `index` is the parameter's place in the set.
+  /// old <- new value from `gathered`. Both contiguous, same shape, float32 or float64. `index` is the
+  /// parameter's place in the set.
   void apply(std::size_t index, Kind kind, const TensorView& gathered, const TensorView& old);
 
   /// The momentum of every parameter in order, to be saved with a checkpoint; empty without momentum.

@@ -64,6 +64,12 @@ class FederatedRun {
 
   /// The assembled model; null on ranks other than the aggregator.
   ParameterSet* full_parameters();
+  /// Whether values are roundings of float32 masters, which then are what a round's state holds.
+  bool has_masters() const { return accumulation_dtype(setup_.config.dtype) != setup_.config.dtype; }
+  /// The exact numbers, in the order of the parameters: masters where there are some, else the values. Of the
+  /// assembled model on the aggregator, none elsewhere.
+  const std::vector<TensorView>& exact_slice() const { return exact_slice_; }
+  const std::vector<TensorView>& exact_full() const { return exact_full_; }
   Trainer& trainer() { return *trainer_; }
   Aggregation& aggregation() { return *aggregation_; }
   Llama& slice() { return *slice_; }
@@ -77,6 +83,9 @@ class FederatedRun {
   static Llama::Layout full_layout(const RunConfig& config);
 
  private:
+  void find_exact_numbers();
+  void round_slice();
+  void round_full();
   void move_slots(std::int64_t round);
   void pass_on_optimizer_state();
 
@@ -92,6 +101,9 @@ class FederatedRun {
   std::unique_ptr<Trainer> trainer_;
   LocalSchedule schedule_;
   std::unique_ptr<Executor> evaluator_;  // aggregator only
+  Buffer full_masters_;                  // aggregator only; empty when the slice's are the full model's
+  std::vector<TensorView> exact_slice_;
+  std::vector<TensorView> exact_full_;
   std::unique_ptr<Aggregation> aggregation_;
   std::unique_ptr<SliceExchange> exchange_;
 };

@@ -1,5 +1,6 @@
 // State of a federated run that outlives a round and is not in the model: kept AdamW moments of every slot,
-// the aggregator's outer momentum. With the default options there is none and nothing is written.
+// the aggregator's outer momentum, float32 masters of a 16-bit model. With the default options in float32 or
+// float64 there is none and nothing is written.
 #pragma once
 
 #include <string>

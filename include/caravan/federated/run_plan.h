@@ -32,11 +32,11 @@ struct PlannedTensor {
 struct RunPlan {
   std::int64_t ranks = 1;
   DeviceKind kind = DeviceKind::kCpu;  // that the memory is planned on
-  std::string mesh;                   // synchronous: "dp_shard 4"
-  std::string pipeline;               // with pp: schedule, micro-batches, layers of each stage
-  std::int64_t largest_rank = 0;      // of a mesh: whose memory is given
-  std::int64_t parameters = 0;        // of the model
-  std::int64_t local_parameters = 0;  // held and trained by one rank
+  std::string mesh;                    // synchronous: "dp_shard 4"
+  std::string pipeline;                // with pp: schedule, micro-batches, layers of each stage
+  std::int64_t largest_rank = 0;       // of a mesh: whose memory is given
+  std::int64_t parameters = 0;         // of the model
+  std::int64_t local_parameters = 0;   // held and trained by one rank
   std::vector<PlannedTensor> tensors;
   RankMemory aggregator;                // rank 0 (the only rank when there is one); of a mesh's the last one
                                         // is what it takes at the end, to write the model
@@ -51,8 +51,8 @@ struct RunPlan {
   bool keeps_every_round = false;
 };
 
-/// Plans either mode for `ranks` ranks that compute on devices of this kind. Throws ConfigError when the model
-/// cannot be cut so.
+/// Plans either mode for `ranks` ranks that compute on devices of this kind. Throws ConfigError when the
+/// model cannot be cut so.
 RunPlan make_plan(const RunConfig& config, const ModelConfig& model, std::int64_t ranks,
                   DeviceKind kind = DeviceKind::kCpu);
 

@@ -3,6 +3,7 @@
 // (two on the aggregator when the change is scaled or goes through the outer optimizer).
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "caravan/comm/communicator.h"
@@ -15,10 +16,15 @@ class SliceExchange {
  public:
   static constexpr int kAggregator = 0;
 
-  /// `slice` is this rank's, `full` the whole model on the aggregator and null elsewhere. All outlive the
-  /// exchange.
-  SliceExchange(Communicator& world, const Context& ctx, ParameterSet& slice, ParameterSet* full)
-      : world_(world), ctx_(ctx), slice_(slice), full_(full) {}
+  /// What travels, in the order of the parameters of `slice`: this rank's values, and on the aggregator those
+  /// of the whole model, else none. Values and masters of 16-bit ones differ: docs/notes/federated.md. All
+  /// outlive the exchange.
+  struct Values {
+    std::vector<TensorView> slice;
+    std::vector<TensorView> full;
+  };
+  SliceExchange(Communicator& world, const Context& ctx, const ParameterSet& slice, Values values)
+      : world_(world), ctx_(ctx), slice_(slice), values_(std::move(values)) {}
 
   /// Split parameters are gathered (MPI_Gatherv) into `full`, `slots[r]` being the slot rank r trained;
   /// replicated ones are averaged by an all-reduce, which leaves the mean in every slice. Collective.
@@ -33,7 +39,7 @@ class SliceExchange {
   void gather(std::size_t index, const std::vector<std::int64_t>& slots, Aggregation& aggregation);
   void average(std::size_t index, Aggregation& aggregation);
   void distribute_whole(const TensorView& full, const TensorView& value);
-  std::vector<TensorView> staged_parts(const Parameter& slice, const std::vector<std::int64_t>& slots,
+  std::vector<TensorView> staged_parts(const TensorView& value, const std::vector<std::int64_t>& slots,
                                        Buffer& staging) const;
   std::vector<TensorView> parts_of(const TensorView& whole, const Parameter& slice,
                                    const std::vector<std::int64_t>& slots) const;
@@ -42,8 +48,8 @@ class SliceExchange {
 
   Communicator& world_;
   Context ctx_;
-  ParameterSet& slice_;
-  ParameterSet* full_;
+  const ParameterSet& slice_;
+  Values values_;
 };
 
 }  // namespace caravan

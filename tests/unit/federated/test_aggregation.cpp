@@ -12,6 +12,14 @@ struct Model {
   Model()
       : parameters(parameter_table(*model_preset("tiny"), ShardTable::kWhole), {}, DType::kFloat64, backend,
                    Gradients::kNone) {}
+  std::vector<TensorView> values() const {
+    std::vector<TensorView> all;
+    for (const Parameter& parameter : parameters.all()) {
+      all.push_back(parameter.stored_value());
+    }
+    return all;
+  }
+
   ReferenceBackend backend;
   ParameterSet parameters;
 };
@@ -20,7 +28,7 @@ struct Model {
 std::vector<double> two_rounds(const FederatedSection& options, Aggregation::Kind kind, double first,
                                double second) {
   Model model;
-  Aggregation aggregation(options, &model.parameters);
+  Aggregation aggregation(options, model.values());
   const TensorView old = model.parameters.all()[0].stored_value();
   std::vector<double> gathered(static_cast<std::size_t>(old.numel()), 0.0);
   const TensorView view(gathered.data(), DType::kFloat64, old.shape());
@@ -38,16 +46,16 @@ std::vector<double> two_rounds(const FederatedSection& options, Aggregation::Kin
 
 TEST_CASE("the default takes values as they are, every option of its own does not",
           "[federated][aggregation]") {
-  CHECK(Aggregation({}, nullptr).takes_values_as_they_are());
+  CHECK(Aggregation(FederatedSection{}).takes_values_as_they_are());
   FederatedSection options;
   options.delta_scale = 0.5;
-  CHECK_FALSE(Aggregation(options, nullptr).takes_values_as_they_are());
+  CHECK_FALSE(Aggregation(options).takes_values_as_they_are());
   options = {};
   options.outer.lr = 0.9;
-  CHECK_FALSE(Aggregation(options, nullptr).takes_values_as_they_are());
+  CHECK_FALSE(Aggregation(options).takes_values_as_they_are());
   options = {};
   options.outer.momentum = 0.9;
-  CHECK_FALSE(Aggregation(options, nullptr).takes_values_as_they_are());
+  CHECK_FALSE(Aggregation(options).takes_values_as_they_are());
 }
 
 TEST_CASE("delta_scale scales the change of split parameters only", "[federated][aggregation]") {
