@@ -6,14 +6,15 @@
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
+#   reruns     the same training twice: weights and losses must have the same bits
 #   attention  own attention, portable and for Hopper, and cuDNN's: whole-model parity, rates, and steps with each
 #   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, sanitizer 40, attention 150, kernels
-# 50, steps 210, some ten minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
+# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, reruns 30, sanitizer 40, attention
+# 150, kernels 50, steps 210, some ten minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
 # lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -26,12 +27,12 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,19p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,20p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(parity federated curve sanitizer attention speed)
-declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [sanitizer]=40 [attention]=150 [kernels]=50 [steps]=210)
+[ ${#parts[@]} -gt 0 ] || parts=(parity federated curve reruns sanitizer attention speed)
+declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [reruns]=30 [sanitizer]=40 [attention]=150 [kernels]=50 [steps]=210)
 wanted=
 for part in "${parts[@]}"; do
   name=${part%%=*}
@@ -143,17 +144,27 @@ if wants federated; then
   fi
 fi
 
-if wants curve; then
-  begin_part curve "200 steps in bfloat16 and in float32"; table run
+curve_data() {
   for name in curve:1024 curve.eval:64; do  # the next id follows from the last by one of four rules, by chance
     awk -v rows="${name#*:}" -v seed="${#name}" 'BEGIN { srand(seed); for (r = 0; r < rows; ++r) { id = int(512 * rand())
       printf "{\"ids\": [%d", id; for (i = 1; i < 128; ++i) { id = (5 * id + 17 + 31 * int(4 * rand() * rand())) % 512
       printf ", %d", id }; print "]}" } }' > "$out/${name%:*}.jsonl"
   done
+}
+# train NAME SETTING...: a run of configs/checks/curve.yaml into OUT/NAME.
+train() {
+  local name=$1
+  shift
+  run "${name//-/_}" 200 env -C "$out" "$bin/caravan" train "$here/configs/checks/curve.yaml" --overwrite \
+    --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set "output.dir=$out/$name" \
+    --set "model.config=$here/configs/checks/curve_model.json" "$@"
+}
+
+if wants curve; then
+  begin_part curve "200 steps in bfloat16 and in float32"; table run
+  curve_data
   for dtype in float32 bfloat16; do
-    run "curve_$dtype" 200 env -C "$out" "$bin/caravan" train "$here/configs/checks/curve.yaml" --overwrite \
-      --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set dtype=$dtype --set "output.dir=$out/curve-$dtype" \
-      --set "model.config=$here/configs/checks/curve_model.json"
+    train "curve-$dtype" --set dtype=$dtype
   done
   # Held-out losses side by side, and the largest relative difference. The bound was set before anything was measured:
   # bfloat16 rounds a loss by some 0.5 % (tests/integration/test_device_cli.py), and 200 steps drift apart further.
@@ -165,6 +176,27 @@ if wants curve; then
          END { printf "\nlargest difference %.2f %% (bound 2 %%)\n", 100 * worst; exit worst > 0.02 || NR == 0 }' |
     tee -a "$report"
   [ "${PIPESTATUS[1]}" -eq 0 ] || failed=1
+fi
+
+if wants reruns; then
+  begin_part reruns "The same training twice"; table run
+  curve_data
+  dtype=bfloat16
+  [ "${CARAVAN_CHECK_DEVICE:-cuda}" != cpu ] || dtype=float32
+  for number in 1 2; do
+    train "rerun-$number" --set dtype=$dtype --set training.steps=20 --set training.dropout=0.1
+  done
+  # Everything the runs computed: the weights, and the losses that were written down.
+  sums() { (cd "$out/rerun-$1" && find . -name '*.pth' -o -name 'eval_res_*.txt' | sort | xargs -r sha256sum); }
+  sums 1 > "$out/rerun-1.sums"
+  sums 2 > "$out/rerun-2.sums"
+  say ""
+  if [ -s "$out/rerun-1.sums" ] && cmp -s "$out/rerun-1.sums" "$out/rerun-2.sums"; then
+    say "The two runs have the same bits ($(wc -l < "$out/rerun-1.sums") files of weights and losses, $dtype)."
+  else
+    say "**The two runs differ, or left nothing**: compare rerun-1.sums with rerun-2.sums."
+    failed=1
+  fi
 fi
 
 if wants sanitizer; then

@@ -70,12 +70,11 @@ inline std::vector<CaseMaker> head_cases(const ModelConfig& model, const BatchSh
                                         .target_weights = from.random(kExact, {rows}),
                                         .losses = from.random(kExact, {rows}),
                                         .scalars = from.scalars()};
-            return KernelCase{
-                .name = "cross_entropy",
-                .shape = shape.str(),
-                .bytes = 2 * 2 * shape.numel(),  // if the second pass finds the row in L2
-                .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy(args, stream); },
-                .count = [=](Backend& table, Stream& s) { table.cross_entropy(args, s); }};
+            return KernelCase{.name = "cross_entropy",
+                              .shape = shape.str(),
+                              .bytes = 2 * 2 * shape.numel(),  // if the second pass finds the row in L2
+                              .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.cross_entropy(args, s); }};
           },
           [=](TensorSource& from) {
             const CrossEntropyArgs args{.logits = from.random(kValue, shape),
@@ -83,12 +82,11 @@ inline std::vector<CaseMaker> head_cases(const ModelConfig& model, const BatchSh
                                         .target_weights = from.random(kExact, {rows}),
                                         .losses = from.random(kExact, {rows}),
                                         .logits_after = LogitsAfter::kKept};
-            return KernelCase{
-                .name = "cross_entropy, losses alone",
-                .shape = shape.str(),
-                .bytes = 2 * shape.numel(),
-                .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy(args, stream); },
-                .count = [=](Backend& table, Stream& s) { table.cross_entropy(args, s); }};
+            return KernelCase{.name = "cross_entropy, losses alone",
+                              .shape = shape.str(),
+                              .bytes = 2 * shape.numel(),
+                              .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.cross_entropy(args, s); }};
           }};
 }
 

@@ -173,8 +173,9 @@ class Products::Plans {
     cublasLtMatmulPreference_t preference = nullptr;
     library_.check("cublasLtMatmulPreferenceCreate", library_.cublasLtMatmulPreferenceCreate(&preference));
     prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kWorkspaceBytes));
-    // Partial sums stay float32, and are added in a fixed order.
-    const std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+    // A sum that is cut into parts adds them in float32, in a step of their own and so in a fixed order. The
+    // other schemes add in the result's type: 16 bits, most often.
+    const std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b.raw()));
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a.raw()));

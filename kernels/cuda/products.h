@@ -10,8 +10,9 @@
 namespace caravan::cuda {
 
 /// float32 products are in float32 throughout (no TF32); 16-bit ones accumulate in float32. The algorithm of
-/// a product of given shapes, types and alignment is chosen once, by cuBLASLt's heuristic, among those whose
-/// partial sums are not rounded to 16 bits, so that equal calls give equal bits.
+/// a product of given shapes, types and alignment is chosen once, by cuBLASLt's heuristic, among those that
+/// add partial sums in float32 in a step of their own, so that equal calls give equal bits
+/// (docs/notes/devices.md).
 class Products {
  public:
   /// Bytes of workspace that run() may use: NVIDIA's advice for Hopper (cuBLAS guide, cublasSetWorkspace).

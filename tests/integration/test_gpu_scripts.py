@@ -58,5 +58,25 @@ class Scripts(unittest.TestCase):
         self.assertEqual(len(rows), 1024)
 
 
+    def test_the_same_training_twice_is_compared(self):
+        (self.folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: none'\n")
+        (self.folder / "nvidia-smi").chmod(0o755)
+        path = dict(CARAVAN_CHECK_DEVICE="cpu", PATH=f"{self.folder}:{os.environ['PATH']}")
+        result = self.run_script("gpu_check.sh", "--out", "out", "--part", "reruns", **path)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("| rerun_2 | passed |", result.stdout)
+        self.assertRegex(result.stdout, r"The two runs have the same bits \([1-9]\d* files of weights and losses, float32\)")
+        # A second run that computes something else is told from the first.
+        program = self.folder / "build" / "bin" / "caravan"
+        program.parent.mkdir(parents=True)
+        program.write_text('#!/bin/sh\ncase "$*" in *rerun-2*) set -- "$@" --set optimizer.lr=1e-4 ;; esac\n'
+                           f'exec {BUILD}/bin/caravan "$@"\n')
+        program.chmod(0o755)
+        result = self.run_script("gpu_check.sh", "--out", "other", "--part", "reruns", **path,
+                                 CARAVAN_BUILD=str(self.folder / "build"))
+        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+        self.assertIn("**The two runs differ, or left nothing**", result.stdout)
+
+
 if __name__ == "__main__":
     unittest.main()
