@@ -50,13 +50,20 @@ class DeviceTensors final : public TensorSource {
   }
   cuda::Workspace workspace(std::int64_t bytes) override { return {allocate(bytes), bytes}; }
   const StepScalars* scalars() override {
-    const StepScalars values{.lr = 1e-4, .inv_valid_tokens = 1e-4, .step = 1, .dropout_key = 3};
-    void* memory = allocate(sizeof(values));
-    check("cudaMemcpy", cudaMemcpy(memory, &values, sizeof(values), cudaMemcpyHostToDevice));
-    return static_cast<const StepScalars*>(memory);
+    const StepScalars values{.lr = 1e-4, .inv_valid_tokens = 1e-4, .dropout_key = 3};
+    return static_cast<const StepScalars*>(copied(&values, sizeof(values)));
+  }
+  const UpdateState* update_state() override {
+    const UpdateState values{.updates = 1};
+    return static_cast<const UpdateState*>(copied(&values, sizeof(values)));
   }
 
  private:
+  void* copied(const void* values, std::size_t bytes) {
+    void* memory = allocate(static_cast<std::int64_t>(bytes));
+    check("cudaMemcpy", cudaMemcpy(memory, values, bytes, cudaMemcpyHostToDevice));
+    return memory;
+  }
   void* allocate(std::int64_t bytes) {
     void* memory = nullptr;
     check("cudaMalloc", cudaMalloc(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1))));

@@ -31,6 +31,7 @@ class TensorSource {
   virtual cuda::Workspace workspace(std::int64_t bytes) = 0;
   /// The numbers of a step, where kernels read them.
   virtual const StepScalars* scalars() = 0;
+  virtual const UpdateState* update_state() = 0;
 };
 
 struct KernelCase {

@@ -100,15 +100,16 @@ inline std::vector<CaseMaker> optimizer_cases(const ModelConfig& model) {
                              .grad = from.random(kExact, shape),
                              .m = from.random(kExact, shape),
                              .v = from.random(kExact, shape),
+                             .master = from.random(kExact, shape),
                              .weight_decay = 0.1,
-                             .scalars = from.scalars()};
-        const cuda::AdamwStorage storage{.master = from.random(kExact, shape)};
+                             .scalars = from.scalars(),
+                             .state = from.update_state()};
         return KernelCase{.name = "adamw",
                           .shape = shape.str(),
                           .bytes = (4 + 2 * 3 * 4 + 2) * n,
                           // The table reads the weights, too, and knows no master copy.
                           .beyond_table = (2 * 4 - 2) * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, storage, stream); },
+                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
                           .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
       },
       [=](TensorSource& from) {
@@ -116,25 +117,28 @@ inline std::vector<CaseMaker> optimizer_cases(const ModelConfig& model) {
                              .grad = from.random(kExact, shape),
                              .m = from.random(kExact, shape),
                              .v = from.random(kExact, shape),
+                             .rounding = {.is_on = true, .global_cols = shape[1], .seed = 1},
                              .weight_decay = 0.1,
-                             .scalars = from.scalars()};
-        const cuda::AdamwStorage storage{.master = {}, .rounding = cuda::WeightRounding::kStochastic};
+                             .scalars = from.scalars(),
+                             .state = from.update_state()};
         return KernelCase{.name = "adamw stochastic rounding",
                           .shape = shape.str(),
                           .bytes = (4 + 2 * 2 * 4 + 2 * 2) * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, storage, stream); },
+                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
                           .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
       },
       [=](TensorSource& from) {
         const TensorView x = from.random(kExact, shape);
-        auto* result = static_cast<double*>(from.workspace(sizeof(double)).data);
-        const cuda::Workspace scratch = from.workspace(cuda::sum_squares_workspace_bytes(x));
+        const SumSquaresArgs args{
+            .x = x,
+            .result = TensorView(from.workspace(sizeof(double)).data, DType::kFloat64, {1}, x.device())};
+        const cuda::Workspace scratch = from.workspace(cuda::sum_workspace_bytes(x));
         return KernelCase{
             .name = "sum_squares",
             .shape = shape.str(),
             .bytes = 4 * n,
-            .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(x, result, scratch, stream); },
-            .count = [=](Backend& table, Stream& s) { table.sum_squares({.x = x, .result = {}}, s); }};
+            .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(args, scratch, stream); },
+            .count = [=](Backend& table, Stream& s) { table.sum_squares(args, s); }};
       },
       [=](TensorSource& from) {
         const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};

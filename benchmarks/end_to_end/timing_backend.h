@@ -140,6 +140,12 @@ class TimingBackend final : public Backend {
   void copy(const CopyArgs& a, Stream& s) override {
     timed(OpKind::kRest, 0, [&] { inner_.copy(a, s); });
   }
+  void sum(const SumArgs& a, Stream& s) override {
+    timed(OpKind::kLoss, a.x.bytes(), [&] { inner_.sum(a, s); });
+  }
+  void prepare_update(const PrepareUpdateArgs& a, Stream& s) override {
+    timed(OpKind::kGradientNorm, 0, [&] { inner_.prepare_update(a, s); });
+  }
   void adamw(const AdamwArgs& a, Stream& s) override {
     timed(OpKind::kAdamw, 7 * a.param.bytes(), [&] { inner_.adamw(a, s); });
   }

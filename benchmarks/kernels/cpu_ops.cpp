@@ -198,6 +198,8 @@ void Bench::memory_bound() {
   scalars.lr = 1e-5;
   AdamwArgs adamw{.param = param, .grad = grad, .m = m, .v = v};
   adamw.scalars = &scalars;
+  const UpdateState state{.updates = 1};
+  adamw.state = &state;
   bytes("adamw 4 M", 7 * param.bytes(), [&] { backend_.adamw(adamw, stream_); });
   double sum = 0.0;
   bytes("sum of squares 4 M", param.bytes(), [&] {

@@ -9,6 +9,8 @@
 #include "kernels/cpu/products.h"
 #include "kernels/cpu/row_ops.h"
 #include "kernels/reference/loss.h"
+#include "kernels/reference/optimizer_step.h"
+#include "kernels/reference/update_state.h"
 
 namespace caravan {
 namespace {
@@ -84,23 +86,30 @@ class CpuBackend final : public Backend {
     with_real(args.y.dtype(), [&]<class T>() { cpu::dropout<T>(ops<T>(), args); });
   }
   void copy(const CopyArgs& args, Stream&) override { cpu::copy(args); }
+  void sum(const SumArgs& args, Stream&) override {
+    with_real(args.x.dtype(), [&]<class T>() { reference::sum<T>(args); });
+  }
+  void sum_squares(const SumSquaresArgs& args, Stream&) override {
+    with_real(args.x.dtype(), [&]<class T>() { cpu::sum_squares<T>(ops<T>(), args, scratch_); });
+  }
+  void prepare_update(const PrepareUpdateArgs& args, Stream&) override { reference::prepare_update(args); }
   void adamw(const AdamwArgs& args, Stream&) override {
     if (!args.master.defined()) {
       with_real(args.param.dtype(), [&]<class T>() { cpu::adamw<T>(ops<T>(), args); });
       return;
     }
     // Of a model on a device whose optimizer state is offloaded.
+    if (args.state->is_skipped != 0) {
+      return;
+    }
     AdamwArgs on_master = args;
     on_master.param = args.master;
     on_master.master = {};
     cpu::adamw<float>(ops<float>(), on_master);
     cpu::copy({.from = args.master, .to = args.param});
   }
-  void sum_squares(const SumSquaresArgs& args, Stream&) override {
-    with_real(args.x.dtype(), [&]<class T>() { cpu::sum_squares<T>(ops<T>(), args, scratch_); });
-  }
   void random_normal(const RandomNormalArgs& args, Stream&) override {
-    if (args.y.dtype() == DType::kBFloat16) {  // weights that are offloaded from a device
+    if (accumulation_dtype(args.y.dtype()) != args.y.dtype()) {  // weights that are offloaded from a device
       const Buffer memory = allocate_host(args.y.numel() * static_cast<std::int64_t>(sizeof(float)));
       RandomNormalArgs in_float = args;
       in_float.y = memory.view(0, DType::kFloat32, args.y.shape());

@@ -185,7 +185,7 @@ void logits_gradient(const simd::SimdOps<T>& ops, T* row, std::int64_t width, st
     std::fill_n(row, width, T{});
     return;
   }
-  const T factor = static_cast<T>(static_cast<double>(weight) * scalars.inv_valid_tokens);
+  const T factor = static_cast<T>(static_cast<double>(weight) * scalars.inv_valid_tokens * scalars.loss_scale);
   const bool is_here = column >= 0 && column < width;
   const T at_target = is_here ? (std::exp(row[column] - lse) - T{1}) * factor : T{};
   ops.softmax_gradient(row, width, lse, factor);
@@ -264,19 +264,23 @@ void dropout(const simd::SimdOps<T>& ops, const DropoutArgs& args) {
 template <class T>
 void adamw(const simd::SimdOps<T>& ops, const AdamwArgs& args) {
   const StepScalars& scalars = *args.scalars;
+  const UpdateState& state = *args.state;
+  if (state.is_skipped != 0) {
+    return;
+  }
   for_elements(args.param.numel(), [&](std::int64_t at, std::int64_t count) {
     ops.adamw({.param = args.param.data<T>() + at,
                .grad = args.grad.data<T>() + at,
                .m = args.m.data<T>() + at,
                .v = args.v.data<T>() + at,
                .count = count,
-               .clip = static_cast<T>(scalars.clip_factor),
+               .clip = static_cast<T>(state.gradient_factor),
                .decay = static_cast<T>(scalars.lr * args.weight_decay),
                .mix1 = static_cast<T>(1.0 - args.beta1),
                .keep2 = static_cast<T>(args.beta2),
                .mix2 = static_cast<T>(1.0 - args.beta2),
-               .step = static_cast<T>(scalars.lr / scalars.bias_correction1),
-               .root_correction = static_cast<T>(scalars.bias_correction2_sqrt),
+               .step = static_cast<T>(scalars.lr / state.bias_correction1),
+               .root_correction = static_cast<T>(state.bias_correction2_sqrt),
                .eps = static_cast<T>(args.eps)});
   });
 }

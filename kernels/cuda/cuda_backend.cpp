@@ -41,42 +41,77 @@ class DeviceScratch {
   std::array<std::vector<Buffer>, kStreamCount> pieces_;
 };
 
+/// Page-locked memory for what the host sends: it stays until the device has been waited for, so that nobody
+/// waits for a copy.
+class Outbox {
+ public:
+  explicit Outbox(cuda::DeviceRuntime& runtime) : runtime_(runtime) {}
+
+  void send(const void* from, void* to, std::int64_t bytes, StreamHandle stream) {
+    if (held_ + bytes > kMostBytes) {
+      runtime_.synchronize(stream);
+      clear();
+    }
+    void* const place = take(bytes);
+    std::memcpy(place, from, static_cast<std::size_t>(bytes));
+    runtime_.copy(to, place, bytes, stream);
+  }
+  /// Everything that was sent has arrived.
+  void clear() { held_ = block_ = used_ = 0; }
+
+ private:
+  static constexpr std::int64_t kMostBytes = std::int64_t{64} << 20U;
+  static constexpr std::int64_t kBlockBytes = std::int64_t{1} << 20U;
+  static constexpr std::int64_t kAlignment = 64;
+
+  void* take(std::int64_t bytes) {
+    const auto count = static_cast<std::int64_t>(blocks_.size());
+    const auto has_room = [&] { return used_ + bytes <= blocks_[static_cast<std::size_t>(block_)].bytes(); };
+    while (block_ < count && !has_room()) {
+      ++block_;
+      used_ = 0;
+    }
+    if (block_ == count) {
+      blocks_.push_back(runtime_.allocate_pinned(std::max(bytes, kBlockBytes)));
+    }
+    void* const place = static_cast<std::byte*>(blocks_[static_cast<std::size_t>(block_)].data()) + used_;
+    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    held_ += bytes;
+    return place;
+  }
+
+  cuda::DeviceRuntime& runtime_;
+  std::vector<Buffer> blocks_;
+  std::int64_t block_ = 0;  // the one that is being filled
+  std::int64_t used_ = 0;   // of it
+  std::int64_t held_ = 0;   // of all
+};
+
 /// The step's numbers in device memory. Kernels read them there, so that a change needs no new launch; they
 /// are sent when an op meets other numbers than those it was sent.
 class DeviceScalars {
  public:
-  explicit DeviceScalars(cuda::DeviceRuntime& runtime)
-      : runtime_(runtime),
-        slots_(runtime.allocate_pinned(kSlots * sizeof(StepScalars))),
-        memory_(runtime.allocate(sizeof(StepScalars))) {
+  DeviceScalars(cuda::DeviceRuntime& runtime, Outbox& outbox)
+      : outbox_(outbox), memory_(runtime.allocate(sizeof(StepScalars))) {
     sent_.fill(std::byte{0xff});  // equal to no numbers
   }
 
   const StepScalars* get(const StepScalars& scalars, StreamHandle stream) {
     // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding; other bits may be sent again
     if (std::memcmp(sent_.data(), &scalars, sizeof(StepScalars)) != 0) {
-      slot_ = (slot_ + 1) % kSlots;
-      if (slot_ == 0) {
-        runtime_.synchronize(stream);  // copies may still be reading from the slots
-      }
-      auto* const slot = static_cast<std::byte*>(slots_.data()) + slot_ * sizeof(StepScalars);
-      std::memcpy(slot, &scalars, sizeof(StepScalars));
-      runtime_.copy(memory_.data(), slot, sizeof(StepScalars), stream);
+      outbox_.send(&scalars, memory_.data(), sizeof(StepScalars), stream);
       std::memcpy(sent_.data(), &scalars, sizeof(StepScalars));
     }
     return static_cast<const StepScalars*>(memory_.data());
   }
 
  private:
-  static_assert(std::has_unique_object_representations_v<std::array<std::uint64_t, 7>> &&
-                    sizeof(StepScalars) == 7 * sizeof(std::uint64_t),
+  static_assert(std::has_unique_object_representations_v<std::array<std::uint64_t, 4>> &&
+                    sizeof(StepScalars) == 4 * sizeof(std::uint64_t),
                 "no padding: the bytes are compared");
-  static constexpr std::size_t kSlots = 64;
-  cuda::DeviceRuntime& runtime_;
-  Buffer slots_;  // page-locked, used in turn
+  Outbox& outbox_;
   Buffer memory_;
   std::array<std::byte, sizeof(StepScalars)> sent_{};
-  std::size_t slot_ = 0;
 };
 
 class CudaBackend final : public Backend, private DeviceCopier {
@@ -85,7 +120,8 @@ class CudaBackend final : public Backend, private DeviceCopier {
       : runtime_(runtime),
         name_(describe(runtime.facts())),
         scratch_(runtime),
-        scalars_(runtime),
+        outbox_(runtime),
+        scalars_(runtime, outbox_),
         cudnn_(std::move(attention)) {
     previous_copier_ = set_device_copier(this);
   }
@@ -97,7 +133,9 @@ class CudaBackend final : public Backend, private DeviceCopier {
 
   std::string_view name() const override { return name_; }
   Device device() const override { return {DeviceKind::kCuda, runtime_.facts().index}; }
-  bool supports(DType dtype) const override { return dtype == DType::kFloat32 || dtype == DType::kBFloat16; }
+  bool supports(DType dtype) const override {
+    return dtype == DType::kFloat32 || dtype == DType::kBFloat16 || dtype == DType::kFloat16;
+  }
   Buffer allocate(std::int64_t bytes) override { return runtime_.allocate(bytes); }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
 
@@ -108,6 +146,11 @@ class CudaBackend final : public Backend, private DeviceCopier {
   }
   void send_scalars(const StepScalars& scalars, Stream& stream) override {
     scalars_.get(scalars, handle(stream));
+  }
+  void send(const void* from, const TensorView& to, Stream& stream) override {
+    CARAVAN_CHECK(stream.id == StreamId::kCompute && to.is_contiguous(), "{} is sent on stream {}", to.str(),
+                  static_cast<int>(stream.id));
+    outbox_.send(from, to.raw(), to.bytes(), handle(stream));
   }
   void range_begin(const char* name) override { runtime_.range_begin(name); }
   void range_end() override { runtime_.range_end(); }
@@ -188,14 +231,19 @@ class CudaBackend final : public Backend, private DeviceCopier {
     cuda::dropout(on_device, handle(stream));
   }
   void copy(const CopyArgs& args, Stream& stream) override;
+  void sum(const SumArgs& args, Stream& stream) override {
+    cuda::sum(args, scratch(cuda::sum_workspace_bytes(args.x), stream), handle(stream));
+  }
+  void sum_squares(const SumSquaresArgs& args, Stream& stream) override {
+    cuda::sum_squares(args, scratch(cuda::sum_workspace_bytes(args.x), stream), handle(stream));
+  }
+  void prepare_update(const PrepareUpdateArgs& args, Stream& stream) override {
+    cuda::prepare_update(args, handle(stream));
+  }
   void adamw(const AdamwArgs& args, Stream& stream) override {
     AdamwArgs on_device = args;
     on_device.scalars = scalars_.get(*args.scalars, handle(stream));
-    cuda::adamw(on_device, {.master = args.master}, handle(stream));
-  }
-  void sum_squares(const SumSquaresArgs& args, Stream& stream) override {
-    cuda::sum_squares(args.x, args.result.data<double>(),
-                      scratch(cuda::sum_squares_workspace_bytes(args.x), stream), handle(stream));
+    cuda::adamw(on_device, handle(stream));
   }
   void random_normal(const RandomNormalArgs& args, Stream& stream) override {
     cuda::random_normal(args, handle(stream));
@@ -230,12 +278,14 @@ class CudaBackend final : public Backend, private DeviceCopier {
     const StreamHandle stream = runtime_.stream(StreamId::kCompute);
     runtime_.copy(to, from, bytes, stream);
     runtime_.synchronize(stream);
+    outbox_.clear();
   }
 
   DeviceCopier* previous_copier_ = nullptr;
   cuda::DeviceRuntime& runtime_;
   std::string name_;
   DeviceScratch scratch_;
+  Outbox outbox_;
   DeviceScalars scalars_;
   std::unique_ptr<cudnn::PlannedAttention> cudnn_;  // null: Caravan's own attention computes everything
 };
@@ -252,14 +302,14 @@ void CudaBackend::copy(const CopyArgs& args, Stream& stream) {
     copy_to_device(args, stream);
   } else if (!to_device) {
     copy_from_device(args, stream);
+  } else if (args.from.dtype() == args.to.dtype() && args.from.is_contiguous() && args.to.is_contiguous()) {
+    runtime_.copy(args.to.raw(), args.from.raw(), args.from.bytes(), handle(stream));
   } else if (args.from.dtype() == DType::kFloat64 || args.to.dtype() == DType::kFloat64) {
-    // Sums of a step, a few numbers: no kernel for them.
+    // A few numbers of a test: no kernel for them.
     const Buffer memory = allocate_host(args.from.bytes());
     const TensorView arrived = memory.view(0, args.from.dtype(), args.from.shape());
     copy_from_device({.from = args.from, .to = arrived}, stream);
     copy_to_device({.from = arrived, .to = args.to}, stream);
-  } else if (args.from.dtype() == args.to.dtype() && args.from.is_contiguous() && args.to.is_contiguous()) {
-    runtime_.copy(args.to.raw(), args.from.raw(), args.from.bytes(), handle(stream));
   } else {
     cuda::copy(args, handle(stream));
   }

@@ -5,8 +5,8 @@
 //    in float32. Statistics (rstd, lse, row_max, row_sum, target_logit, losses) and rotary tables are float32
 //    always.
 //  - Weight gradients (dweight) are T or float32.
-//  - Pointers in arguments are device memory, StepScalars included. Nothing is checked here that needs a look
-//  at device
+//  - Pointers in arguments are device memory, StepScalars and UpdateState included. Nothing is checked here
+//  that needs a look at device
 //    memory: ids and positions must be rows of their tables.
 //  - Scratch memory belongs to the caller, is aligned to 16 bytes and free again when the stream has passed
 //  the op;
@@ -17,7 +17,6 @@
 
 #include <cstdint>
 
-#include "caravan/backend/loss_scale.h"
 #include "caravan/backend/op_args.h"
 
 struct CUstream_st;  // CUDA's stream, without CUDA's headers
@@ -60,13 +59,11 @@ void embedding_backward(const EmbeddingBackwardArgs& args, const Workspace& work
 void cross_entropy_stats(const CrossEntropyStatsArgs& args, StreamHandle stream);
 void cross_entropy_rescale(const CrossEntropyRescaleArgs& args, StreamHandle stream);
 void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream);
-/// `loss_scale` (device memory) multiplies the gradient; null: 1.
-void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream,
-                            const LossScale* loss_scale = nullptr);
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream);
 
 /// One pass over a row of logits for its maximum and sum together, and one that turns it into the gradient in
-/// place. `loss_scale` multiplies the gradient, not the loss.
-void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream, const LossScale* loss_scale = nullptr);
+/// place.
+void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream);
 
 // ---- attention.cu, attention_tensor_core.cu
 
@@ -101,36 +98,17 @@ void transpose(const TransposeArgs& args, StreamHandle stream);
 
 // ---- optimizer.cu
 
-enum class WeightRounding : std::uint8_t {
-  kNearest,
-  kStochastic,  // up or down by chance, so that small updates of bfloat16 weights are right on average
-};
-/// What AdamW needs beyond AdamwArgs, where m and v are float32, param is T and grad T or float32.
-struct AdamwStorage {
-  TensorView
-      master;  // float32, the shape of param: updated, and param is its rounding; undefined: param is updated
-  WeightRounding rounding = WeightRounding::kNearest;  // of param; kStochastic wants no master
-  // Random bits are a pure function of (seed, stream, step, place in the whole tensor), whatever the
-  // division.
-  std::uint64_t seed = 0;
-  std::uint64_t stream = 0;        // of the parameter: stream_id(name)
-  std::int64_t element_begin = 0;  // place of param's first element in the whole tensor
-  // Device memory; null: gradients are not scaled. Else clip factor and bias corrections are its, and a step
-  // that it skips changes nothing.
-  const LossScale* loss_scale = nullptr;
-};
-void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stream);
+/// m, v and master are float32, param is T and grad T or float32.
+void adamw(const AdamwArgs& args, StreamHandle stream);
 
-std::int64_t sum_squares_workspace_bytes(const TensorView& x);
-/// result[0] += Σ x² in double, in an order that depends on the size alone; `result` is device memory.
-void sum_squares(const TensorView& x, double* result, const Workspace& workspace, StreamHandle stream);
-/// Dynamic loss scaling: after sum_squares of all gradients and before adamw. Pointers are device memory. A
-/// scale that has fallen to its least and still overflows skips every step: `skipped` shows it to whoever
-/// reads the state.
-void update_loss_scale(const UpdateLossScaleArgs& args, StreamHandle stream);
+/// Of sum and sum_squares.
+std::int64_t sum_workspace_bytes(const TensorView& x);
+/// Sums in an order that depends on the size alone.
+void sum(const SumArgs& args, const Workspace& workspace, StreamHandle stream);
+void sum_squares(const SumSquaresArgs& args, const Workspace& workspace, StreamHandle stream);
 
-/// scalars.clip_factor = min(1, max_norm / sqrt(sum_squares[0])), from device memory to device memory: no
-/// host waits.
-void clip_factor(const double* sum_squares, double max_norm, StepScalars* scalars, StreamHandle stream);
+// ---- update_state.cu
+
+void prepare_update(const PrepareUpdateArgs& args, StreamHandle stream);
 
 }  // namespace caravan::cuda

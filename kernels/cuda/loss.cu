@@ -74,9 +74,8 @@ __device__ OnlineSum sum_of_row(const T* row, int width) {
 }
 
 /// Of a row's gradient.
-__device__ float gradient_factor(float weight, const StepScalars* scalars, const LossScale* loss_scale) {
-  const double scale = loss_scale != nullptr ? loss_scale->scale : 1.0;
-  return static_cast<float>(static_cast<double>(weight) * scalars->inv_valid_tokens * scale);
+__device__ float gradient_factor(float weight, const StepScalars* scalars) {
+  return static_cast<float>(static_cast<double>(weight) * scalars->inv_valid_tokens * scalars->loss_scale);
 }
 
 /// logits = (exp(logit − lse) − [column is the target]) · factor
@@ -116,10 +115,10 @@ template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_backward_kernel(T* logits, const std::int32_t* targets, const float* target_weights,
                                   const float* lse, std::int64_t vocab_begin, int width,
-                                  const StepScalars* scalars, const LossScale* loss_scale) {
+                                  const StepScalars* scalars) {
   const auto row = static_cast<std::int64_t>(blockIdx.x);
   const float weight = target_weights[row];
-  const float factor = gradient_factor(weight, scalars, loss_scale);
+  const float factor = gradient_factor(weight, scalars);
   write_gradient<N>(logits + row * width, width, targets[row] - vocab_begin, lse[row], weight, factor);
 }
 
@@ -127,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_kernel(T* logits, const std::int32_t* targets, const float* target_weights, float* losses,
-                         int width, const StepScalars* scalars, const LossScale* loss_scale) {
+                         int width, const StepScalars* scalars) {
   SharedMemory smem;
   const Reduction reduction{smem.take<OnlineSum>(kWarps)};
   const auto row = static_cast<std::int64_t>(blockIdx.x);
@@ -144,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
   if (scalars == nullptr) {
     return;
   }
-  const float factor = gradient_factor(weight, scalars, loss_scale);
+  const float factor = gradient_factor(weight, scalars);
   write_gradient<N>(values, width, target, row_lse, weight, factor);
 }
 
@@ -221,8 +220,7 @@ void cross_entropy_loss(const CrossEntropyLossArgs& args, StreamHandle stream) {
   launch_elementwise<1>("cross_entropy_loss", op, args.losses.numel(), false, stream);
 }
 
-void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream,
-                            const LossScale* loss_scale) {
+void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle stream) {
   if (args.logits.numel() == 0) {
     return;
   }
@@ -230,11 +228,11 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle s
     launch("cross_entropy_backward", cross_entropy_backward_kernel<N, T>,
            row_shape(args.targets.numel(), 0, stream), args.logits.data<T>(),
            args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.lse.data<float>(),
-           args.vocab_begin, static_cast<int>(args.logits.dim(1)), args.scalars, loss_scale);
+           args.vocab_begin, static_cast<int>(args.logits.dim(1)), args.scalars);
   });
 }
 
-void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream, const LossScale* loss_scale) {
+void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream) {
   if (args.logits.numel() == 0) {
     return;
   }
@@ -243,7 +241,7 @@ void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream, const Loss
     launch("cross_entropy", cross_entropy_kernel<N, T>,
            row_shape(args.targets.numel(), kWarps * sizeof(OnlineSum), stream), args.logits.data<T>(),
            args.targets.data<std::int32_t>(), args.target_weights.data<float>(), args.losses.data<float>(),
-           static_cast<int>(args.logits.dim(1)), scalars, loss_scale);
+           static_cast<int>(args.logits.dim(1)), scalars);
   });
 }
 

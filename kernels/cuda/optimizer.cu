@@ -1,5 +1,5 @@
 // AdamW (Loshchilov and Hutter 2019, algorithm 2) in PyTorch's order of operations, the sum of squares behind
-// the gradient norm, and clipping. The derivation is docs/derivations/adamw.md.
+// the gradient norm, and the sum of losses. The derivation is docs/derivations/adamw.md.
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/philox.h"
@@ -9,9 +9,9 @@ namespace {
 
 // ---- AdamW
 
-/// What is the same for all elements of a step, in the order of reference/optimizer_step.h.
+/// What is the same for all elements of a step.
 struct AdamwFactors {
-  float clip, decay, mix1, keep2, mix2, step, root_correction, eps;
+  float clip, decay, step, root_correction;
 };
 
 template <class T, class G>
@@ -22,26 +22,17 @@ struct Adamw {
   float* v;
   float* master;  // null: param is the value itself
   const StepScalars* scalars;
-  const LossScale* loss_scale;  // null: gradients are not scaled
-  double weight_decay, beta1, beta2, eps;
-  WeightRounding rounding;
-  std::uint64_t seed, stream;
-  std::int64_t element_begin;
+  const UpdateState* state;
+  double weight_decay;
+  float mix1, keep2, mix2, eps;  // as in reference/optimizer_step.h
+  StochasticRounding rounding;
+  std::int64_t columns;  // of param
 
   __device__ AdamwFactors factors() const {
-    const bool is_scaled = loss_scale != nullptr;
-    const double factor = is_scaled ? loss_scale->gradient_factor : scalars->clip_factor;
-    const double correction1 = is_scaled ? loss_scale->bias_correction1 : scalars->bias_correction1;
-    const double root_correction =
-        is_scaled ? loss_scale->bias_correction2_sqrt : scalars->bias_correction2_sqrt;
-    return {.clip = static_cast<float>(factor),
+    return {.clip = static_cast<float>(state->gradient_factor),
             .decay = static_cast<float>(scalars->lr * weight_decay),
-            .mix1 = static_cast<float>(1.0 - beta1),
-            .keep2 = static_cast<float>(beta2),
-            .mix2 = static_cast<float>(1.0 - beta2),
-            .step = static_cast<float>(scalars->lr / correction1),
-            .root_correction = static_cast<float>(root_correction),
-            .eps = static_cast<float>(eps)};
+            .step = static_cast<float>(scalars->lr / state->bias_correction1),
+            .root_correction = static_cast<float>(state->bias_correction2_sqrt)};
   }
 
   /// 16 random bits of an element; neighbours that share a block of the generator share its computation.
@@ -50,10 +41,13 @@ struct Adamw {
     std::int64_t number = -1;
   };
   __device__ unsigned random_bits(std::int64_t element, Bits& bits) const {
-    const std::int64_t place = element_begin + element;
+    std::int64_t place = rounding.row_begin * rounding.global_cols + rounding.col_begin + element;
+    if (columns != rounding.global_cols) {
+      place += element / columns * (rounding.global_cols - columns);
+    }
     if (place / 8 != bits.number) {
       bits.number = place / 8;
-      bits.block = philox_block(seed, stream + static_cast<std::uint64_t>(scalars->step),
+      bits.block = philox_block(rounding.seed, rounding.stream + static_cast<std::uint64_t>(state->updates),
                                 static_cast<std::uint64_t>(bits.number));
     }
     // An array in registers has no index that is known at run time only.
@@ -69,7 +63,7 @@ struct Adamw {
   __device__ T rounded(float value, std::int64_t element, Bits& bits) const {
     if constexpr (std::is_same_v<T, BFloat16>) {
       const unsigned all = __float_as_uint(value);
-      if (rounding == WeightRounding::kStochastic && (all & 0x7f800000U) != 0x7f800000U) {
+      if (rounding.is_on && (all & 0x7f800000U) != 0x7f800000U) {
         return BFloat16{static_cast<std::uint16_t>((all + random_bits(element, bits)) >> 16U)};
       }
     }
@@ -78,7 +72,7 @@ struct Adamw {
 
   template <int N>
   __device__ void apply(std::int64_t at) const {
-    if (loss_scale != nullptr && loss_scale->is_skipped != 0) {
+    if (state->is_skipped != 0) {
       return;
     }
     const AdamwFactors f = factors();
@@ -102,9 +96,9 @@ struct Adamw {
       float value = exact[i];
       const float g = load_float(gradient[i]) * f.clip;
       value -= f.decay * value;
-      first[i] += f.mix1 * (g - first[i]);
-      second[i] = f.keep2 * second[i] + f.mix2 * g * g;
-      value -= f.step * first[i] / (sqrtf(second[i]) / f.root_correction + f.eps);
+      first[i] += mix1 * (g - first[i]);
+      second[i] = keep2 * second[i] + mix2 * g * g;
+      value -= f.step * first[i] / (sqrtf(second[i]) / f.root_correction + eps);
       exact[i] = value;
       p[i] = rounded(value, at + i, bits);
     }
@@ -117,7 +111,7 @@ struct Adamw {
   }
 };
 
-// ---- sum of squares
+// ---- sums
 
 constexpr int kThreads = 256;
 constexpr std::int64_t kMostParts = 1024;
@@ -127,9 +121,16 @@ std::int64_t parts_of(std::int64_t count) {
   return std::clamp<std::int64_t>((count + kFewest - 1) / kFewest, 1, kMostParts);
 }
 
-template <int N, class T>
+struct Plain {
+  __device__ static double of(float x) { return static_cast<double>(x); }
+};
+struct Square {
+  __device__ static double of(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+};
+
+template <class Term, int N, class T>
 __global__ void __launch_bounds__(kThreads)
-    sum_squares_parts_kernel(const T* x, std::int64_t count, double* partials) {
+    sum_parts_kernel(const T* x, std::int64_t count, double* partials) {
   SharedMemory smem;
   auto* scratch = smem.take<double>(kThreads / kWarpSize);
   const std::int64_t first =
@@ -140,13 +141,11 @@ __global__ void __launch_bounds__(kThreads)
     const Pack<T, N> values = load_pack<N>(x + pack * N);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const auto value = static_cast<double>(load_float(values[i]));
-      sum += value * value;
+      sum += Term::of(load_float(values[i]));
     }
   }
   if (first < count % N) {
-    const auto value = static_cast<double>(load_float(x[count / N * N + first]));
-    sum += value * value;
+    sum += Term::of(load_float(x[count / N * N + first]));
   }
   sum = block_sum(sum, scratch);
   if (threadIdx.x == 0) {
@@ -156,7 +155,7 @@ __global__ void __launch_bounds__(kThreads)
 
 /// One block: every thread its parts in order, then over threads in a fixed tree.
 __global__ void __launch_bounds__(kThreads)
-    add_sum_squares_kernel(const double* partials, std::int64_t parts, double* result) {
+    add_parts_kernel(const double* partials, std::int64_t parts, double* result) {
   SharedMemory smem;
   auto* scratch = smem.take<double>(kThreads / kWarpSize);
   double sum = 0.0;
@@ -169,48 +168,10 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void clip_factor_kernel(const double* sum_squares, double max_norm, StepScalars* scalars) {
-  if (threadIdx.x == 0) {
-    const double norm = sqrt(*sum_squares);
-    scalars->clip_factor = norm > max_norm ? max_norm / norm : 1.0;
-  }
-}
-
-}  // namespace
-
-void adamw(const AdamwArgs& args, const AdamwStorage& storage, StreamHandle stream) {
-  const bool has_master = storage.master.defined();
-  check_rounding(args.param, has_master, storage.rounding == WeightRounding::kStochastic);
-  with_storage(args.param, [&]<class T>() {
-    with_gradient<T>(args.grad, [&]<class G>() {
-      const Adamw<T, G> op{.param = args.param.data<T>(),
-                           .grad = args.grad.data<G>(),
-                           .m = args.m.data<float>(),
-                           .v = args.v.data<float>(),
-                           .master = has_master ? storage.master.data<float>() : nullptr,
-                           .scalars = args.scalars,
-                           .loss_scale = storage.loss_scale,
-                           .weight_decay = args.weight_decay,
-                           .beta1 = args.beta1,
-                           .beta2 = args.beta2,
-                           .eps = args.eps,
-                           .rounding = storage.rounding,
-                           .seed = storage.seed,
-                           .stream = storage.stream,
-                           .element_begin = storage.element_begin};
-      launch_elementwise<4>("adamw", op, args.param.numel(),
-                            is_aligned(op.param, op.grad, op.m, op.v, op.master), stream);
-    });
-  });
-}
-
-std::int64_t sum_squares_workspace_bytes(const TensorView& x) {
-  return parts_of(x.numel()) * static_cast<std::int64_t>(sizeof(double));
-}
-
-void sum_squares(const TensorView& x, double* result, const Workspace& workspace, StreamHandle stream) {
-  const std::int64_t needed = sum_squares_workspace_bytes(x);
-  check_workspace("sum_squares", workspace.bytes, needed);
+template <class Term, class T>
+void sum_terms(const char* name, const TensorView& x, double* result, const Workspace& workspace,
+               StreamHandle stream) {
+  check_workspace(name, workspace.bytes, sum_workspace_bytes(x));
   const std::int64_t parts = parts_of(x.numel());
   auto* partials = static_cast<double*>(workspace.data);
   const auto shape = [&](std::int64_t blocks) {
@@ -219,21 +180,55 @@ void sum_squares(const TensorView& x, double* result, const Workspace& workspace
                        .shared_bytes = kThreads / kWarpSize * sizeof(double),
                        .stream = stream};
   };
-  with_storage(x, [&]<class T>() {
-    const T* data = x.data<T>();
-    if (is_aligned(data)) {
-      launch("sum_squares", sum_squares_parts_kernel<kPackSize<T>, T>, shape(parts), data, x.numel(),
-             partials);
-    } else {
-      launch("sum_squares", sum_squares_parts_kernel<1, T>, shape(parts), data, x.numel(), partials);
-    }
-  });
-  launch("sum_squares_total", add_sum_squares_kernel, shape(1), partials, parts, result);
+  const T* data = x.data<T>();
+  if (is_aligned(data)) {
+    launch(name, sum_parts_kernel<Term, kPackSize<T>, T>, shape(parts), data, x.numel(), partials);
+  } else {
+    launch(name, sum_parts_kernel<Term, 1, T>, shape(parts), data, x.numel(), partials);
+  }
+  launch("add_parts", add_parts_kernel, shape(1), partials, parts, result);
 }
 
-void clip_factor(const double* sum_squares, double max_norm, StepScalars* scalars, StreamHandle stream) {
-  launch("clip_factor", clip_factor_kernel, {.grid = 1, .block = kWarpSize, .stream = stream}, sum_squares,
-         max_norm, scalars);
+}  // namespace
+
+void adamw(const AdamwArgs& args, StreamHandle stream) {
+  const bool has_master = args.master.defined();
+  check_rounding(args.param, has_master, args.rounding.is_on);
+  with_storage(args.param, [&]<class T>() {
+    with_gradient<T>(args.grad, [&]<class G>() {
+      const Adamw<T, G> op{.param = args.param.data<T>(),
+                           .grad = args.grad.data<G>(),
+                           .m = args.m.data<float>(),
+                           .v = args.v.data<float>(),
+                           .master = has_master ? args.master.data<float>() : nullptr,
+                           .scalars = args.scalars,
+                           .state = args.state,
+                           .weight_decay = args.weight_decay,
+                           .mix1 = static_cast<float>(1.0 - args.beta1),
+                           .keep2 = static_cast<float>(args.beta2),
+                           .mix2 = static_cast<float>(1.0 - args.beta2),
+                           .eps = static_cast<float>(args.eps),
+                           .rounding = args.rounding,
+                           .columns = args.param.dim(args.param.rank() - 1)};
+      launch_elementwise<4>("adamw", op, args.param.numel(),
+                            is_aligned(op.param, op.grad, op.m, op.v, op.master), stream);
+    });
+  });
+}
+
+std::int64_t sum_workspace_bytes(const TensorView& x) {
+  return parts_of(x.numel()) * static_cast<std::int64_t>(sizeof(double));
+}
+
+void sum(const SumArgs& args, const Workspace& workspace, StreamHandle stream) {
+  check_float32(args.x);
+  sum_terms<Plain, float>("sum", args.x, args.result.data<double>(), workspace, stream);
+}
+
+void sum_squares(const SumSquaresArgs& args, const Workspace& workspace, StreamHandle stream) {
+  with_storage(args.x, [&]<class T>() {
+    sum_terms<Square, T>("sum_squares", args.x, args.result.data<double>(), workspace, stream);
+  });
 }
 
 }  // namespace caravan::cuda

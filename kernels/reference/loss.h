@@ -64,7 +64,7 @@ void cross_entropy_loss(const CrossEntropyLossArgs& args) {
   }
 }
 
-/// dlogits = (exp(logit − lse) − [column is the target]) · target_weight · inv_valid_tokens
+/// dlogits = (exp(logit − lse) − [column is the target]) · target_weight · inv_valid_tokens · loss_scale
 template <class T>
 void cross_entropy_backward(const CrossEntropyBackwardArgs& args) {
   const auto width = static_cast<std::size_t>(args.logits.dim(1));
@@ -73,7 +73,8 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args) {
   const auto weights = elements<float>(args.target_weights);
   const auto lse = elements<T>(args.lse);
   for (std::size_t c = 0; c < targets.size(); ++c) {
-    const T factor = static_cast<T>(static_cast<double>(weights[c]) * args.scalars->inv_valid_tokens);
+    const T factor = static_cast<T>(static_cast<double>(weights[c]) * args.scalars->inv_valid_tokens *
+                                    args.scalars->loss_scale);
     for (std::size_t v = 0; v < width; ++v) {
       T& logit = logits[c * width + v];
       const bool is_target = args.vocab_begin + static_cast<std::int64_t>(v) == targets[c];

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
 #include <memory>
+
+#include "caravan/backend/device_memory.h"
 
 namespace caravan::reference {
 
@@ -193,14 +196,47 @@ void add_dropout(std::vector<OpCase>& cases) {
 
 namespace {
 
+Buffer state_memory(Backend& backend, const UpdateState& state) {
+  Buffer memory = backend.allocate(sizeof(UpdateState));
+  copy_from_host(&state, memory.view(0, DType::kUInt8, {memory.bytes()}));
+  return memory;
+}
+
+/// Sums of a step, and what is made of them; `good_steps` before it, of 5.
+OpCase prepare_update_case(const char* label, double sum_squares, std::int64_t good_steps) {
+  OpCase op{.op = "prepare update", .label = label, .size = CaseSize::kLarge};
+  op.outputs = {{"numbers", {7}}};
+  op.forward = [=](Backend& backend, const OpViews& v) {
+    Stream stream;
+    const Buffer memory = state_memory(backend, {.loss_sum = 3.0,
+                                                 .sum_squares = sum_squares,
+                                                 .loss_scale = 8.0,
+                                                 .good_steps = good_steps,
+                                                 .updates = 6,
+                                                 .skipped = 2});
+    backend.prepare_update({.max_norm = 0.75,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .policy = {.growth = 2.0, .backoff = 0.5, .growth_interval = 5},
+                            .state = static_cast<UpdateState*>(memory.data())},
+                           stream);
+    UpdateState state;
+    copy_to_host(memory.view(0, DType::kUInt8, {memory.bytes()}), &state);
+    std::vector<double> numbers = {state.gradient_factor,
+                                   state.bias_correction1,
+                                   state.bias_correction2_sqrt,
+                                   static_cast<double>(state.is_skipped),
+                                   state.loss_scale,
+                                   static_cast<double>(state.updates),
+                                   static_cast<double>(state.skipped)};
+    backend.copy({TensorView(numbers.data(), DType::kFloat64, {7}), v.outputs[0]}, stream);
+  };
+  return op;
+}
+
 OpCase adamw_case(std::int64_t count) {
   const auto scalars = std::make_shared<StepScalars>();
-  *scalars = {.lr = 1e-2,
-              .bias_correction1 = 0.271,
-              .bias_correction2_sqrt = 0.0547,
-              .clip_factor = 0.7,
-              .inv_valid_tokens = 1.0,
-              .step = 3};
+  scalars->lr = 1e-2;
   const Shape shape{count};
   OpCase op{.op = "adamw", .label = fmt::format("{}", count), .size = CaseSize::kLarge};
   op.inputs = {{"param", shape, InputGradient::kNone},
@@ -216,7 +252,25 @@ OpCase adamw_case(std::int64_t count) {
     AdamwArgs args{.param = v.outputs[0], .grad = v.inputs[1], .m = v.outputs[1], .v = v.outputs[2]};
     args.weight_decay = 0.1;
     args.scalars = scalars.get();
+    const UpdateState state{
+        .gradient_factor = 0.7, .bias_correction1 = 0.271, .bias_correction2_sqrt = 0.0547, .updates = 3};
+    const Buffer memory = state_memory(backend, state);
+    args.state = static_cast<const UpdateState*>(memory.data());
     backend.adamw(args, stream);
+  };
+  return op;
+}
+
+OpCase sum_case(std::int64_t count) {
+  OpCase op{.op = "sum", .label = fmt::format("{}", count), .size = CaseSize::kLarge};
+  op.inputs = {{"x", {count}, InputGradient::kNone, 0.0, 1.0}};
+  op.outputs = {{"sum", {1}}};
+  op.forward = [](Backend& backend, const OpViews& v) {
+    Stream stream;
+    const Buffer sum = backend.allocate(sizeof(double));
+    const TensorView result = sum.view(0, DType::kFloat64, {1});
+    backend.sum({.x = v.inputs[0], .result = result}, stream);
+    backend.copy({result, v.outputs[0]}, stream);
   };
   return op;
 }
@@ -267,6 +321,11 @@ OpCase random_normal_case(std::int64_t rows, std::int64_t cols) {
 }  // namespace
 
 void add_cases_without_derivative(std::vector<OpCase>& cases) {
+  cases.push_back(sum_case(5));
+  cases.push_back(sum_case(30011));
+  cases.push_back(prepare_update_case("good", 4.0, 1));
+  cases.push_back(prepare_update_case("clipped, grows", 400.0, 4));
+  cases.push_back(prepare_update_case("overflow", std::numeric_limits<double>::infinity(), 4));
   cases.push_back(adamw_case(7));
   cases.push_back(adamw_case(70001));
   cases.push_back(sum_squares_case(5));

@@ -10,6 +10,7 @@
 #include "kernels/reference/norm.h"
 #include "kernels/reference/optimizer_step.h"
 #include "kernels/reference/rope.h"
+#include "kernels/reference/update_state.h"
 
 namespace caravan {
 
@@ -88,11 +89,17 @@ void ReferenceBackend::dropout(const DropoutArgs& args, Stream&) {
 void ReferenceBackend::copy(const CopyArgs& args, Stream&) {
   reference::copy(args);
 }
-void ReferenceBackend::adamw(const AdamwArgs& args, Stream&) {
-  with_scalar(args.param.dtype(), [&]<class T>() { reference::adamw<T>(args); });
+void ReferenceBackend::sum(const SumArgs& args, Stream&) {
+  with_scalar(args.x.dtype(), [&]<class T>() { reference::sum<T>(args); });
 }
 void ReferenceBackend::sum_squares(const SumSquaresArgs& args, Stream&) {
   with_scalar(args.x.dtype(), [&]<class T>() { reference::sum_squares<T>(args); });
+}
+void ReferenceBackend::prepare_update(const PrepareUpdateArgs& args, Stream&) {
+  reference::prepare_update(args);
+}
+void ReferenceBackend::adamw(const AdamwArgs& args, Stream&) {
+  with_scalar(args.param.dtype(), [&]<class T>() { reference::adamw<T>(args); });
 }
 void ReferenceBackend::random_normal(const RandomNormalArgs& args, Stream&) {
   with_scalar(args.y.dtype(), [&]<class T>() { reference::random_normal<T>(args); });

@@ -37,8 +37,10 @@ class ReferenceBackend final : public Backend {
   void zero(const ZeroArgs& args, Stream& stream) override;
   void dropout(const DropoutArgs& args, Stream& stream) override;
   void copy(const CopyArgs& args, Stream& stream) override;
-  void adamw(const AdamwArgs& args, Stream& stream) override;
+  void sum(const SumArgs& args, Stream& stream) override;
   void sum_squares(const SumSquaresArgs& args, Stream& stream) override;
+  void prepare_update(const PrepareUpdateArgs& args, Stream& stream) override;
+  void adamw(const AdamwArgs& args, Stream& stream) override;
   void random_normal(const RandomNormalArgs& args, Stream& stream) override;
 };
 

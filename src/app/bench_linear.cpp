@@ -121,7 +121,8 @@ class LinearPair final : public Workload {
   void step() override {
     gradients();
     Context ctx = context();
-    optimizer_->step(ctx, kLearningRate, 1.0);
+    ctx.scalars.lr = kLearningRate;
+    optimizer_->update(ctx);
     store_->publish_values(ctx);
   }
 

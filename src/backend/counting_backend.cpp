@@ -101,11 +101,17 @@ void CountingBackend::dropout(const DropoutArgs& args, Stream&) {
 void CountingBackend::copy(const CopyArgs& args, Stream&) {
   count_bytes({&args.from, &args.to});
 }
-void CountingBackend::adamw(const AdamwArgs& args, Stream&) {
-  count_bytes({&args.param, &args.param, &args.grad, &args.m, &args.m, &args.v, &args.v});
+void CountingBackend::sum(const SumArgs& args, Stream&) {
+  count_bytes({&args.x});
 }
 void CountingBackend::sum_squares(const SumSquaresArgs& args, Stream&) {
   count_bytes({&args.x});
+}
+void CountingBackend::prepare_update(const PrepareUpdateArgs&, Stream&) {
+  ++work_.ops;
+}
+void CountingBackend::adamw(const AdamwArgs& args, Stream&) {
+  count_bytes({&args.param, &args.param, &args.grad, &args.m, &args.m, &args.v, &args.v});
 }
 void CountingBackend::random_normal(const RandomNormalArgs& args, Stream&) {
   count_bytes({&args.y});

@@ -62,10 +62,9 @@ FederatedRun::FederatedRun(Setup setup)
   check_world_size(setup_.model, ranks);
   slice_ = std::make_unique<Llama>(setup_.model, slice_layout(config, slot_, ranks), setup_.backend,
                                    Ports{boundary_, attention_, vocab_});
-  trainer_ = std::make_unique<Trainer>(*slice_, setup_.backend,
-                                       Trainer::Options{.limits = train_limits(config),
-                                                        .optimizer = adamw_options(config.optimizer),
-                                                        .clip_norm = config.training.clip_norm});
+  trainer_ = std::make_unique<Trainer>(
+      *slice_, setup_.backend,
+      Trainer::Options{.limits = train_limits(config), .optimizer = adamw_options(config)});
   const bool is_aggregator = setup_.world.rank() == SliceExchange::kAggregator;
   const bool is_plain = Aggregation(config.federated).takes_values_as_they_are();
   if (is_aggregator && (ranks > 1 || !is_plain)) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
 
 namespace caravan {
@@ -41,12 +40,12 @@ MaskKind mask_of(const Batch& batch) {
 }
 
 DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers)
-    : tokens_(tokens),
+    : backend_(backend),
+      tokens_(tokens),
       row_numbers_(row_numbers),
       memory_(backend.allocate(bytes_of(tokens, row_numbers))),
-      staged_(backend.device().kind == DeviceKind::kCuda
-                  ? backend.allocate_pinned(bytes_of(tokens, row_numbers))
-                  : Buffer()) {}
+      staged_(backend.device().kind == DeviceKind::kCuda ? allocate_host(bytes_of(tokens, row_numbers))
+                                                         : Buffer()) {}
 
 TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
   return views(memory_, batch, seq_len);
@@ -69,7 +68,7 @@ TokenBatch DeviceBatch::views(const Buffer& memory, std::int64_t batch, std::int
           .rows = row_numbers_ == RowNumbers::kKept ? array(6, DType::kInt32) : TensorView()};
 }
 
-TokenBatch DeviceBatch::upload(const Batch& batch) {
+TokenBatch DeviceBatch::upload(const Batch& batch, Stream& stream) {
   const bool is_staged = memory_.device().kind == DeviceKind::kCuda;
   const TokenBatch tokens = views(is_staged ? staged_ : memory_, batch.batch, batch.seq_len);
   fill(tokens.ids, batch.ids);
@@ -89,8 +88,7 @@ TokenBatch DeviceBatch::upload(const Batch& batch) {
   }
   TokenBatch uploaded = shape(batch.batch, batch.seq_len);
   if (is_staged) {
-    const auto all = [](const Buffer& memory) { return memory.view(0, DType::kUInt8, {memory.bytes()}); };
-    copy_from_host(all(staged_).raw(), all(memory_));
+    backend_.send(staged_.data(), memory_.view(0, DType::kUInt8, {memory_.bytes()}), stream);
   }
   uploaded.mask = mask_of(batch);
   uploaded.first_index = batch.index.empty() ? 0 : batch.index.front();

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "caravan/ops/elementwise.h"
+#include "caravan/ops/optimizer_step.h"
 
 namespace caravan {
 namespace {
@@ -132,24 +133,8 @@ void Executor::loss(Context& ctx, const TokenBatch& tokens, const TensorView& lo
   model_.head().loss(ctx, tokens, stream, losses);
 }
 
-double Executor::forward_backward(const Batch& batch, std::int64_t valid_tokens, MicroBatch micro_batch) {
-  CARAVAN_CHECK(limits_.pass == Pass::kForwardBackward, "this executor was built for the forward pass only");
-  const TokenBatch tokens = device_batch_.upload(batch);
-  Context ctx = context(nullptr);
-  scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
-  const ArenaScope scope(scratch_arena_);
-  const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
-  if (records_) {
-    recorded_.run(ctx, {tokens.batch, tokens.seq_len, micro_batch == MicroBatch::kLast, tokens.mask},
-                  losses.raw(), [&] { forward_backward(ctx, tokens, losses, micro_batch); });
-  } else {
-    forward_backward(ctx, tokens, losses, micro_batch);
-  }
-  return sum_on_host(losses);
-}
-
 double Executor::loss(const Batch& batch) {
-  const TokenBatch tokens = device_batch_.upload(batch);
+  const TokenBatch tokens = device_batch_.upload(batch, stream_);
   Context ctx = context(nullptr);
   const ArenaScope scope(scratch_arena_);
   const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
@@ -158,7 +143,7 @@ double Executor::loss(const Batch& batch) {
 }
 
 std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std::int64_t end) {
-  const TokenBatch tokens = device_batch_.upload(batch);
+  const TokenBatch tokens = device_batch_.upload(batch, stream_);
   Context ctx = context(nullptr);
   const std::int64_t vocab = model_.head().columns();
   std::vector<double> result(static_cast<std::size_t>((end - begin) * vocab));
@@ -173,13 +158,28 @@ std::vector<double> Executor::logits(const Batch& batch, std::int64_t begin, std
   return result;
 }
 
-double Executor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
-  double sum = 0.0;
+void Executor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
+                             const TensorView& loss_sum) {
+  CARAVAN_CHECK(limits_.pass == Pass::kForwardBackward, "this executor was built for the forward pass only");
+  Context ctx = context(nullptr);
+  scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
   for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    sum += forward_backward(micro_batches[i], valid_tokens,
-                            i + 1 == micro_batches.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
+    // The store hears which micro-batch is the step's last.
+    const MicroBatch number = i + 1 == micro_batches.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow;
+    const TokenBatch tokens = device_batch_.upload(micro_batches[i], stream_);
+    const ArenaScope scope(scratch_arena_);
+    const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
+    const auto pass = [&] {
+      forward_backward(ctx, tokens, losses, number);
+      sum(ctx, {.x = losses, .result = loss_sum});
+    };
+    if (records_) {
+      recorded_.run(ctx, {tokens.batch, tokens.seq_len, number == MicroBatch::kLast, tokens.mask},
+                    losses.raw(), pass);
+    } else {
+      pass();
+    }
   }
-  return sum;
 }
 
 double Executor::loss_sum(std::span<const Batch> micro_batches) {
@@ -192,7 +192,7 @@ double Executor::loss_sum(std::span<const Batch> micro_batches) {
 
 void Executor::observe_forward(std::span<const Batch> micro_batches, Trace& trace) {
   for (const Batch& batch : micro_batches) {
-    const TokenBatch tokens = device_batch_.upload(batch);
+    const TokenBatch tokens = device_batch_.upload(batch, stream_);
     Context ctx = context(&trace);
     const ArenaScope scope(scratch_arena_);
     loss(ctx, tokens, ctx.allocate_sums("losses", {tokens.n_tokens()}));

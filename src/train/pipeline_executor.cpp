@@ -8,6 +8,7 @@
 
 #include "caravan/core/error.h"
 #include "caravan/ops/elementwise.h"
+#include "caravan/ops/optimizer_step.h"
 
 namespace caravan {
 namespace {
@@ -74,7 +75,8 @@ StepNeeds PipelineExecutor::measure(Llama& model, CountingBackend& counting, con
   }
   StepNeeds needs;
   if (trains(setup)) {
-    executor.walk_training(executor.tokens_);
+    const Buffer loss_sum = counting.allocate(sizeof(double));
+    executor.walk_training(executor.tokens_, loss_sum.view(0, DType::kFloat64, {1}));
     needs.work = counting.work();
   }
   executor.walk_losses(executor.tokens_, nullptr);
@@ -124,15 +126,16 @@ const PipelineExecutor::Tokens& PipelineExecutor::upload(std::span<const Batch> 
                 micro_batches.size(), device_batches_.size());
   tokens_.clear();
   for (std::size_t i = 0; i < micro_batches.size(); ++i) {
-    tokens_.push_back(device_batches_[i].upload(micro_batches[i]));
+    tokens_.push_back(device_batches_[i].upload(micro_batches[i], stream_));
   }
   return tokens_;
 }
 
-double PipelineExecutor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+void PipelineExecutor::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
+                                     const TensorView& loss_sum) {
   CARAVAN_CHECK(trains(setup_), "this executor was built for the forward pass only");
   scalars_.inv_valid_tokens = valid_tokens > 0 ? 1.0 / static_cast<double>(valid_tokens) : 0.0;
-  return walk_training(upload(micro_batches));
+  walk_training(upload(micro_batches), loss_sum);
 }
 
 double PipelineExecutor::loss_sum(std::span<const Batch> micro_batches) {
@@ -155,8 +158,7 @@ std::vector<double> PipelineExecutor::logits(const Batch& batch, std::int64_t be
   return result;
 }
 
-double PipelineExecutor::walk_training(const Tokens& tokens) {
-  double sum = 0.0;
+void PipelineExecutor::walk_training(const Tokens& tokens, const TensorView& loss_sum) {
   for (const PipelineStep& step : list_of(tokens.size())) {
     const auto number = static_cast<std::size_t>(step.micro_batch);
     const auto note = [&](double begin) {
@@ -173,13 +175,12 @@ double PipelineExecutor::walk_training(const Tokens& tokens) {
     }
     arrive();
     const double begin = now();
-    sum += compute(step, tokens[number],
-                   number + 1 == tokens.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow);
+    compute(step, tokens[number], number + 1 == tokens.size() ? MicroBatch::kLast : MicroBatch::kMoreFollow,
+            loss_sum);
     note(begin);
   }
   activations_.finish();
   gradients_.finish();
-  return sum;
 }
 
 void PipelineExecutor::message(const PipelineStep& step, const TokenBatch& tokens) {
@@ -206,22 +207,22 @@ void PipelineExecutor::arrive() {
   arriving_.clear();
 }
 
-double PipelineExecutor::compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {
+void PipelineExecutor::compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch,
+                               const TensorView& loss_sum) {
   if (step.op == PipelineOp::kForward) {
-    forward(step, tokens);
-    return 0.0;
+    return forward(step, tokens);
   }
   if (step.op == PipelineOp::kBackwardWeight) {
-    backward_weight(step, tokens, micro_batch);
-    return 0.0;
+    return backward_weight(step, tokens, micro_batch);
   }
-  const double loss = is_last(step.stage) ? head_backward(step, tokens, micro_batch) : 0.0;
+  if (is_last(step.stage)) {
+    head_backward(step, tokens, micro_batch, loss_sum);
+  }
   if (step.op == PipelineOp::kBackward) {
     backward(step, tokens, micro_batch);
   } else {
     backward_input(step, tokens);
   }
-  return loss;
 }
 
 /// The stage's segments forward; with a slot, what the policy keeps goes there.
@@ -259,8 +260,8 @@ void PipelineExecutor::forward(const PipelineStep& step, const TokenBatch& token
   add(ctx, {.x = stream.x, .z = stream.delta, .y = slot.output});
 }
 
-double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch& tokens,
-                                       MicroBatch micro_batch) {
+void PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch& tokens,
+                                     MicroBatch micro_batch, const TensorView& loss_sum) {
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
   const ArenaScope scope(scratch_arena_);
@@ -273,7 +274,7 @@ double PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatc
     model_.head().loss_and_backward(ctx, tokens, stream, losses, slot.gradient);
   }
   groups_.commit(groups_.head(), micro_batch);
-  return backend_.device().kind == DeviceKind::kNone ? 0.0 : sum_on_host(losses);
+  sum(ctx, {.x = losses, .result = loss_sum});
 }
 
 void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {

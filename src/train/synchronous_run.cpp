@@ -153,15 +153,14 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   }
   const bool is_offloaded = setup.config.parallel.cpu_offload != CpuOffload::kNone;
   Backend* const updater = is_offloaded ? &host_of(setup) : nullptr;
-  trainer_ = std::make_unique<Trainer>(*model_, setup.backend,
-                                       Trainer::Options{.limits = layout_.limits,
-                                                        .optimizer = adamw_options(setup.config.optimizer),
-                                                        .clip_norm = setup.config.training.clip_norm},
-                                       Trainer::Together{.world = world_,
-                                                         .store = *store_,
-                                                         .executor = std::move(executor),
-                                                         .updater = updater,
-                                                         .counts_loss = layout_.at.index("tp") == 0});
+  trainer_ = std::make_unique<Trainer>(
+      *model_, setup.backend,
+      Trainer::Options{.limits = layout_.limits, .optimizer = adamw_options(setup.config)},
+      Trainer::Together{.world = world_,
+                        .store = *store_,
+                        .executor = std::move(executor),
+                        .updater = updater,
+                        .counts_loss = layout_.at.index("tp") == 0});
 }
 
 void SynchronousRun::load(

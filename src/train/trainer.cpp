@@ -1,26 +1,34 @@
 #include "caravan/train/trainer.h"
 
-#include <array>
 #include <cmath>
+#include <limits>
 
 #include "caravan/backend/device_memory.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
-#include "caravan/optim/clip.h"
+#include "caravan/ops/elementwise.h"
 
 namespace caravan {
 namespace {
 
-/// One sum, of the gradient norm.
-constexpr std::int64_t kUpdateScratchBytes = 64;
+double element(const TensorView& value, std::int64_t i) {
+  switch (value.dtype()) {
+    case DType::kFloat64:
+      return value.data<double>()[i];
+    case DType::kBFloat16:
+      return static_cast<double>(to_float(value.data<BFloat16>()[i]));
+    case DType::kFloat16:
+      return static_cast<double>(to_float(value.data<Float16>()[i]));
+    default:
+      return static_cast<double>(value.data<float>()[i]);
+  }
+}
 
 bool is_finite(const TensorView& stored) {
   const HostCopy copy(stored);
   const TensorView& value = copy.view();
   for (std::int64_t i = 0; i < value.numel(); ++i) {
-    const double x = value.dtype() == DType::kFloat64 ? value.data<double>()[i]
-                                                      : static_cast<double>(value.data<float>()[i]);
-    if (!std::isfinite(x)) {
+    if (!std::isfinite(element(value, i))) {
       return false;
     }
   }
@@ -43,12 +51,14 @@ class FirstNotFinite final : public Trace {
 
 }  // namespace
 
-AdamwOptions adamw_options(const OptimizerSection& section) {
+AdamwOptions adamw_options(const RunConfig& config) {
+  const OptimizerSection& section = config.optimizer;
   return {.weight_decay = section.weight_decay,
           .beta1 = section.betas.at(0),
           .beta2 = section.betas.at(1),
           .eps = section.eps,
-          .no_decay = section.no_decay};
+          .no_decay = section.no_decay,
+          .clip_norm = config.training.clip_norm.value_or(std::numeric_limits<double>::infinity())};
 }
 
 SavePolicy save_policy(Recompute recompute) {
@@ -78,7 +88,7 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       counts_loss_(true),
       executor_(std::make_unique<Executor>(model, backend, options.limits)),
       updater_(backend),
-      update_scratch_("update", updater_.allocate(kUpdateScratchBytes)),
+      no_scratch_("update", Buffer()),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
 
 Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
@@ -88,8 +98,9 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Togethe
       counts_loss_(together.counts_loss),
       executor_(std::move(together.executor)),
       updater_(together.updater != nullptr ? *together.updater : backend),
-      update_scratch_("update", updater_.allocate(kUpdateScratchBytes)),
-      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
+      no_scratch_("update", Buffer()),
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_),
+      loss_memory_(&updater_ != &backend ? backend.allocate(sizeof(double)) : Buffer()) {}
 
 Trainer::~Trainer() = default;
 
@@ -103,26 +114,67 @@ Context Trainer::update_context() {
   const Context ctx = executor_->context();
   return {.backend = updater_,
           .stream = ctx.stream,
-          .scratch = update_scratch_,
+          .scratch = no_scratch_,
           .scalars = ctx.scalars,
           .dtype = ctx.dtype,
           .trace = nullptr};
 }
 
-Trainer::Totals Trainer::run(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
+/// What a rank alone enqueues again and again, on a device that can remember it.
+void Trainer::recorded(RecordedWork& recording, const std::function<void(Context& ctx)>& work) {
+  Context ctx = update_context();
+  if (executor_->records() && loss_memory_.bytes() == 0) {
+    recording.run(ctx, optimizer_.sums().raw(), [&] { work(ctx); });
+  } else {
+    work(ctx);
+  }
+}
+
+/// The shards' gradients and the optimizer's sum of losses become those of this rank.
+void Trainer::add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
   Context ctx = executor_->context();
-  store_.zero_gradients(ctx);
-  const double loss = executor_->add_gradients(micro_batches, valid_tokens);
+  ctx.scalars.loss_scale = optimizer_.update_state().loss_scale;
+  const bool is_elsewhere = loss_memory_.bytes() > 0;
+  const TensorView in_update = optimizer_.sums().rows(0, 1);
+  const TensorView loss = is_elsewhere ? loss_memory_.view(0, DType::kFloat64, {1}) : in_update;
+  if (is_elsewhere) {
+    zero(ctx, {.x = loss});
+  }
+  recorded(begin_, [&](Context& update) {
+    store_.zero_gradients(ctx);
+    optimizer_.begin(update);
+  });
+  executor_->add_gradients(micro_batches, valid_tokens, loss);
   store_.finish_gradients(ctx);
-  std::array<double, 2> totals = {counts_loss_ ? loss : 0.0,
-                                  sum_squares_of_gradients(update_context(), store_.shards())};
-  world_.all_reduce(TensorView(totals.data(), DType::kFloat64, {2}));
-  return {totals[0], totals[1]};
+  if (!counts_loss_) {
+    zero(update_context(), {.x = in_update});
+  } else if (is_elsewhere) {
+    copy(ctx, {.from = loss, .to = in_update});
+  }
+}
+
+void Trainer::sum_over_ranks() {
+  if (world_.size() > 1) {
+    world_.all_reduce(optimizer_.sums());
+  }
 }
 
 double Trainer::gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) {
-  const Totals totals = run(micro_batches, valid_tokens);
-  return valid_tokens > 0 ? totals.loss / static_cast<double>(valid_tokens) : 0.0;
+  add_gradients(micro_batches, valid_tokens);
+  sum_over_ranks();
+  const double loss_sum = optimizer_.finish().loss_sum;
+  if (const double loss_scale = optimizer_.update_state().loss_scale; loss_scale != 1.0) {
+    Context ctx = update_context();
+    const Context sums{.backend = ctx.backend,
+                       .stream = ctx.stream,
+                       .scratch = ctx.scratch,
+                       .scalars = ctx.scalars,
+                       .dtype = accumulation_dtype(ctx.dtype)};
+    for (const ParameterShard& shard : store_.shards()) {
+      scale(sums, {.x = shard.grad, .factor = 1.0 / loss_scale});
+    }
+  }
+  return valid_tokens > 0 ? loss_sum / static_cast<double>(valid_tokens) : 0.0;
 }
 
 StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t valid_tokens, double lr) {
@@ -132,20 +184,30 @@ StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t vali
     return result;
   }
   ++steps_;
-  const Totals totals = run(micro_batches, valid_tokens);
+  Context ctx = executor_->context();
+  ctx.scalars.lr = lr;
+  add_gradients(micro_batches, valid_tokens);
+  optimizer_.refresh_masters(update_context());
+  recorded(update_, [&](Context& update) {
+    optimizer_.add_squares(update);
+    sum_over_ranks();
+    optimizer_.update(update);
+    store_.publish_values(ctx);
+  });
+  result.loss_scale = ctx.scalars.loss_scale;
+  const UpdateState& update = optimizer_.finish();
   result.tokens = valid_tokens;
-  result.loss = totals.loss / static_cast<double>(valid_tokens);
-  result.grad_norm = std::sqrt(totals.sum_squares);
+  result.loss = update.loss_sum / static_cast<double>(valid_tokens);
+  result.grad_norm = update.grad_norm;
   if (!std::isfinite(result.loss)) {
     fail_not_finite(micro_batches, "loss", result.loss);
   }
-  if (!std::isfinite(result.grad_norm)) {
+  result.is_skipped = update.is_skipped != 0;
+  // With the least scale it is not the scale that is at fault.
+  if (result.is_skipped && result.loss_scale <= options_.optimizer.loss_scale.least) {
     fail_not_finite(micro_batches, "gradient norm", result.grad_norm);
   }
-  Context ctx = executor_->context();
-  optimizer_.step(update_context(), lr, clip_factor(result.grad_norm, options_.clip_norm));
-  store_.publish_values(ctx);
-  result.updated = true;
+  result.updated = !result.is_skipped;
   result.seconds = watch.seconds();
   return result;
 }

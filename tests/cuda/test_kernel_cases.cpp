@@ -31,6 +31,7 @@ class Shapes final : public TensorSource {
   }
   cuda::Workspace workspace(std::int64_t bytes) override { return {nullptr, bytes}; }
   const StepScalars* scalars() override { return nullptr; }
+  const UpdateState* update_state() override { return nullptr; }
 };
 
 constexpr BatchShape kBatch{.tokens = 4096, .seq_len = 1024, .logits_rows = 512};

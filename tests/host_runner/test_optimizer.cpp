@@ -1,4 +1,4 @@
-// AdamW, the sum of squares and the clip factor against the reference in double.
+// AdamW and the sums of a step against the reference in double.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -13,12 +13,9 @@ using namespace caravan::test;
 
 namespace {
 
-const StepScalars kScalars{.lr = 0.01,
-                           .bias_correction1 = 0.271,
-                           .bias_correction2_sqrt = 0.0547,
-                           .clip_factor = 0.5,
-                           .inv_valid_tokens = 1.0,
-                           .step = 3};
+const StepScalars kScalars{.lr = 0.01};
+const UpdateState kUpdate{
+    .gradient_factor = 0.5, .bias_correction1 = 0.271, .bias_correction2_sqrt = 0.0547, .updates = 3};
 
 struct State {
   TestTensor param, grad, m, v, master;
@@ -45,7 +42,8 @@ struct State {
             .beta1 = 0.9,
             .beta2 = 0.95,
             .eps = 1e-8,
-            .scalars = &kScalars};
+            .scalars = &kScalars,
+            .state = &kUpdate};
   }
 };
 
@@ -60,14 +58,16 @@ TEST_CASE("adamw updates weights, or their master copy of which they become the 
                      << dtype_name(gradient));
           State plain(count, offset, dtype, gradient);
           reference::adamw<double>(plain.args(reference_form, plain.param));
-          cuda::adamw(plain.args(kernel_form, plain.param), {}, nullptr);
+          cuda::adamw(plain.args(kernel_form, plain.param), nullptr);
           CHECK(plain.param.error() <= tolerance(dtype));
           CHECK(plain.m.error() <= kFloat32Tolerance);
           CHECK(plain.v.error() <= kFloat32Tolerance);
 
           State exact(count, offset, dtype, gradient);
           reference::adamw<double>(exact.args(reference_form, exact.master));
-          cuda::adamw(exact.args(kernel_form, exact.param), {.master = exact.master.view()}, nullptr);
+          AdamwArgs with_master = exact.args(kernel_form, exact.param);
+          with_master.master = exact.master.view();
+          cuda::adamw(with_master, nullptr);
           CHECK(exact.master.error() <= kFloat32Tolerance);
           for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
             const auto master = static_cast<float>(exact.master.get(i));
@@ -81,16 +81,24 @@ TEST_CASE("adamw updates weights, or their master copy of which they become the 
 
 TEST_CASE("stochastic rounding takes the bits of the counter generator, whatever the division",
           "[optimizer]") {
-  constexpr std::int64_t kCount = 40;
-  const cuda::AdamwStorage storage{
-      .master = {}, .rounding = cuda::WeightRounding::kStochastic, .seed = 99, .stream = stream_id("w")};
+  constexpr std::int64_t kRows = 4;
+  constexpr std::int64_t kColumns = 10;
+  constexpr std::int64_t kCount = kRows * kColumns;
+  const StochasticRounding rounding{
+      .is_on = true, .global_cols = kColumns, .seed = 99, .stream = stream_id("w")};
+  const auto rounded_args = [&](State& state) {
+    AdamwArgs args = state.args(kernel_form, state.param);
+    args.rounding = rounding;
+    args.rounding.global_cols = kCount;
+    return args;
+  };
   for_each_schedule([&] {
     State whole(kCount, 0, DType::kBFloat16, DType::kFloat32);
     const State before(kCount, 0, DType::kBFloat16, DType::kFloat32);
     State divided(kCount, 0, DType::kBFloat16, DType::kFloat32);
     reference::adamw<double>(whole.args(reference_form, whole.param));
-    cuda::adamw(whole.args(kernel_form, whole.param), storage, nullptr);
-    const AdamwArgs all = divided.args(kernel_form, divided.param);
+    cuda::adamw(rounded_args(whole), nullptr);
+    const AdamwArgs all = rounded_args(divided);
     // Cut at no multiple of a pack or of a block of the generator.
     for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 13}, {13, kCount}}) {
       AdamwArgs part = all;
@@ -98,15 +106,39 @@ TEST_CASE("stochastic rounding takes the bits of the counter generator, whatever
       part.grad = all.grad.rows(begin, end);
       part.m = all.m.rows(begin, end);
       part.v = all.v.rows(begin, end);
-      cuda::AdamwStorage shifted = storage;
-      shifted.element_begin = begin;
-      cuda::adamw(part, shifted, nullptr);
+      part.rounding.col_begin = begin;
+      cuda::adamw(part, nullptr);
     }
     CHECK(divided.param.bits() == whole.param.bits());
+    // As a matrix, cut by columns: each rank's are contiguous.
+    for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 4}, {4, kColumns}}) {
+      const std::int64_t width = end - begin;
+      State part(kRows * width, 0, DType::kBFloat16, DType::kFloat32);
+      const auto take = [&](TestTensor& to, const TestTensor& from) {
+        std::vector<double> values;
+        for (std::int64_t i = 0; i < kRows * width; ++i) {
+          values.push_back(from.get(static_cast<std::size_t>(i / width * kColumns + begin + i % width)));
+        }
+        to.fill(values);
+      };
+      take(part.param, before.param);
+      take(part.grad, before.grad);
+      take(part.m, before.m);
+      take(part.v, before.v);
+      AdamwArgs args = part.args(kernel_form, part.param);
+      args.param = args.param.reshape({kRows, width});
+      args.rounding = rounding;
+      args.rounding.col_begin = begin;
+      cuda::adamw(args, nullptr);
+      for (std::int64_t i = 0; i < kRows * width; ++i) {
+        CHECK(part.param.get(static_cast<std::size_t>(i)) ==
+              whole.param.get(static_cast<std::size_t>(i / width * kColumns + begin + i % width)));
+      }
+    }
     // Core's generator, and the float32 value that the kernel rounds, computed alike.
     int up = 0;
     for (std::size_t i = 0; i < kCount; ++i) {
-      const std::uint64_t stream = storage.stream + 3;
+      const std::uint64_t stream = rounding.stream + 3;
       const auto block = philox4x32({static_cast<std::uint32_t>(i / 8), 0, static_cast<std::uint32_t>(stream),
                                      static_cast<std::uint32_t>(stream >> 32U)},
                                     {99, 0});
@@ -117,7 +149,7 @@ TEST_CASE("stochastic rounding takes the bits of the counter generator, whatever
         start[j] = before.param.get(j);
       }
       one.param.fill(start);
-      cuda::adamw(one.args(kernel_form, one.param), {}, nullptr);
+      cuda::adamw(one.args(kernel_form, one.param), nullptr);
       const auto exact = static_cast<float>(one.param.get(i));
       const std::uint32_t sum = __float_as_uint(exact) + bits;
       CHECK(whole.param.get(i) == static_cast<double>(__uint_as_float(sum & 0xffff0000U)));
@@ -139,8 +171,8 @@ TEST_CASE("stochastic rounding is right on average, and leaves infinities alone"
   s.v.fill(zeros);
   AdamwArgs args = s.args(kernel_form, s.param);
   args.weight_decay = 0.1;  // 1 becomes 0.999, a quarter of the way to the next bfloat16 below, 0.99609375
-  const cuda::AdamwStorage storage{.master = {}, .rounding = cuda::WeightRounding::kStochastic, .seed = 5};
-  cuda::adamw(args, storage, nullptr);
+  args.rounding = {.is_on = true, .global_cols = kCount, .seed = 5};
+  cuda::adamw(args, nullptr);
   double mean = 0.0;
   for (std::size_t i = 0; i < kCount; ++i) {
     CHECK((s.param.get(i) == 1.0 || s.param.get(i) == 0.99609375));
@@ -155,13 +187,13 @@ TEST_CASE("stochastic rounding is right on average, and leaves infinities alone"
   s.m.fill(std::vector<double>(kCount, -1000.0));
   args.weight_decay = 0.0;
   args.scalars = &huge;
-  cuda::adamw(args, storage, nullptr);
+  cuda::adamw(args, nullptr);
   for (std::size_t i = 0; i < kCount; ++i) {
     CHECK(s.param.get(i) == std::numeric_limits<double>::infinity());
   }
 }
 
-TEST_CASE("sum_squares adds to its result in one order, and the clip factor follows", "[optimizer]") {
+TEST_CASE("sums add to their result in one order", "[optimizer]") {
   std::vector<double> first;
   const std::vector<std::int64_t> counts = host_runner::kThreadSanitizer
                                                ? std::vector<std::int64_t>{700}
@@ -174,20 +206,32 @@ TEST_CASE("sum_squares adds to its result in one order, and the clip factor foll
           INFO(count << " elements, offset " << offset << ", " << dtype_name(dtype));
           TestTensor x(dtype, {count}, offset);
           x.random(1);
-          double expected = 2.0;
-          double result = 2.0;
-          reference::sum_squares<double>(
-              {.x = x.reference(), .result = TensorView(&expected, DType::kFloat64, {1})});
-          TestWorkspace workspace(cuda::sum_squares_workspace_bytes(x.view()));
-          cuda::sum_squares(x.view(), &result, workspace.get(), nullptr);
-          // The reference adds up to 9001 terms one after the other, each sum rounded to 1.1e-16.
-          CHECK(result == Approx(expected).epsilon(1e-12));
-          results.push_back(result);
-          StepScalars scalars;
-          cuda::clip_factor(&result, 1.0, &scalars, nullptr);
-          CHECK(scalars.clip_factor == Approx(1.0 / std::sqrt(expected)));
-          cuda::clip_factor(&result, 1e6, &scalars, nullptr);
-          CHECK(scalars.clip_factor == 1.0);
+          const auto check = [&](const auto& expect, const auto& compute) {
+            double expected = 2.0;
+            double result = 2.0;
+            expect(TensorView(&expected, DType::kFloat64, {1}));
+            TestWorkspace workspace(cuda::sum_workspace_bytes(x.view()));
+            compute(TensorView(&result, DType::kFloat64, {1}), workspace.get());
+            // The reference adds up to 9001 terms one after the other, each sum rounded to 1.1e-16.
+            CHECK(result == Approx(expected).epsilon(1e-12).margin(1e-12));
+            results.push_back(result);
+          };
+          check(
+              [&](const TensorView& sum) {
+                reference::sum_squares<double>({x.reference(), sum});
+              },
+              [&](const TensorView& sum, const cuda::Workspace& workspace) {
+                cuda::sum_squares({x.view(), sum}, workspace, nullptr);
+              });
+          if (dtype == DType::kFloat32) {
+            check(
+                [&](const TensorView& sum) {
+                  reference::sum<double>({x.reference(), sum});
+                },
+                [&](const TensorView& sum, const cuda::Workspace& workspace) {
+                  cuda::sum({x.view(), sum}, workspace, nullptr);
+                });
+          }
         }
       }
     }

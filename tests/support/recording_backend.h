@@ -34,6 +34,9 @@ class RecordingBackend final : public Backend {
     ++allocations_;
     return inner_.allocate_pinned(bytes);
   }
+  void send(const void* from, const TensorView& to, Stream& stream) override {
+    inner_.send(from, to, stream);
+  }
 
   void matmul_nt(const MatmulNtArgs& args, Stream& stream) override {
     pass("matmul_nt", &Backend::matmul_nt, args, stream);
@@ -97,10 +100,14 @@ class RecordingBackend final : public Backend {
     pass("dropout", &Backend::dropout, args, stream);
   }
   void copy(const CopyArgs& args, Stream& stream) override { pass("copy", &Backend::copy, args, stream); }
-  void adamw(const AdamwArgs& args, Stream& stream) override { pass("adamw", &Backend::adamw, args, stream); }
+  void sum(const SumArgs& args, Stream& stream) override { pass("sum", &Backend::sum, args, stream); }
   void sum_squares(const SumSquaresArgs& args, Stream& stream) override {
     pass("sum_squares", &Backend::sum_squares, args, stream);
   }
+  void prepare_update(const PrepareUpdateArgs& args, Stream& stream) override {
+    pass("prepare_update", &Backend::prepare_update, args, stream);
+  }
+  void adamw(const AdamwArgs& args, Stream& stream) override { pass("adamw", &Backend::adamw, args, stream); }
   void random_normal(const RandomNormalArgs& args, Stream& stream) override {
     pass("random_normal", &Backend::random_normal, args, stream);
   }

@@ -45,6 +45,9 @@ class Backend {
   /// Makes `scalars` those that ops enqueued from now on read, replayed ones too. Ops send what they are
   /// given by themselves; inside a recording they cannot.
   virtual void send_scalars(const StepScalars& /*scalars*/, Stream& /*stream*/) {}
+  /// Copies `to.bytes()` of host memory to a contiguous view of this device. The host may change `from` on
+  /// return, and waits for nothing.
+  virtual void send(const void* from, const TensorView& to, Stream& stream);
   /// A named range on a profiler's timeline, where the device has one.
   virtual void range_begin(const char* /*name*/) {}
   virtual void range_end() {}
@@ -72,8 +75,10 @@ class Backend {
   virtual void zero(const ZeroArgs& args, Stream& stream) = 0;
   virtual void dropout(const DropoutArgs& args, Stream& stream) = 0;
   virtual void copy(const CopyArgs& args, Stream& stream) = 0;
-  virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
+  virtual void sum(const SumArgs& args, Stream& stream) = 0;
   virtual void sum_squares(const SumSquaresArgs& args, Stream& stream) = 0;
+  virtual void prepare_update(const PrepareUpdateArgs& args, Stream& stream) = 0;
+  virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
   virtual void random_normal(const RandomNormalArgs& args, Stream& stream) = 0;
 };
 

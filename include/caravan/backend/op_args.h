@@ -10,8 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "caravan/backend/step_scalars.h"
+#include "caravan/backend/update_state.h"
 #include "caravan/backend/weight_view.h"
 #include "caravan/core/tensor_view.h"
 
@@ -192,7 +194,7 @@ struct CrossEntropyLossArgs {
   TensorView losses;          // [C]
 };
 /// In place: logits become dlogits = (exp(logit − lse) − [column is the target]) · target_weight ·
-/// scalars.inv_valid_tokens; exactly 0 where the weight is 0.
+/// scalars.inv_valid_tokens · scalars.loss_scale; exactly 0 where the weight is 0.
 struct CrossEntropyBackwardArgs {
   TensorView logits;          // [C, V_local] in: logits, out: dlogits
   TensorView targets;         // [C] int32
@@ -248,20 +250,51 @@ struct CopyArgs {
   TensorView from, to;
 };
 
+/// Between the sums of a step and their use: decides from state.loss_sum and state.sum_squares whether the
+/// update is skipped, prepares its factors with the scale that the gradients have, and then changes the scale
+/// for the next step.
+struct PrepareUpdateArgs {
+  double max_norm = std::numeric_limits<double>::infinity();  // of the true gradients; infinity: no clipping
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  LossScalePolicy policy = {};
+  UpdateState* state = nullptr;  // memory of the backend's device
+};
+/// Rounding of bfloat16 values up or down by chance, so that updates too small for nearest rounding are right
+/// on average (Gupta et al. 2015): 16 random bits are added below the mantissa and the sum is cut. Element
+/// [i, j] of the view takes bits (e mod 8) of the eight 16-bit words of block e / 8, e its place in the whole
+/// tensor, (row_begin + i) · global_cols + col_begin + j, of philox4x32 with key `seed` and stream `stream` +
+/// state.updates: the same on any layout.
+struct StochasticRounding {
+  bool is_on = false;
+  std::int64_t row_begin = 0;
+  std::int64_t col_begin = 0;
+  std::int64_t global_cols = 0;
+  std::uint64_t seed = 0;
+  std::uint64_t stream = 0;
+};
 /// AdamW (Loshchilov and Hutter 2019, algorithm 2) with PyTorch's order of operations, g = grad ·
-/// clip_factor:
+/// state.gradient_factor, corrections those of the state:
 ///   param −= lr · weight_decay · param;  m += (1 − beta1)(g − m);  v = beta2 · v + (1 − beta2) g²;
 ///   param −= lr / bias_correction1 · m / (sqrt(v) / bias_correction2_sqrt + eps)
+/// Nothing changes when state.is_skipped.
 struct AdamwArgs {
   TensorView param, grad, m, v;  // same shape; param, m, v updated in place
   TensorView master = {};  // the value itself where param is its 16-bit rounding: float32; else undefined
+  StochasticRounding rounding = {};  // of bfloat16 without a master
   double weight_decay = 0.0;
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
   const StepScalars* scalars = nullptr;
+  const UpdateState* state = nullptr;  // memory of the backend's device
 };
-/// result[0] += Σ x², summed in double in a fixed order whatever the threads.
+/// result[0] += Σ x, summed in double in a fixed order whatever the threads.
+struct SumArgs {
+  TensorView x;
+  TensorView result;  // [1] float64
+};
+/// result[0] += Σ x², likewise.
 struct SumSquaresArgs {
   TensorView x;
   TensorView result;  // [1] float64

@@ -27,8 +27,8 @@ class LmHead {
 
   /// Token losses [T] (target_weights · cross-entropy, not divided). Consumes the pending delta.
   void loss(Context& ctx, const TokenBatch& batch, ResidualStream& stream, const TensorView& losses) const;
-  /// The same, and g [T_stream, D] = dL/d(last stream) with L = Σ losses · scalars.inv_valid_tokens;
-  /// accumulates the gradients of norm and output.
+  /// The same, and g [T_stream, D] = dL/d(last stream) with L = Σ losses · scalars.inv_valid_tokens ·
+  /// loss_scale; accumulates the gradients of norm and output.
   void loss_and_backward(Context& ctx, const TokenBatch& batch, ResidualStream& stream,
                          const TensorView& losses, const TensorView& g) const;
   /// Logits of tokens [begin, end) into [end − begin, V]. Consumes the pending delta.

@@ -57,15 +57,12 @@ class Executor final : public StepExecutor {
   static StepNeeds measure(const ModelConfig& config, const Llama::Layout& layout, const Ports& ports,
                            const Limits& limits, DeviceKind kind = DeviceKind::kCpu);
 
-  /// Adds dL/dθ to every gradient, L = Σ token losses / valid_tokens; returns Σ token losses. With
-  /// valid_tokens those of the whole step, micro-batches add up. The store hears which micro-batch is the
-  /// step's last.
-  double forward_backward(const Batch& batch, std::int64_t valid_tokens,
-                          MicroBatch micro_batch = MicroBatch::kLast);
   /// Σ token losses of `batch`.
   double loss(const Batch& batch);
 
-  double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
+  void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
+                     const TensorView& loss_sum) override;
+  bool records() const override { return records_; }
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;

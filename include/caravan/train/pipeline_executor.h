@@ -33,7 +33,8 @@ class PipelineExecutor final : public StepExecutor {
   /// or of a forward pass where that is all.
   static StepNeeds measure(Llama& model, CountingBackend& counting, const Setup& setup);
 
-  double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) override;
+  void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
+                     const TensorView& loss_sum) override;
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
@@ -65,19 +66,21 @@ class PipelineExecutor final : public StepExecutor {
   Context training_context(Arena& scratch);
   const std::vector<PipelineStep>& list_of(std::size_t micro_batches);
   const Tokens& upload(std::span<const Batch> micro_batches);
-  double walk_training(const Tokens& tokens);
+  void walk_training(const Tokens& tokens, const TensorView& loss_sum);
   /// What becomes of a micro-batch's stream where the head is.
   using AtHead = std::function<void(Context&, const TokenBatch&, ResidualStream&)>;
   void walk_forward(const Tokens& tokens, Trace* trace, const AtHead& at_head);
   double walk_losses(const Tokens& tokens, Trace* trace);
   void message(const PipelineStep& step, const TokenBatch& tokens);
-  double compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+  void compute(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch,
+               const TensorView& loss_sum);
   void arrive();
 
   void run_segments(Context& ctx, const PipelineStep& step, const TokenBatch& tokens, ResidualStream& stream,
                     Slot* slot);
   void forward(const PipelineStep& step, const TokenBatch& tokens);
-  double head_backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
+  void head_backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch,
+                     const TensorView& loss_sum);
   void backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);
   void backward_input(const PipelineStep& step, const TokenBatch& tokens);
   void backward_weight(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch);

@@ -16,9 +16,13 @@ class StepExecutor {
  public:
   virtual ~StepExecutor() = default;
 
-  /// Adds dL/dθ of one step to every gradient, L = Σ token losses of all ranks / valid_tokens. Returns Σ
-  /// token losses where the head is, else 0.
-  virtual double add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens) = 0;
+  /// Adds dL/dθ · loss scale of one step to every gradient, L = Σ token losses of all ranks / valid_tokens,
+  /// and Σ token losses to `loss_sum` ([1] float64 where the model computes) where the head is. Waits for
+  /// nothing on a device that the ranks' exchanges do not wait for.
+  virtual void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
+                             const TensorView& loss_sum) = 0;
+  /// True where steps are recorded: what a rank alone enqueues before and after its passes is, too.
+  virtual bool records() const { return false; }
   /// Σ token losses where the head is, else 0.
   virtual double loss_sum(std::span<const Batch> micro_batches) = 0;
   /// Runs the forward pass again with `trace` listening: to find where a value went wrong.

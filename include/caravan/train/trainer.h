@@ -2,8 +2,8 @@
 // trains its slice alone, the ranks of a mesh train one model together.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 
@@ -15,8 +15,8 @@
 
 namespace caravan {
 
-/// The optimizer section as options of AdamW.
-AdamwOptions adamw_options(const OptimizerSection& section);
+/// What the configuration says of AdamW and clipping.
+AdamwOptions adamw_options(const RunConfig& config);
 /// What training.recompute keeps from forward to backward.
 SavePolicy save_policy(Recompute recompute);
 
@@ -25,7 +25,9 @@ struct StepResult {
   double grad_norm = 0.0;   // of the whole model (of a federated rank: of its slice), before clipping
   std::int64_t tokens = 0;  // valid target tokens of the whole step
   double seconds = 0.0;
-  bool updated = false;  // false: the step had no valid target, nothing changed
+  bool updated = false;     // false: the step had no valid target, or was skipped; nothing changed
+  bool is_skipped = false;  // the gradients overflowed with their scale, which is lower from now on
+  double loss_scale = 1.0;  // of this step's gradients
 };
 
 class Trainer {
@@ -33,7 +35,6 @@ class Trainer {
   struct Options {
     Executor::Limits limits;  // of a trainer alone
     AdamwOptions optimizer;
-    std::optional<double> clip_norm;
   };
   /// The ranks that train one model together; world and store outlive the trainer.
   struct Together {
@@ -51,9 +52,11 @@ class Trainer {
   Trainer& operator=(const Trainer&) = delete;
 
   /// Forward and backward of this rank's micro-batches, clip, update. `valid_tokens` are those of the whole
-  /// step on all ranks, the only divisor. Throws NumericError, naming the step and the first tensor that is
-  /// not finite, when the loss or the gradient norm is not; the parameters are those of before the step then.
-  /// Collective: every rank gets the same result.
+  /// step on all ranks, the only divisor. Whether the update is made is decided where the shards are; the
+  /// host waits once, for the results. A step whose gradients overflow with a loss scale above the least is
+  /// skipped: it counts, and changes nothing but the scale. Else throws NumericError, naming the step and the
+  /// first tensor that is not finite, when the loss or the gradient norm is not; the parameters are those of
+  /// before the step then. Collective: every rank gets the same result.
   StepResult step(std::span<const Batch> micro_batches, std::int64_t valid_tokens, double lr);
   /// One batch on this rank alone.
   StepResult step(const Batch& batch, double lr) { return step({&batch, 1}, batch.valid_tokens, lr); }
@@ -74,12 +77,9 @@ class Trainer {
 
  private:
   struct Alone;
-  struct Totals {
-    double loss = 0.0;  // Σ token losses
-    double sum_squares = 0.0;
-  };
-
-  Totals run(std::span<const Batch> micro_batches, std::int64_t valid_tokens);
+  void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens);
+  void sum_over_ranks();
+  void recorded(RecordedWork& recording, const std::function<void(Context& ctx)>& work);
   [[noreturn]] void fail_not_finite(std::span<const Batch> micro_batches, const char* what, double value);
   std::string find_culprit(std::span<const Batch> micro_batches);
 
@@ -90,8 +90,10 @@ class Trainer {
   bool counts_loss_;
   std::unique_ptr<StepExecutor> executor_;
   Backend& updater_;
-  Arena update_scratch_;  // where the shards are
+  Arena no_scratch_;
   Adamw optimizer_;
+  Buffer loss_memory_;  // Σ token losses where the model computes; empty where the shards are there, too
+  RecordedWork begin_, update_;
   std::int64_t steps_ = 0;
 };
 

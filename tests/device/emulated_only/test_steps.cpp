@@ -47,8 +47,7 @@ Batch full_batch(std::int64_t number, std::int64_t rows, std::int64_t longest) {
 
 }  // namespace
 
-TEST_CASE("after the first steps none allocates, and the host waits only for batches and results",
-          "[device]") {
+TEST_CASE("after the first steps none allocates, and the host waits only for the results", "[device]") {
   SelfCommunicator alone;
   MeshRun run(alone, config_of(DType::kBFloat16), small_model(),
               make_cuda_backend(*device_under_test().runtime));
@@ -59,8 +58,7 @@ TEST_CASE("after the first steps none allocates, and the host waits only for bat
   run->step(full_batch(2, 4, 12), 1e-3);
   const host_runner::DeviceActivity after = host_runner::device_activity();
   CHECK(after.allocations == before.allocations);
-  // Of two micro-batches: a batch sent, losses read. Of the step: the gradient norm.
-  CHECK(after.synchronizations - before.synchronizations <= 2 * 2 + 1);
+  CHECK(after.synchronizations - before.synchronizations == 1);  // loss and norm, read together at its end
 }
 
 TEST_CASE("a replayed pass finds its scratch memory where it was, whatever came in between", "[device]") {

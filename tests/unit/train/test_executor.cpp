@@ -31,9 +31,8 @@ struct Trained {
       : backend(make_cpu_backend()),
         model(*model_preset(preset), {.dtype = dtype, .positions = 16}, *backend,
               {boundary, attention, vocab}),
-        trainer(
-            model, *backend,
-            {{.batch = 4, .seq_len = 12, .policy = policy, .dropout = dropout}, {.weight_decay = 0.0}, {}}) {
+        trainer(model, *backend,
+                {{.batch = 4, .seq_len = 12, .policy = policy, .dropout = dropout}, {.weight_decay = 0.0}}) {
     initialise(trainer.executor().context(), whole_shards(model.parameters()), 3);
   }
   std::unique_ptr<Backend> backend;

@@ -52,7 +52,7 @@ TEST_CASE("no step after the first allocates, and neither does an evaluation", "
     Llama model(config, {.dtype = DType::kFloat32, .positions = 130}, *backend, {boundary, attention, vocab});
     Trainer trainer(
         model, *backend,
-        {.limits = {.batch = 3, .seq_len = 130, .dropout = 0.1}, .optimizer = {}, .clip_norm = 1.0});
+        {.limits = {.batch = 3, .seq_len = 130, .dropout = 0.1}, .optimizer = {.clip_norm = 1.0}});
     initialise(trainer.executor().context(), whole_shards(model.parameters()), 1);
     trainer.step(batch, 1e-3);
     trainer.executor().loss(batch);
