@@ -100,8 +100,9 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   if (choice == DeviceChoice::kCuda) {
     throw AgreedError("device: cuda: " + reason, kExitFailure);
   }
-  if (dtype == DType::kBFloat16) {
-    throw AgreedError("dtype: bfloat16 is for GPUs; " + reason + ", and dtype: float32", kExitFailure);
+  if (accumulation_dtype(dtype) != dtype) {
+    throw AgreedError(fmt::format("dtype: {} is for GPUs; {}, and dtype: float32", dtype_name(dtype), reason),
+                      kExitFailure);
   }
   if (world.all_reduce_value(std::int64_t{found.count > 0 ? 1 : 0}, ReduceOp::kMax) > 0) {
     log::warning("device: auto: all ranks compute on CPUs, since not every rank has a GPU; {}", reason);

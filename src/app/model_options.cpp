@@ -19,8 +19,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "cpu, cuda (one GPU per rank), or auto: GPUs where every rank has one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
-  command.add_option("--dtype", options.dtype, "Weights and activations; bfloat16 on GPUs")
-      ->check(CLI::IsMember({"float32", "float64", "bfloat16"}))
+  command.add_option("--dtype", options.dtype, "Weights and activations; 16 bits on GPUs")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}))
       ->capture_default_str();
   command
       .add_option("--rope-scaling-factor", options.rope_scaling_factor,
@@ -66,10 +66,10 @@ OpenedModel open(const ModelOptions& options) {
   opened.source = open_model(section, opened.text.tokenizer_or_null());
   opened.dtype = named_value<DType>(options.dtype);
   const auto device = options.device();
-  if ((opened.dtype == DType::kBFloat16 && device == DeviceChoice::kCpu) ||
+  if ((accumulation_dtype(opened.dtype) != opened.dtype && device == DeviceChoice::kCpu) ||
       (opened.dtype == DType::kFloat64 && device == DeviceChoice::kCuda)) {
-    fail<ConfigError>("--dtype {} with --device {}: bfloat16 is for GPUs, float64 for CPUs", options.dtype,
-                      options.device_name);
+    fail<ConfigError>("--dtype {} with --device {}: bfloat16 and float16 are for GPUs, float64 for CPUs",
+                      options.dtype, options.device_name);
   }
   return opened;
 }

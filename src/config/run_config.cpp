@@ -205,7 +205,33 @@ void check_schedule_keys(const ScheduleSection& schedule, std::vector<ConfigProb
   }
 }
 
+bool has_16_bits(const RunConfig& config) {
+  return accumulation_dtype(config.dtype) != config.dtype;
+}
+
+void check_masters(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  if (config.optimizer.master_weights) {
+    return;
+  }
+  const auto add = [&](const std::string& message) {
+    problems.push_back({"optimizer.master_weights", message});
+  };
+  if (config.dtype != DType::kBFloat16) {
+    add(
+        fmt::format("is false, which is for dtype bfloat16, and dtype is {}; leave it out, or set dtype to "
+                    "bfloat16",
+                    dtype_name(config.dtype)));
+  } else if (config.mode == TrainMode::kFederated) {
+    add("is false, which mode synchronous knows; leave it out, or set mode to synchronous");
+  } else if (config.parallel.cpu_offload != CpuOffload::kNone) {
+    add("is false, but CPUs update what parallel.cpu_offload offloads, and round to the nearest; leave one "
+        "of "
+        "them out");
+  }
+}
+
 void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  check_masters(config, problems);
   if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
     problems.push_back(
         {"optimizer.name", fmt::format("is '{}'; adamw is the only one", config.optimizer.name)});
@@ -255,13 +281,17 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   visit_fields(check, config);
   if (enum_name(config.dtype) == "?") {
     problems.push_back(
-        {"dtype", fmt::format("is {}; use float32, float64 or bfloat16", dtype_name(config.dtype))});
-  } else if (config.dtype == DType::kBFloat16 && config.device == DeviceChoice::kCpu) {
-    problems.push_back(
-        {"dtype", "is bfloat16, which GPUs compute in; use float32 or float64, or device: cuda"});
+        {"dtype", fmt::format("is {}; use float32, float64, bfloat16 or float16", dtype_name(config.dtype))});
+  } else if (has_16_bits(config) && config.device == DeviceChoice::kCpu) {
+    problems.push_back({"dtype", fmt::format("is {}, which GPUs compute in; use float32 or float64, or "
+                                             "device: cuda",
+                                             dtype_name(config.dtype))});
   } else if (config.dtype == DType::kFloat64 && config.device == DeviceChoice::kCuda) {
     problems.push_back(
         {"dtype", "is float64, which CPUs compute in; use float32 or bfloat16, or device: cpu"});
+  } else if (config.dtype == DType::kFloat16 && config.mode == TrainMode::kFederated) {
+    problems.push_back(
+        {"dtype", "is float16, which mode synchronous trains in; use bfloat16 or float32, or mode: synchronous"});
   }
   if (config.comm.backend == CommBackend::kNccl && config.device == DeviceChoice::kCpu) {
     problems.push_back(

@@ -40,7 +40,7 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
 }
 
 /// The same of one rank of a mesh.
-RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& needs) {
+RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& needs, bool has_masters) {
   CountingBackend counting;
   RankMemory memory;
   memory.device = {
@@ -58,7 +58,7 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
   if (layout.is_pipelined()) {
     memory.device.emplace_back("messages between stages", needs.step.message_bytes);
   }
-  const std::int64_t moments = Adamw::state_bytes(needs.shard_elements, layout.model.dtype);
+  const std::int64_t moments = Adamw::state_bytes(needs.shard_elements, layout.model.dtype, has_masters);
   if (needs.host_store_bytes > 0) {
     memory.host = {{"offloaded shards, staging", needs.host_store_bytes}, {"AdamW moments", moments}};
   } else {
@@ -135,7 +135,7 @@ void plan_mesh(RunPlan& plan, const RunConfig& config, const ModelConfig& model,
     const int rank = sizes.first_rank(MeshAxis::kPp, stage);
     const SynchronousLayout layout(config, model, sizes, rank);
     const SynchronousNeeds needed = measure_synchronous(config, model, layout, plan.kind);
-    RankMemory memory = mesh_memory(layout, needed);
+    RankMemory memory = mesh_memory(layout, needed, config.optimizer.master_weights);
     if (config.checkpoint.is_async) {
       memory.host.emplace_back("checkpoint to be written",
                                3 * needed.shard_elements * item_bytes(accumulation_dtype(config.dtype)));

@@ -23,9 +23,10 @@ constexpr std::array<std::string_view, 14> kMayChange = {"resume",
                                                          "checkpoint",
                                                          "comm",
                                                          "output"};
-constexpr std::array<std::string_view, 3> kChangesResults = {"optimizer", "training.clip_norm",
-                                                             "training.dropout"};
-constexpr std::string_view kKind = "optimizer.name";
+constexpr std::array<std::string_view, 4> kChangesResults = {"optimizer", "training.clip_norm",
+                                                             "training.loss_scale", "training.dropout"};
+/// What the optimizer's state consists of.
+constexpr std::array<std::string_view, 2> kKind = {"optimizer.name", "optimizer.master_weights"};
 
 /// True for the keys themselves and for what lies below them.
 bool is_among(const std::string& key, std::span<const std::string_view> keys) {
@@ -61,7 +62,7 @@ std::vector<ConfigDifference> check_resumable(const std::string& stored, const s
   const RunConfig before = parse_run_config(stored, found, {});
   std::vector<ConfigDifference> differences = config_differences(before, now, kMayChange);
   for (const ConfigDifference& difference : differences) {
-    if (!is_among(difference.key, kChangesResults) || difference.key == kKind) {
+    if (!is_among(difference.key, kChangesResults) || is_among(difference.key, kKind)) {
       fail<ConfigError>(
           "resume: this is not the run of {}: {}; put the old value back, or start a new run in another "
           "output.dir",

@@ -26,6 +26,8 @@ UnitRoundoff unit_roundoff(DType dtype) {
       return {float32, float32};
     case DType::kBFloat16:
       return {std::ldexp(1.0, -8), float32};
+    case DType::kFloat16:
+      return {std::ldexp(1.0, -11), float32};
     default:
       fail<InternalError>("models are not computed in {}", dtype_name(dtype));
   }

@@ -149,7 +149,7 @@ void check_training_checkpoint(const ShardedCheckpointReader* checkpoint, const 
   check_steps(*checkpoint, inputs, ranks);
   check_data(*checkpoint, kTrainDataKey, inputs.train);
   check_data(*checkpoint, kEvalDataKey, inputs.eval);
-  check_tensors(*checkpoint, inputs.model.config, inputs.config.dtype);
+  check_tensors(*checkpoint, inputs.model.config, inputs.config);
   training_position(*checkpoint);
   check_results(*checkpoint);
 }

@@ -108,6 +108,11 @@ struct Loop {
     const double lr = scheduled_lr(inputs.config.optimizer, at.step + 1, steps);
     const StepResult result = run.step(batch, lr);
     at = {at.step + 1, train.position(), at.samples + train.counts().samples - samples_before};
+    if (result.is_skipped) {
+      log::warning(
+          "step {}: the gradients overflowed with loss scale {}: the update is skipped, the scale is {} now",
+          at.step, result.loss_scale, run.trainer().optimizer().update_state().loss_scale);
+    }
     if (recorder != nullptr) {
       recorder->on_step({at.step, result.loss, lr, result.grad_norm, result.tokens, result.seconds});
     }

@@ -53,12 +53,21 @@ class FirstNotFinite final : public Trace {
 
 AdamwOptions adamw_options(const RunConfig& config) {
   const OptimizerSection& section = config.optimizer;
+  const bool is_scaled = config.dtype == DType::kFloat16;
   return {.weight_decay = section.weight_decay,
           .beta1 = section.betas.at(0),
           .beta2 = section.betas.at(1),
           .eps = section.eps,
           .no_decay = section.no_decay,
-          .clip_norm = config.training.clip_norm.value_or(std::numeric_limits<double>::infinity())};
+          .clip_norm = config.training.clip_norm.value_or(std::numeric_limits<double>::infinity()),
+          .loss_scale = is_scaled
+                            ? LossScalePolicy{.growth = 2.0,
+                                              .backoff = 0.5,
+                                              .growth_interval = config.training.loss_scale.growth_interval}
+                            : LossScalePolicy(),
+          .first_loss_scale = is_scaled ? config.training.loss_scale.initial : 1.0,
+          .has_masters = section.master_weights,
+          .seed = static_cast<std::uint64_t>(config.seed)};
 }
 
 SavePolicy save_policy(Recompute recompute) {

@@ -16,6 +16,10 @@ namespace {
 
 constexpr const char* kEpochKey = "data.epoch";
 constexpr const char* kBatchKey = "data.batch";
+// Of dtype float16.
+constexpr const char* kLossScaleKey = "loss_scale";
+constexpr const char* kGoodStepsKey = "loss_scale.good_steps";
+constexpr const char* kSkippedKey = "loss_scale.skipped";
 constexpr std::array kMoments = {"exp_avg", "exp_avg_sq"};  // PyTorch's words
 
 std::string moment_name(std::size_t moment, const std::string& parameter) {
@@ -79,13 +83,14 @@ ShardSource source_of_rows(const std::string& name, const ParameterShard& shard,
   return source;
 }
 
-std::int64_t number_in(const ShardedCheckpointReader& checkpoint, const char* key) {
+template <class Number = std::int64_t>
+Number number_in(const ShardedCheckpointReader& checkpoint, const char* key) {
   const auto& extra = checkpoint.state().extra;
   const auto found = extra.find(key);
   const std::string text = found == extra.end() ? "" : found->second;
-  std::int64_t value = -1;
+  Number value = -1;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (status != std::errc() || end != text.data() + text.size() || value < 0) {
+  if (status != std::errc() || end != text.data() + text.size() || !(value >= 0)) {
     fail<IoError>("{}: '{}' is '{}' where a number is expected; no run can go on from it",
                   checkpoint.folder(), key, text);
   }
@@ -153,6 +158,12 @@ TrainingState training_state(const RunInputs& inputs, SynchronousRun& run, const
   state.extra = {{kEpochKey, fmt::format("{}", position.data.epoch)},
                  {kBatchKey, fmt::format("{}", position.data.batch)},
                  {kTrainingModelKey, to_params_json(inputs.model.config)}};
+  if (inputs.config.dtype == DType::kFloat16) {
+    const UpdateState& update = run.trainer().optimizer().update_state();
+    state.extra.emplace(kLossScaleKey, fmt::format("{}", update.loss_scale));
+    state.extra.emplace(kGoodStepsKey, fmt::format("{}", update.good_steps));
+    state.extra.emplace(kSkippedKey, fmt::format("{}", update.skipped));
+  }
   const auto add_data = [&](const char* key, const std::optional<Dataset>& dataset) {
     if (dataset) {
       state.extra.emplace(key, data_text(*dataset));
@@ -203,18 +214,27 @@ void restore(SynchronousRun& run, ShardedCheckpointReader& checkpoint) {
     read_to(checkpoint, moment_name(1, entry.shard.parameter->name()), entry.shard.region, entry.v);
   }
   optimizer.keep_masters();
-  optimizer.set_steps(checkpoint.state().optimizer_step);
+  UpdateState update{.updates = checkpoint.state().optimizer_step};
+  if (run.model().dtype() == DType::kFloat16) {
+    update.loss_scale = number_in<double>(checkpoint, kLossScaleKey);
+    update.good_steps = number_in(checkpoint, kGoodStepsKey);
+    update.skipped = number_in(checkpoint, kSkippedKey);
+  }
+  optimizer.set_update_state(update);
   run.trainer().set_steps(checkpoint.state().step);
   checkpoint.close_files();
 }
 
-void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig& model, DType dtype) {
+void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig& model,
+                   const RunConfig& config) {
+  const DType moments = accumulation_dtype(config.dtype);
+  // Masters stand in the place of 16-bit values.
+  const DType values = config.optimizer.master_weights ? moments : config.dtype;
   std::size_t expected = 0;
-  const auto check = [&](const std::string& name, const Shape& shape) {
+  const auto check = [&](const std::string& name, const Shape& shape, DType dtype) {
     ++expected;
     const GlobalTensor* tensor = checkpoint.find(name);
-    // Masters stand in the place of 16-bit values.
-    const GlobalTensor wanted{name, shape, accumulation_dtype(dtype)};
+    const GlobalTensor wanted{name, shape, dtype};
     if (tensor == nullptr || *tensor != wanted) {
       fail<IoError>("resume: {}: {} is {} there and {} {} in the model: it is the state of another model",
                     checkpoint.folder(), name,
@@ -224,9 +244,9 @@ void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig&
     }
   };
   for (const ParameterShape& parameter : parameter_shapes(model)) {
-    check(parameter.name, parameter.shape);
-    check(moment_name(0, parameter.name), parameter.shape);
-    check(moment_name(1, parameter.name), parameter.shape);
+    check(parameter.name, parameter.shape, values);
+    check(moment_name(0, parameter.name), parameter.shape, moments);
+    check(moment_name(1, parameter.name), parameter.shape, moments);
   }
   if (const std::size_t found = checkpoint.manifest().tables.tensors.size(); found != expected) {
     fail<IoError>(

@@ -17,6 +17,9 @@ constexpr double kFloat32Tolerance = 1e-5;
 // both sides before their rounding, which is another 2^-9 each.
 constexpr double kBFloat16Loss = 2e-3;
 constexpr double kBFloat16Gradient = 3e-2;
+// float16 has three more digits, and a loss scale that keeps its gradients above its least number.
+constexpr double kFloat16Loss = kBFloat16Loss / 8;
+constexpr double kFloat16Gradient = kBFloat16Gradient / 8;
 
 std::unique_ptr<Backend> device_backend() {
   return make_cuda_backend(*device_under_test().runtime);
@@ -59,4 +62,37 @@ TEST_CASE("loss and every gradient on the device are those of the CPU", "[traini
   }
   MeshRun run(alone, config_of(DType::kBFloat16), model, device_backend());
   check_gradients(run.gradients(batch), expected, kBFloat16Loss, kBFloat16Gradient);
+  RunConfig half = config_of(DType::kFloat16);
+  half.training.loss_scale.initial = 1024.0;
+  MeshRun in_float16(alone, half, model, device_backend());
+  check_gradients(in_float16.gradients(batch), expected, kFloat16Loss, kFloat16Gradient);
+}
+
+TEST_CASE("weights rounded by chance learn as those with masters do", "[training]") {
+  if (!device_or_skip()) {
+    return;
+  }
+  SelfCommunicator alone;
+  const Batch batch = mesh_batch(0, 2, 12, false);
+  const auto losses_of = [&](bool has_masters) {
+    RunConfig config = mesh_config({.dp_shard = 1}, DType::kBFloat16, 2, 12);
+    config.optimizer.master_weights = has_masters;
+    MeshRun run(alone, config, mesh_model(false), device_backend());
+    std::vector<double> losses;
+    for (int step = 0; step < 12; ++step) {
+      losses.push_back(run->step(batch, 1e-3).loss);
+    }
+    return losses;
+  };
+  const std::vector<double> with_masters = losses_of(true);
+  const std::vector<double> by_chance = losses_of(false);
+  CHECK(with_masters.back() < 0.8 * with_masters.front());
+  CHECK(by_chance.front() == with_masters.front());  // the same weights
+  CHECK(by_chance != with_masters);
+  // A step of 1e-3 and the rounding of weights of about 0.1, 2^-9 of them each time: noise of a fifth of the
+  // step per weight, which differs from weight to weight and mostly cancels in a loss.
+  for (std::size_t step = 0; step < with_masters.size(); ++step) {
+    CAPTURE(step, with_masters[step], by_chance[step]);
+    CHECK(std::abs(by_chance[step] - with_masters[step]) <= 0.03 * with_masters[step]);
+  }
 }

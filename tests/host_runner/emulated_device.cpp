@@ -106,6 +106,9 @@ double load(const TensorView& view, std::int64_t row, std::int64_t col) {
   if (view.dtype() == DType::kBFloat16) {
     return static_cast<double>(to_float(view.data<BFloat16>()[at]));
   }
+  if (view.dtype() == DType::kFloat16) {
+    return static_cast<double>(to_float(view.data<Float16>()[at]));
+  }
   return static_cast<double>(view.data<float>()[at]);
 }
 
@@ -113,6 +116,8 @@ void store(const TensorView& view, std::int64_t row, std::int64_t col, double va
   const std::int64_t at = row * view.dim(1) + col;
   if (view.dtype() == DType::kBFloat16) {
     view.data<BFloat16>()[at] = to_bfloat16(static_cast<float>(value));
+  } else if (view.dtype() == DType::kFloat16) {
+    view.data<Float16>()[at] = to_float16(static_cast<float>(value));
   } else {
     view.data<float>()[at] = static_cast<float>(value);
   }

@@ -44,9 +44,10 @@ class OnTheEmulatedDevice(DeviceTest):
     def test_the_history_is_that_of_the_cpu(self):
         self.train(output__dir="device", device="cuda", **SHORT)
         self.train(output__dir="half", device="cuda", dtype="bfloat16", **SHORT)
+        self.train(output__dir="float16", device="cuda", dtype="float16", training__loss_scale__initial=1024, **SHORT)
         self.train(output__dir="cpu", device="cpu", **SHORT)
-        # float32 in another order, over three steps; bfloat16 rounds each value to 2^-9 relative.
-        for folder, tolerance in (("device", 1e-5), ("half", 5e-3)):
+        # float32 in another order, over three steps; bfloat16 rounds each value to 2^-9 relative, float16 to 2^-12.
+        for folder, tolerance in (("device", 1e-5), ("half", 5e-3), ("float16", 5e-3 / 8)):
             for row, wanted in zip(self.history(folder), self.history("cpu"), strict=True):
                 self.assertEqual(row[0], wanted[0])
                 self.assertAlmostEqual(row[1] / wanted[1], 1, delta=tolerance, msg=folder)
@@ -54,17 +55,29 @@ class OnTheEmulatedDevice(DeviceTest):
                          sum(map(len, tensors_of_pth(self.checkpoint(3, "device") / "consolidated.00.pth").values())))
 
     def test_a_run_that_was_stopped_goes_on_to_the_same_bits(self):
-        for dtype in ("float32", "bfloat16"):
-            with self.subTest(dtype):
-                self.train(output__dir=f"whole-{dtype}", dtype=dtype, device="cuda", **SHORT)
+        # In float16 the first step overflows: its gradients are those of a mean over some fourteen tokens.
+        for name, values in (("float32", {}), ("bfloat16", dict(dtype="bfloat16")),
+                             ("float16", dict(dtype="float16", training__loss_scale__initial=1 << 21)),
+                             ("chance", dict(dtype="bfloat16", optimizer__master_weights="false"))):
+            with self.subTest(name):
+                done = self.train(output__dir=f"whole-{name}", device="cuda", **values, **SHORT)
+                overflow = "step 1: the gradients overflowed with loss scale 2097152: the update is skipped, the scale is 1048576 now"
+                self.assertEqual(overflow in done.err, name == "float16", done.err)
                 first = {**SHORT, "training__steps": 1}
-                self.train(output__dir=f"parts-{dtype}", dtype=dtype, device="cuda", **first)
-                self.train(output__dir=f"parts-{dtype}", dtype=dtype, device="cuda", resume="latest", **SHORT)
-                states = [state_of_training(self.folder / f"{name}-{dtype}" / "checkpoints" / "step_00000003")
-                          for name in ("whole", "parts")]
+                self.train(output__dir=f"parts-{name}", device="cuda", **values, **first)
+                self.train(output__dir=f"parts-{name}", device="cuda", resume="latest", **values, **SHORT)
+                states = [state_of_training(self.folder / f"{part}-{name}" / "checkpoints" / "step_00000003")
+                          for part in ("whole", "parts")]
                 self.assertEqual(states[0], states[1])
-                columns = [results_columns(self.folder / f"{name}-{dtype}" / "results.h5") for name in ("whole", "parts")]
+                columns = [results_columns(self.folder / f"{part}-{name}" / "results.h5") for part in ("whole", "parts")]
                 self.assertEqual(columns[0]["/steps/loss"], columns[1]["/steps/loss"])
+
+    def test_a_run_with_masters_does_not_go_on_without(self):
+        half = {**SHORT, "training__steps": 1, "dtype": "bfloat16"}
+        self.train(output__dir="out", device="cuda", **half)
+        self.expect_failure(CONFIG, "optimizer.master_weights was true and is false now; put the old value back", "train",
+                            "run.yaml", *program.overrides(output__dir="out", device="cuda", resume="latest",
+                                                           optimizer__master_weights="false", **half))
 
     def test_eval_and_generate(self):
         self.train(output__dir="out", device="cuda", **SHORT)
@@ -261,12 +274,14 @@ class WithoutGpu(DeviceTest):
         self.refuse(FAILURE, "device: cuda: rank 0 on ", device="cuda", ranks=2, **SHORT)
 
     def test_bfloat16_where_no_gpu_is(self):
-        self.refuse(FAILURE, "dtype: bfloat16 is for GPUs; no usable GPU: ", dtype="bfloat16", **SHORT)
+        for dtype in ("bfloat16", "float16"):
+            self.refuse(FAILURE, f"dtype: {dtype} is for GPUs; no usable GPU: ", dtype=dtype, **SHORT)
 
     def test_commands_with_a_device_that_does_not_fit(self):
         self.train(output__dir="out", **SHORT)
-        for dtype, device in (("bfloat16", "cpu"), ("float64", "cuda")):
-            self.expect_failure(CONFIG, f"--dtype {dtype} with --device {device}: bfloat16 is for GPUs, float64 for CPUs",
+        for dtype, device in (("bfloat16", "cpu"), ("float16", "cpu"), ("float64", "cuda")):
+            self.expect_failure(CONFIG, f"--dtype {dtype} with --device {device}: bfloat16 and float16 are for GPUs, "
+                                "float64 for CPUs",
                                 "generate", "--checkpoint", self.checkpoint(3), "--ids", "1,2", "--dtype", dtype,
                                 "--device", device)
 

@@ -63,6 +63,7 @@ struct OptimizerSection {
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-8;
   std::vector<std::string> no_decay;  // name patterns with * and ?
+  bool master_weights = true;         // float32 copies of 16-bit weights; false: stochastic rounding
   ScheduleSection schedule;
 
   friend bool operator==(const OptimizerSection&, const OptimizerSection&) = default;
@@ -120,6 +121,14 @@ struct ParallelSection {
   friend bool operator==(const ParallelSection&, const ParallelSection&) = default;
 };
 
+/// Of dtype float16.
+struct LossScaleSection {
+  double initial = 65536.0;
+  std::int64_t growth_interval = 2000;
+
+  friend bool operator==(const LossScaleSection&, const LossScaleSection&) = default;
+};
+
 struct TrainingSection {
   std::optional<std::int64_t> steps;                // null: 100, unless epochs is given
   std::optional<std::int64_t> epochs;               // instead of steps
@@ -129,6 +138,7 @@ struct TrainingSection {
                                                     // own, with pp as many as give pp micro-batches
   std::int64_t eval_every = 0;                      // 0: before the first and after the last step only
   std::optional<double> clip_norm;
+  LossScaleSection loss_scale;
   Recompute recompute = Recompute::kNone;
   double dropout = 0.0;  // of what each attention and MLP adds to the stream; 0: none
 

@@ -19,7 +19,8 @@ template <>
 struct EnumNames<DType> {
   static constexpr std::array kNames = {std::pair{std::string_view("float64"), DType::kFloat64},
                                         std::pair{std::string_view("float32"), DType::kFloat32},
-                                        std::pair{std::string_view("bfloat16"), DType::kBFloat16}};
+                                        std::pair{std::string_view("bfloat16"), DType::kBFloat16},
+                                        std::pair{std::string_view("float16"), DType::kFloat16}};
 };
 template <>
 struct EnumNames<Tie> {
@@ -177,6 +178,10 @@ void visit_fields(Visitor& visit, S& s) {
             .help = "Parameters without decay: names like layers.0.attention_norm.weight, or patterns with * "
                     "and ?."},
       s.no_decay);
+  visit(Field{.key = "master_weights",
+              .help = "float32 copies of 16-bit weights, of which these are the roundings; false, for "
+                      "bfloat16: none, weights are rounded up or down by chance."},
+        s.master_weights);
   visit(Field{.key = "schedule", .help = "How the learning rate changes from step to step."}, s.schedule);
 }
 
@@ -227,6 +232,19 @@ void visit_fields(Visitor& visit, S& s) {
         s.outer);
 }
 
+template <class Visitor, MaybeConst<LossScaleSection> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "initial",
+              .help = "Scale of the first step's gradients; halved by a step whose gradients overflow, which "
+                      "is skipped.",
+              .bounds = from_to(1, 16777216)},
+        s.initial);
+  visit(Field{.key = "growth_interval",
+              .help = "Steps in a row without overflow after which the scale is doubled.",
+              .bounds = from_to(1, 1e9)},
+        s.growth_interval);
+}
+
 template <class Visitor, MaybeConst<TrainingSection> S>
 void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "steps",
@@ -261,6 +279,9 @@ void visit_fields(Visitor& visit, S& s) {
               .help = "Largest norm of the gradient (of a federated slice: its own); null: no clipping.",
               .bounds = greater_than(0)},
         s.clip_norm);
+  visit(Field{.key = "loss_scale",
+              .help = "dtype float16: what the loss's gradient is multiplied by, and the update divides by."},
+        s.loss_scale);
   visit(
       Field{.key = "recompute",
             .help = "Activations that backward computes again instead of keeping them, in both modes: none; "

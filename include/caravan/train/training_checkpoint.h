@@ -40,7 +40,8 @@ void restore(SynchronousRun& run, ShardedCheckpointReader& checkpoint);
 
 /// Throws IoError unless the checkpoint has the parameters of `model` in `dtype`, their moments, and no other
 /// tensor: the first one that differs.
-void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig& model, DType dtype);
+void check_tensors(const ShardedCheckpointReader& checkpoint, const ModelConfig& model,
+                   const RunConfig& config);
 
 /// "17 samples of 1234 bytes": of a data set this and its checksum are compared when a run goes on.
 std::string data_text(const Dataset& dataset);

@@ -1,8 +1,11 @@
 // What a step on the device may not do, counted by the emulated one.
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
 #include <optional>
 
 #include "../device_under_test.h"
+#include "caravan/ops/elementwise.h"
 #include "caravan/train/trainer.h"
 #include "host_runner/emulated_device.h"
 #include "host_runner/schedules.h"
@@ -119,4 +122,92 @@ TEST_CASE("steps have the same bits in whatever order blocks and threads run", "
       CHECK(outcome == *first);
     }
   });
+}
+
+TEST_CASE("a step that is not finite leaves weights on the device alone, and its culprit is named",
+          "[device]") {
+  const DType dtype = GENERATE(DType::kFloat32, DType::kBFloat16, DType::kFloat16);
+  SelfCommunicator alone;
+  MeshRun run(alone, config_of(dtype), small_model(), make_cuda_backend(*device_under_test().runtime));
+  run->load([](const Context& ctx, const std::vector<ParameterShard>& shards) {
+    initialise(ctx, shards, 5);
+    double nan = std::nan("");
+    for (const ParameterShard& shard : shards) {
+      if (shard.parameter->name() == "norm.weight") {
+        copy(ctx, {.from = TensorView(&nan, DType::kFloat64, {1}), .to = shard.value.rows(0, 1)});
+      }
+    }
+  });
+  const auto before = run.weights();
+  for (std::int64_t step = 0; step < 3; ++step) {  // op by op, recorded, replayed
+    CHECK_THROWS_WITH(run->step(full_batch(step, 4, 12), 1e-3),
+                      Catch::Contains("the loss is nan") && Catch::Contains("the parameter norm.weight"));
+  }
+  CHECK(run->trainer().optimizer().steps() == 0);
+  for (const auto& [name, values] : run.weights()) {
+    CHECK(std::memcmp(values.data(), before.at(name).data(), values.size() * sizeof(double)) == 0);
+  }
+}
+
+TEST_CASE("in float16 steps that overflow are skipped until the scale fits, and training goes on",
+          "[device]") {
+  SelfCommunicator alone;
+  RunConfig config = config_of(DType::kFloat16);
+  config.training.loss_scale = {.initial = 16777216.0, .growth_interval = 3};
+  MeshRun run(alone, config, small_model(), make_cuda_backend(*device_under_test().runtime));
+  const auto start = run.weights();
+  const Adamw& optimizer = run->trainer().optimizer();
+  double scale = 16777216.0;
+  std::int64_t skipped = 0;
+  std::vector<double> losses;
+  for (std::int64_t step = 0; step < 16; ++step) {
+    const StepResult result = run->step(full_batch(0, 4, 12), 1e-2);
+    CHECK(result.loss_scale == scale);
+    CHECK(std::isfinite(result.loss));
+    CHECK(result.updated == !result.is_skipped);
+    if (result.is_skipped) {
+      CHECK_FALSE(std::isfinite(result.grad_norm));
+      CHECK(optimizer.update_state().loss_scale == scale / 2);
+      ++skipped;
+    } else {
+      CHECK(std::isfinite(result.grad_norm));
+      CHECK(optimizer.update_state().loss_scale >= scale);
+    }
+    if (skipped == step + 1) {
+      CHECK(run.weights() == start);
+    }
+    scale = optimizer.update_state().loss_scale;
+    losses.push_back(result.loss);
+  }
+  CHECK(skipped >= 2);
+  CHECK(skipped <= 12);
+  CHECK(optimizer.update_state().skipped == skipped);
+  CHECK(optimizer.steps() == 16 - skipped);
+  CHECK(run->trainer().steps() == 16);
+  CHECK(losses.back() < 0.9 * losses.front());
+}
+
+TEST_CASE("gradients that overflow whatever the scale end the run", "[device]") {
+  SelfCommunicator alone;
+  RunConfig config = config_of(DType::kFloat16);
+  config.training.loss_scale.initial = 1.0;
+  MeshRun run(alone, config, small_model(), make_cuda_backend(*device_under_test().runtime));
+  run->load([](const Context& ctx, const std::vector<ParameterShard>& shards) {
+    initialise(ctx, shards, 5);
+    // A stream of about 1e-6 is divided by the root of eps, 1/316, and so is its gradient; what follows makes
+    // logits of it again that are no larger than 50.
+    for (const ParameterShard& shard : shards) {
+      const std::string& name = shard.parameter->name();
+      const bool is_last = name == "norm.weight" || name == "output.weight";
+      const bool writes_stream = name.find("wo.") != std::string::npos ||
+                                 name.find("w2.") != std::string::npos || name == "tok_embeddings.weight";
+      scale(ctx, {.x = shard.value,
+                  .factor = name == "norm.weight" ? 3000.0
+                            : is_last             ? 300.0
+                            : writes_stream       ? 1e-4
+                                                  : 1.0});
+    }
+  });
+  CHECK_THROWS_WITH(run->step(full_batch(0, 4, 12), 1e-3),
+                    Catch::Contains("the gradient norm is") && Catch::Contains("the gradient of"));
 }

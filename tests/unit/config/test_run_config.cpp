@@ -43,7 +43,21 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
       {[](auto& c) { c.optimizer.no_decay.resize(1); }, "optimizer.no_decay",
        "is empty; leave the key out or give a text"},
       {[](auto& c) { c.federated.outer.lr = 0.0; }, "federated.outer.lr", "is 0; it must be greater than 0"},
-      {[](auto& c) { c.dtype = DType::kFloat16; }, "dtype", "is float16; use float32, float64 or bfloat16"},
+      {[](auto& c) { c.dtype = DType::kInt32; }, "dtype",
+       "is int32; use float32, float64, bfloat16 or float16"},
+      {[](auto& c) { c.optimizer.master_weights = false; }, "optimizer.master_weights",
+       "is false, which is for dtype bfloat16, and dtype is float32; leave it out, or set dtype to bfloat16"},
+      {[](auto& c) {
+         c.mode = TrainMode::kSynchronous;
+         c.dtype = DType::kBFloat16;
+         c.optimizer.master_weights = false;
+         c.parallel.cpu_offload = CpuOffload::kOptimizer;
+       },
+       "optimizer.master_weights",
+       "is false, but CPUs update what parallel.cpu_offload offloads, and round to the nearest; leave one of "
+       "them out"},
+      {[](auto& c) { c.training.loss_scale.initial = 0.5; }, "training.loss_scale.initial",
+       "is 0.5; it must be from 1 to 16777216"},
       {[](auto& c) { c.training.clip_norm = 0.0; }, "training.clip_norm", "is 0; it must be greater than 0"},
       {[](auto& c) {
          c.mode = TrainMode::kSynchronous;

@@ -146,8 +146,8 @@ TEST_CASE("each wrong input is reported with place, key, value and remedy", "[io
   const std::vector<Case> cases = {
       {"mod: federated\n" + good, {"run.yaml:1:1: mod: unknown key; did you mean mode?"}},
       {"mode: fed\n" + good, {"run.yaml:1:7: mode: got fed; expected one of federated, synchronous"}},
-      {"dtype: float16\n" + good, {"run.yaml:1:8: dtype: got float16; expected one of float64, float32"}},
-      {"dtype: bfloat16\n" + good, {"run.yaml:1:8: dtype: is bfloat16, which mode synchronous trains in"}},
+      {"dtype: int8\n" + good, {"run.yaml:1:8: dtype: got int8; expected one of float64, float32"}},
+      {"dtype: float16\n" + good, {"run.yaml:1:8: dtype: is float16, which mode synchronous trains in"}},
       {"comm: {backend: nvshmem}\n" + good,
        {"run.yaml:1:17: comm.backend: got nvshmem; expected one of auto, nccl, mpi"}},
       {"seed: -1\n" + good, {"run.yaml:1:7: seed: is -1; it must be at least 0"}},
