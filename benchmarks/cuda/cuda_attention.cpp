@@ -48,7 +48,7 @@ Core hopper_core() {
           }};
 }
 
-Core cudnn_core(std::shared_ptr<cudnn::PlannedAttention> attention) {
+Core cudnn_core(const std::shared_ptr<cudnn::PlannedAttention>& attention) {
   attention->allocate_workspace();
   const auto require = [](bool is_taken) {
     if (!is_taken) {

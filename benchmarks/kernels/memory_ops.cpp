@@ -103,7 +103,7 @@ class Cases {
   std::vector<std::vector<TensorView>> add(const char* name, std::int64_t count, const Shape& shape,
                                            double moved, double overwritten, const Call& call) {
     Case one;
-    const auto sets = tensors(count, shape, one.sets);
+    auto sets = tensors(count, shape, one.sets);
     one.name = name;
     one.elements = static_cast<double>(shape.numel());
     one.moved = 4.0 * moved;
