@@ -195,8 +195,7 @@ Measured train(const Workload& work, cuda::OpenDevice& device) {
                                        .policy = work.recompute == "full"        ? SavePolicy::full()
                                                  : work.recompute == "selective" ? SavePolicy::selective()
                                                                                  : SavePolicy::none()},
-                            .optimizer = {},
-                            .clip_norm = 1.0};
+                            .optimizer = {.clip_norm = 1.0}};
   Trainer trainer(model, backend, training);
   initialise(trainer.update_context(), whole_shards(model.parameters()), 1);
   Measured measured;

@@ -94,76 +94,75 @@ inline std::vector<CaseMaker> head_cases(const ModelConfig& model, const BatchSh
 inline std::vector<CaseMaker> optimizer_cases(const ModelConfig& model) {
   const Shape shape{model.intermediate_size, model.hidden_size};
   const std::int64_t n = shape.numel();
-  return {
-      [=](TensorSource& from) {
-        const AdamwArgs args{.param = from.random(kValue, shape),
-                             .grad = from.random(kExact, shape),
-                             .m = from.random(kExact, shape),
-                             .v = from.random(kExact, shape),
-                             .master = from.random(kExact, shape),
-                             .weight_decay = 0.1,
-                             .scalars = from.scalars(),
-                             .state = from.update_state()};
-        return KernelCase{.name = "adamw",
-                          .shape = shape.str(),
-                          .bytes = (4 + 2 * 3 * 4 + 2) * n,
-                          // The table reads the weights, too, and knows no master copy.
-                          .beyond_table = (2 * 4 - 2) * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const AdamwArgs args{.param = from.random(kValue, shape),
-                             .grad = from.random(kExact, shape),
-                             .m = from.random(kExact, shape),
-                             .v = from.random(kExact, shape),
-                             .rounding = {.is_on = true, .global_cols = shape[1], .seed = 1},
-                             .weight_decay = 0.1,
-                             .scalars = from.scalars(),
-                             .state = from.update_state()};
-        return KernelCase{.name = "adamw stochastic rounding",
-                          .shape = shape.str(),
-                          .bytes = (4 + 2 * 2 * 4 + 2 * 2) * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const TensorView x = from.random(kExact, shape);
-        const SumSquaresArgs args{
-            .x = x,
-            .result = TensorView(from.workspace(sizeof(double)).data, DType::kFloat64, {1}, x.device())};
-        const cuda::Workspace scratch = from.workspace(cuda::sum_workspace_bytes(x));
-        return KernelCase{
-            .name = "sum_squares",
-            .shape = shape.str(),
-            .bytes = 4 * n,
-            .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(args, scratch, stream); },
-            .count = [=](Backend& table, Stream& s) { table.sum_squares(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};
-        return KernelCase{.name = "copy float32 to bfloat16",
-                          .shape = shape.str(),
-                          .bytes = (4 + 2) * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::copy(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.copy(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const cuda::TransposeArgs args{.from = from.random(kValue, shape),
-                                       .to = from.random(kValue, {shape[1], shape[0]})};
-        return KernelCase{.name = "transpose",
-                          .shape = shape.str(),
-                          .bytes = 2 * 2 * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::transpose(args, stream); }};
-      },
-      [=](TensorSource& from) {
-        const RandomNormalArgs args{.y = from.random(kValue, shape), .global_cols = shape[1], .seed = 1};
-        return KernelCase{.name = "random_normal",
-                          .shape = shape.str(),
-                          .bytes = 2 * n,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::random_normal(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.random_normal(args, s); }};
-      }};
+  return {[=](TensorSource& from) {
+            const AdamwArgs args{.param = from.random(kValue, shape),
+                                 .grad = from.random(kExact, shape),
+                                 .m = from.random(kExact, shape),
+                                 .v = from.random(kExact, shape),
+                                 .master = from.random(kExact, shape),
+                                 .weight_decay = 0.1,
+                                 .scalars = from.scalars(),
+                                 .state = from.update_state()};
+            return KernelCase{.name = "adamw",
+                              .shape = shape.str(),
+                              .bytes = (4 + 2 * 3 * 4 + 2) * n,
+                              // The table reads the weights, too, and knows no master copy.
+                              .beyond_table = (2 * 4 - 2) * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const AdamwArgs args{.param = from.random(kValue, shape),
+                                 .grad = from.random(kExact, shape),
+                                 .m = from.random(kExact, shape),
+                                 .v = from.random(kExact, shape),
+                                 .rounding = {.is_on = true, .global_cols = shape[1], .seed = 1},
+                                 .weight_decay = 0.1,
+                                 .scalars = from.scalars(),
+                                 .state = from.update_state()};
+            return KernelCase{.name = "adamw stochastic rounding",
+                              .shape = shape.str(),
+                              .bytes = (4 + 2 * 2 * 4 + 2 * 2) * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::adamw(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.adamw(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const TensorView x = from.random(kExact, shape);
+            const SumSquaresArgs args{
+                .x = x,
+                .result = TensorView(from.workspace(sizeof(double)).data, DType::kFloat64, {1}, x.device())};
+            const cuda::Workspace scratch = from.workspace(cuda::sum_workspace_bytes(x));
+            return KernelCase{
+                .name = "sum_squares",
+                .shape = shape.str(),
+                .bytes = 4 * n,
+                .launch = [=](cuda::StreamHandle stream) { cuda::sum_squares(args, scratch, stream); },
+                .count = [=](Backend& table, Stream& s) { table.sum_squares(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};
+            return KernelCase{.name = "copy float32 to bfloat16",
+                              .shape = shape.str(),
+                              .bytes = (4 + 2) * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::copy(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.copy(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const cuda::TransposeArgs args{.from = from.random(kValue, shape),
+                                           .to = from.random(kValue, {shape[1], shape[0]})};
+            return KernelCase{.name = "transpose",
+                              .shape = shape.str(),
+                              .bytes = 2 * 2 * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::transpose(args, stream); }};
+          },
+          [=](TensorSource& from) {
+            const RandomNormalArgs args{.y = from.random(kValue, shape), .global_cols = shape[1], .seed = 1};
+            return KernelCase{.name = "random_normal",
+                              .shape = shape.str(),
+                              .bytes = 2 * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::random_normal(args, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.random_normal(args, s); }};
+          }};
 }
 
 inline std::vector<CaseMaker> elementwise_cases(const ModelConfig& model, const BatchShape& batch) {

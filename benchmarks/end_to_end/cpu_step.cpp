@@ -205,7 +205,7 @@ class Training {
         model_(config_, {.dtype = DType::kFloat32, .positions = kSeqLen}, backend_,
                {boundary_, attention_, vocab_}),
         trainer_(model_, backend_,
-                 {.limits = {.batch = kBatch, .seq_len = kSeqLen}, .optimizer = {}, .clip_norm = 1.0}),
+                 {.limits = {.batch = kBatch, .seq_len = kSeqLen}, .optimizer = {.clip_norm = 1.0}}),
         batch_(random_batch(config_)) {
     initialise(trainer_.executor().context(), whole_shards(model_.parameters()), 1);
   }

@@ -46,8 +46,7 @@ Waits train(const RunInputs& inputs, Backend& backend, std::int64_t epochs) {
               {boundary, attention, vocab});
   Trainer trainer(model, backend,
                   {.limits = {.batch = batch_size, .seq_len = config.data.max_seq_len - 1},
-                   .optimizer = adamw_options(config.optimizer),
-                   .clip_norm = config.training.clip_norm});
+                   .optimizer = adamw_options(config)});
   load_parameters(inputs.model, 1, trainer.executor().context(), whole_shards(model.parameters()));
   BatchLoader loader(*inputs.train, inputs.encoder.get(), {0, inputs.train->size(), 0},
                      inputs.train_options(batch_size));

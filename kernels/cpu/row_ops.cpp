@@ -185,7 +185,8 @@ void logits_gradient(const simd::SimdOps<T>& ops, T* row, std::int64_t width, st
     std::fill_n(row, width, T{});
     return;
   }
-  const T factor = static_cast<T>(static_cast<double>(weight) * scalars.inv_valid_tokens * scalars.loss_scale);
+  const T factor =
+      static_cast<T>(static_cast<double>(weight) * scalars.inv_valid_tokens * scalars.loss_scale);
   const bool is_here = column >= 0 && column < width;
   const T at_target = is_here ? (std::exp(row[column] - lse) - T{1}) * factor : T{};
   ops.softmax_gradient(row, width, lse, factor);

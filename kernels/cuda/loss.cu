@@ -22,7 +22,7 @@ __device__ float minus_infinity() {
 __device__ OnlineSum combined(OnlineSum a, OnlineSum b) {
   const float maximum = fmaxf(a.maximum, b.maximum);
   if (maximum == minus_infinity()) {
-    return {maximum, 0.0F};  // −inf − (−inf) is no number
+    return {maximum, a.sum + b.sum};  // −inf − (−inf) is no number; the sums are 0, or NaN if a logit was
   }
   return {maximum, a.sum * __expf(a.maximum - maximum) + b.sum * __expf(b.maximum - maximum)};
 }
@@ -60,13 +60,12 @@ __device__ OnlineSum sum_of_row(const T* row, int width) {
     for (int i = 0; i < N; ++i) {
       maximum = fmaxf(maximum, load_float(pack[i]));
     }
-    if (maximum == minus_infinity()) {
-      continue;
-    }
-    float sum = mine.sum * __expf(mine.maximum - maximum);
+    // Nothing seen yet but −inf, or NaN, which fmaxf passes over and the sum must not.
+    const float base = maximum == minus_infinity() ? 0.0F : maximum;
+    float sum = mine.sum * __expf(mine.maximum - base);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      sum += __expf(load_float(pack[i]) - maximum);
+      sum += __expf(load_float(pack[i]) - base);
     }
     mine = {maximum, sum};
   }

@@ -291,7 +291,8 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
         {"dtype", "is float64, which CPUs compute in; use float32 or bfloat16, or device: cpu"});
   } else if (config.dtype == DType::kFloat16 && config.mode == TrainMode::kFederated) {
     problems.push_back(
-        {"dtype", "is float16, which mode synchronous trains in; use bfloat16 or float32, or mode: synchronous"});
+        {"dtype",
+         "is float16, which mode synchronous trains in; use bfloat16 or float32, or mode: synchronous"});
   }
   if (config.comm.backend == CommBackend::kNccl && config.device == DeviceChoice::kCpu) {
     problems.push_back(

@@ -154,3 +154,32 @@ TEST_CASE("logits of minus infinity have no share, and a rank without columns ha
     }
   });
 }
+
+TEST_CASE("a logit that is no number makes its row's loss none, wherever it stands", "[loss]") {
+  constexpr std::int64_t kWidth = 7;  // most threads have one logit or none
+  for_each_schedule([] {
+    for (std::int64_t at = 0; at < kWidth; ++at) {
+      INFO("column " << at);
+      Chunk c(kWidth, 0, DType::kFloat32, kWidth);
+      std::vector<double> values(kRows * kWidth, 0.5);
+      values[static_cast<std::size_t>(at)] = std::numeric_limits<double>::quiet_NaN();  // of row 0
+      c.logits.fill(values);
+      cuda::cross_entropy_stats({.logits = c.logits.view(),
+                                 .targets = c.targets.view(),
+                                 .row_max = c.row_max.view(),
+                                 .row_sum = c.row_sum.view(),
+                                 .target_logit = c.target_logit.view()},
+                                nullptr);
+      cuda::cross_entropy({.logits = c.logits.view(),
+                           .targets = c.targets.view(),
+                           .target_weights = c.weights.view(),
+                           .losses = c.losses.view(),
+                           .logits_after = LogitsAfter::kKept},
+                          nullptr);
+      for (std::size_t row = 0; row < kRows; ++row) {
+        CHECK(std::isnan(c.row_sum.get(row)) == (row == 0));
+        CHECK(std::isnan(c.losses.get(row)) == (row == 0));
+      }
+    }
+  });
+}

@@ -56,6 +56,12 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
        "optimizer.master_weights",
        "is false, but CPUs update what parallel.cpu_offload offloads, and round to the nearest; leave one of "
        "them out"},
+      {[](auto& c) {
+         c.dtype = DType::kBFloat16;
+         c.optimizer.master_weights = false;
+       },
+       "optimizer.master_weights",
+       "is false, which mode synchronous knows; leave it out, or set mode to synchronous"},
       {[](auto& c) { c.training.loss_scale.initial = 0.5; }, "training.loss_scale.initial",
        "is 0.5; it must be from 1 to 16777216"},
       {[](auto& c) { c.training.clip_norm = 0.0; }, "training.clip_norm", "is 0; it must be greater than 0"},

@@ -55,7 +55,8 @@ TEST_CASE("an uploaded batch carries its kind of mask, one that is only planned 
           "[train]") {
   const auto backend = make_cpu_backend();
   DeviceBatch memory(*backend, 16);
-  CHECK(memory.upload(batch_of({{6}, {3, 3}})).mask == MaskKind::kGeneral);
-  CHECK(memory.upload(batch_of({{6}})).mask == MaskKind::kCausal);
+  Stream stream;
+  CHECK(memory.upload(batch_of({{6}, {3, 3}}), stream).mask == MaskKind::kGeneral);
+  CHECK(memory.upload(batch_of({{6}}), stream).mask == MaskKind::kCausal);
   CHECK(memory.shape(2, 6).mask == MaskKind::kGeneral);
 }
