@@ -381,7 +381,7 @@ class Model(Resume):
                          self.succeed("generate", "--checkpoint", self.checkpoint(6), "--ids", "1,2,3", "-n", 4).out)
         self.succeed("convert", "--in", self.step(6), "--out", "meta", "--to", "meta")
         self.assertEqual(tensors_of_pth(self.folder / "meta" / "consolidated.00.pth"), self.weights("out"))
-        self.train(output__dir="next", model__preset="null", model__checkpoint=self.step(6))
+        self.train(ranks=2, output__dir="next", model__preset="null", model__checkpoint=self.step(6))
         self.assertEqual(self.columns("next")["/history/loss"][0], self.columns()["/history/loss"][-1])
 
     def test_inspect_tells_what_it_is(self):
