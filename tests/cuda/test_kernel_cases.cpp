@@ -70,7 +70,7 @@ TEST_CASE("every file of kernels is benchmarked", "[cuda]") {
       {"embedding", {"embedding_forward", "embedding_backward"}},
       {"loss",
        {"cross_entropy_stats", "cross_entropy_backward", "cross_entropy", "cross_entropy, losses alone"}},
-      {"loss_scale", {}},  // one thread, a few numbers a step: there is no rate to speak of
+      {"update_state", {}},  // one thread, a few numbers a step: there is no rate to speak of
       {"norm", {"rmsnorm_forward", "rmsnorm_backward"}},
       {"optimizer", {"adamw", "adamw stochastic rounding", "sum_squares"}},
       {"rope", {"rope"}},
