@@ -73,9 +73,8 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
   }
   if (config.dtype == DType::kFloat16) {
     throw ConfigError(
-        "caravan verify compares in float32, float64 and bfloat16, but dtype is float16, whose gradients "
-        "have a "
-        "scale; add --set dtype=bfloat16");
+        "caravan verify compares in float32, float64 and bfloat16, but dtype is float16; add --set "
+        "dtype=bfloat16");
   }
   checked.output =
       options.output.empty() ? (fs::path(config.output.dir) / kVerifyFileName).string() : options.output;

@@ -53,6 +53,7 @@ class Refused(ProgramTest):
     def test_what_cannot_be_compared(self):
         self.refuse_verify(CONFIG, "compares a mesh of mode: synchronous with one rank, but mode is federated",
                            mode="federated", parallel__tp=1)
+        self.refuse_verify(CONFIG, "compares in float32, float64 and bfloat16, but dtype is float16", dtype="float16")
         self.refuse_verify(CONFIG, "which does not divide the model's 8 heads", parallel__tp=3, ranks=3)
         self.refuse_verify(CONFIG, "3 stages, but the model has only 2 layers", parallel__tp=1, parallel__pp=3, ranks=3)
 
