@@ -56,9 +56,8 @@ TEST_CASE("the visitor gives the keys of a section in order, each with a sentenc
   Keys keys;
   const OptimizerSection section;
   visit_fields(keys, section);
-  CHECK(keys.names ==
-        std::vector<std::string>{"name", "lr", "weight_decay", "betas", "eps", "no_decay", "master_weights",
-                                 "schedule"});
+  CHECK(keys.names == std::vector<std::string>{"name", "lr", "weight_decay", "betas", "eps", "no_decay",
+                                               "master_weights", "schedule"});
   const RunConfig config;
   visit_fields(keys, config);
   visit_fields(keys, config.model);
