@@ -139,6 +139,7 @@ class Cases {
     const auto sets = add("adamw", 4, {kInner, kWidth}, 7.0, 0.0, [this](const std::vector<TensorView>& t) {
       AdamwArgs args{.param = t[0], .grad = t[1], .m = t[2], .v = t[3]};
       args.scalars = &scalars_;
+      args.state = &update_;
       backend_->adamw(args, stream_);
     });
     for (const std::vector<TensorView>& t : sets) {
@@ -167,6 +168,7 @@ class Cases {
   std::unique_ptr<Backend> backend_;
   Stream stream_;
   StepScalars scalars_;
+  UpdateState update_;
   double sum_ = 0.0;
   std::vector<Buffer> buffers_;
   std::vector<Case> cases_;
