@@ -25,7 +25,7 @@ __global__ void prepare_update_kernel(PrepareUpdateArgs args) {
     const auto t = static_cast<double>(state.updates);
     state.bias_correction1 = 1.0 - pow(args.beta1, t);
     state.bias_correction2_sqrt = sqrt(1.0 - pow(args.beta2, t));
-    if (++state.good_steps == args.policy.growth_interval) {
+    if (++state.good_steps >= args.policy.growth_interval) {
       state.good_steps = 0;
       state.loss_scale = fmin(scale * args.policy.growth, args.policy.most);
     }

@@ -27,7 +27,7 @@ inline void prepare_update(const PrepareUpdateArgs& args) {
   const auto t = static_cast<double>(state.updates);
   state.bias_correction1 = 1.0 - std::pow(args.beta1, t);
   state.bias_correction2_sqrt = std::sqrt(1.0 - std::pow(args.beta2, t));
-  if (++state.good_steps == policy.growth_interval) {
+  if (++state.good_steps >= policy.growth_interval) {
     state.good_steps = 0;
     state.loss_scale = std::min(scale * policy.growth, policy.most);
   }

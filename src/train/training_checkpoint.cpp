@@ -84,13 +84,14 @@ ShardSource source_of_rows(const std::string& name, const ParameterShard& shard,
 }
 
 template <class Number = std::int64_t>
-Number number_in(const ShardedCheckpointReader& checkpoint, const char* key) {
+Number number_in(const ShardedCheckpointReader& checkpoint, const char* key, Number least = 0) {
   const auto& extra = checkpoint.state().extra;
   const auto found = extra.find(key);
   const std::string text = found == extra.end() ? "" : found->second;
-  Number value = -1;
+  Number value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (status != std::errc() || end != text.data() + text.size() || !(value >= 0)) {
+  if (status != std::errc() || end != text.data() + text.size() || !(value >= least) ||
+      value > std::numeric_limits<Number>::max()) {
     fail<IoError>("{}: '{}' is '{}' where a number is expected; no run can go on from it",
                   checkpoint.folder(), key, text);
   }
@@ -216,7 +217,7 @@ void restore(SynchronousRun& run, ShardedCheckpointReader& checkpoint) {
   optimizer.keep_masters();
   UpdateState update{.updates = checkpoint.state().optimizer_step};
   if (run.model().dtype() == DType::kFloat16) {
-    update.loss_scale = number_in<double>(checkpoint, kLossScaleKey);
+    update.loss_scale = number_in(checkpoint, kLossScaleKey, 1.0);
     update.good_steps = number_in(checkpoint, kGoodStepsKey);
     update.skipped = number_in(checkpoint, kSkippedKey);
   }

@@ -61,6 +61,19 @@ TEST_CASE("the scale falls when gradients are not finite and grows after many go
   });
 }
 
+TEST_CASE("more good steps than an interval that was made shorter let the scale grow", "[update_state]") {
+  const LossScalePolicy policy{.growth = 2.0, .backoff = 0.5, .growth_interval = 3};
+  for_each_schedule([&] {
+    UpdateState actual{.loss_scale = 4.0, .good_steps = 10};
+    UpdateState expected = actual;
+    reference::prepare_update(args_of(1.0, 1.0, policy, expected));
+    cuda::prepare_update(args_of(1.0, 1.0, policy, actual), nullptr);
+    check_equal(actual, expected);
+    CHECK(actual.loss_scale == 8.0);
+    CHECK(actual.good_steps == 0);
+  });
+}
+
 TEST_CASE("the update divides by the scale, clips the true norm, and leaves a skipped step alone",
           "[update_state]") {
   for_each_schedule([] {
