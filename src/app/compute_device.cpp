@@ -111,7 +111,8 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
 }
 
 DeviceKind configured_kind(DeviceChoice choice, DType dtype) {
-  return choice == DeviceChoice::kCuda || dtype == DType::kBFloat16 ? DeviceKind::kCuda : DeviceKind::kCpu;
+  const bool has_16_bits = accumulation_dtype(dtype) != dtype;
+  return choice == DeviceChoice::kCuda || has_16_bits ? DeviceKind::kCuda : DeviceKind::kCpu;
 }
 
 namespace {

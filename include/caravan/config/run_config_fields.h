@@ -411,8 +411,8 @@ void visit_fields(Visitor& visit, S& s) {
                   "GPUs where every rank has one that computes in dtype, else CPUs."},
         s.device);
   visit(Field{.key = "dtype",
-              .help = "Weights and activations. bfloat16, on GPUs alone, sums in float32 and keeps float32 "
-                      "gradients and master weights; float64 is for CPUs."},
+              .help = "Weights and activations. bfloat16 and float16, on GPUs alone, sum in float32 and keep "
+                      "float32 gradients and master weights; float64 is for CPUs."},
         s.dtype);
   visit(Field{.key = "attention",
               .help =
