@@ -53,21 +53,11 @@ MatrixPart receive_part(Communicator& world, int from, DType dtype, Buffer& memo
   return part;
 }
 
-double number(double value) {
-  return value;
-}
-double number(float value) {
-  return static_cast<double>(value);
-}
-double number(BFloat16 value) {
-  return static_cast<double>(to_float(value));
-}
-
 template <class T>
 double sum_squares(const TensorView& values) {
   const T* begin = values.data<T>();
   return std::accumulate(begin, begin + values.numel(), 0.0,
-                         [](double sum, T value) { return sum + number(value) * number(value); });
+                         [](double sum, T value) { return sum + to_double(value) * to_double(value); });
 }
 
 std::uint32_t bits_of(BFloat16 value) {
@@ -90,8 +80,8 @@ template <class T>
 void compare_row(std::span<const T> values, std::span<const T> expected, std::int64_t row,
                  std::int64_t first_column, PartDifference& result, Squares& squares) {
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const double is = number(values[i]);
-    const double should_be = number(expected[i]);
+    const double is = to_double(values[i]);
+    const double should_be = to_double(expected[i]);
     squares.expected += should_be * should_be;
     if (bits_of(values[i]) == bits_of(expected[i])) {
       continue;

@@ -10,21 +10,11 @@
 namespace caravan {
 namespace {
 
-double number(double logit) {
-  return logit;
-}
-double number(float logit) {
-  return static_cast<double>(logit);
-}
-double number(BFloat16 logit) {
-  return static_cast<double>(to_float(logit));
-}
-
 /// The ids of the k largest of `count` logits, in order of id.
 template <class T>
 std::vector<std::int64_t> largest(const T* logits, std::int64_t count, std::int64_t k) {
   const auto rank = [&](std::int64_t id) {
-    const double logit = number(logits[id]);
+    const double logit = to_double(logits[id]);
     return std::isnan(logit) ? -std::numeric_limits<double>::infinity() : logit;
   };
   std::vector<std::int64_t> ids(static_cast<std::size_t>(count));

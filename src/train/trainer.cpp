@@ -16,11 +16,11 @@ double element(const TensorView& value, std::int64_t i) {
     case DType::kFloat64:
       return value.data<double>()[i];
     case DType::kBFloat16:
-      return static_cast<double>(to_float(value.data<BFloat16>()[i]));
+      return to_double(value.data<BFloat16>()[i]);
     case DType::kFloat16:
-      return static_cast<double>(to_float(value.data<Float16>()[i]));
+      return to_double(value.data<Float16>()[i]);
     default:
-      return static_cast<double>(value.data<float>()[i]);
+      return to_double(value.data<float>()[i]);
   }
 }
 

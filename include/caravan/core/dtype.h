@@ -46,6 +46,19 @@ constexpr DType accumulation_dtype(DType dtype) {
 
 float to_float(BFloat16 value);
 float to_float(Float16 value);
+/// Exact.
+inline double to_double(double value) {
+  return value;
+}
+inline double to_double(float value) {
+  return static_cast<double>(value);
+}
+inline double to_double(BFloat16 value) {
+  return static_cast<double>(to_float(value));
+}
+inline double to_double(Float16 value) {
+  return static_cast<double>(to_float(value));
+}
 BFloat16 to_bfloat16(float value);
 Float16 to_float16(float value);
 

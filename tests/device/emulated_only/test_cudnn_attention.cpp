@@ -7,6 +7,7 @@
 #include "caravan/train/trainer.h"
 #include "host_runner/attention_problem.h"
 #include "host_runner/emulated_device.h"
+#include "small_model.h"
 #include "support/mesh_runs.h"
 #include "support/recording_backend.h"
 
@@ -23,17 +24,6 @@ RunConfig config_of() {
   RunConfig config = mesh_config({.dp_shard = 1}, DType::kBFloat16, kRows, kLongest);
   config.training.micro_batch = kMicroBatch;
   return config;
-}
-
-ModelConfig small_model() {
-  ModelConfig model = mesh_model(false);
-  model.vocab_size = 67;
-  model.hidden_size = 32;
-  model.n_heads = 2;
-  model.n_kv_heads = 1;
-  model.head_dim = 16;
-  model.intermediate_size = 40;
-  return model;
 }
 
 AttentionShape largest_shape() {

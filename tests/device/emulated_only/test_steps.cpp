@@ -9,6 +9,7 @@
 #include "caravan/train/trainer.h"
 #include "host_runner/emulated_device.h"
 #include "host_runner/schedules.h"
+#include "small_model.h"
 #include "support/mesh_runs.h"
 #include "support/recording_backend.h"
 
@@ -21,17 +22,6 @@ RunConfig config_of(DType dtype) {
   RunConfig config = mesh_config({.dp_shard = 1}, dtype, 4, 12);
   config.training.micro_batch = 2;
   return config;
-}
-
-ModelConfig small_model() {
-  ModelConfig model = mesh_model(false);
-  model.vocab_size = 67;
-  model.hidden_size = 32;
-  model.n_heads = 2;
-  model.n_kv_heads = 1;
-  model.head_dim = 16;
-  model.intermediate_size = 40;
-  return model;
 }
 
 /// Rows of `longest` tokens each, so that every batch has one shape.
