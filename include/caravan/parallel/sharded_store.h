@@ -117,7 +117,9 @@ class ShardedStore final : public TrainingStore {
   MicroBatch reducing_micro_batch_ = MicroBatch::kLast;
   Pending reduction_;
   std::vector<Pending> replicated_;  // sums over copies (HSDP) of gradient packs, until the end of the step
-  Stream stream_{StreamId::kParamComm, nullptr};
+  // Where weights and gradients are written and read. The group of ranks orders a stream of its own after it
+  // when something is started and before it in Pending::wait(); no other stream would be ordered with either.
+  Stream stream_{StreamId::kCompute, nullptr};
   Arena no_scratch_;
   StepScalars scalars_;
 };
