@@ -276,67 +276,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// A warp per query and head.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    attention_delta_kernel(const T* o, const T* d_o, std::int64_t tokens, int n_heads, int head_dim,
-                           float* delta) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const std::int64_t pair =
-      static_cast<std::int64_t>(blockIdx.x) * kWarps + static_cast<std::int64_t>(threadIdx.x) / kWarpSize;
-  if (pair >= tokens * n_heads) {
-    return;  // the whole warp
-  }
-  float sum = 0.0F;
-  for (int e = lane; e < head_dim; e += kWarpSize) {
-    sum += load_float(o[pair * head_dim + e]) * load_float(d_o[pair * head_dim + e]);
-  }
-  sum = warp_sum(sum);
-  if (lane == 0) {
-    delta[pair % n_heads * tokens + pair / n_heads] = sum;
-  }
-}
-
-/// A warp per query and head: lse' = log(exp(lse) + exp(lse_part)),  o' = exp(lse − lse') · o + exp(lse_part
-/// − lse') · o_part
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    attention_merge_kernel(T* o, float* lse, const T* o_part, const float* lse_part, std::int64_t tokens,
-                           int n_heads, int head_dim) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const std::int64_t pair =
-      static_cast<std::int64_t>(blockIdx.x) * kWarps + static_cast<std::int64_t>(threadIdx.x) / kWarpSize;
-  if (pair >= tokens * n_heads) {
-    return;  // the whole warp
-  }
-  const std::int64_t at = pair % n_heads * tokens + pair / n_heads;
-  const float whole = lse[at];
-  const float part = lse_part[at];
-  if (part == minus_infinity()) {
-    return;  // the whole warp: nothing to add, the bits stay
-  }
-  T* mine = o + pair * head_dim;
-  const T* theirs = o_part + pair * head_dim;
-  float merged = part;
-  if (whole == minus_infinity()) {
-    for (int e = lane; e < head_dim; e += kWarpSize) {
-      mine[e] = theirs[e];
-    }
-  } else {
-    const float larger = fmaxf(whole, part);
-    merged = larger + logf(__expf(whole - larger) + __expf(part - larger));
-    const float keep = __expf(whole - merged);
-    const float take = __expf(part - merged);
-    for (int e = lane; e < head_dim; e += kWarpSize) {
-      mine[e] = store_float<T>(keep * load_float(mine[e]) + take * load_float(theirs[e]));
-    }
-  }
-  __syncwarp();  // all lanes have read lse
-  if (lane == 0) {
-    lse[at] = merged;
-  }
-}
-
 /// Calls body.template operator()<T, kColumns>().
 template <class Body>
 void with_columns(const TensorView& q, std::int64_t head_dim, Body&& body) {
@@ -362,33 +301,6 @@ LaunchShape tiles_shape(std::int64_t length, std::int64_t heads, const Attention
 }
 
 }  // namespace
-
-void attention_delta(const AttentionBackwardArgs& args, float* delta, StreamHandle stream) {
-  with_storage(args.o, [&]<class T>() {
-    const std::int64_t pairs = args.shape.batch * args.shape.query_len * args.shape.n_heads;
-    launch(
-        "attention_delta", attention_delta_kernel<T>,
-        {.grid = static_cast<unsigned>((pairs + kWarps - 1) / kWarps), .block = kThreads, .stream = stream},
-        args.o.data<T>(), args.d_o.data<T>(), args.shape.batch * args.shape.query_len,
-        static_cast<int>(args.shape.n_heads), static_cast<int>(args.shape.head_dim), delta);
-  });
-}
-
-void attention_merge(const AttentionMergeArgs& args, StreamHandle stream) {
-  const std::int64_t tokens = args.o.dim(0);
-  const std::int64_t n_heads = args.lse.dim(0);
-  if (args.o.numel() == 0) {
-    return;
-  }
-  with_storage(args.o, [&]<class T>() {
-    launch("attention_merge", attention_merge_kernel<T>,
-           {.grid = static_cast<unsigned>((tokens * n_heads + kWarps - 1) / kWarps),
-            .block = kThreads,
-            .stream = stream},
-           args.o.data<T>(), args.lse.data<float>(), args.o_part.data<T>(), args.lse_part.data<float>(),
-           tokens, static_cast<int>(n_heads), static_cast<int>(args.o.dim(1) / n_heads));
-  });
-}
 
 void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
   check_contiguous("attention_forward", {&args.q, &args.k, &args.v, &args.o, &args.lse});

@@ -30,7 +30,7 @@ struct Workspace {
   std::int64_t bytes = 0;
 };
 
-// ---- norm.cu
+// ---- norm.cu, norm_backward.cu
 
 void rmsnorm_forward(const RmsNormForwardArgs& args, StreamHandle stream);
 std::int64_t rmsnorm_backward_workspace_bytes(const RmsNormBackwardArgs& args);
@@ -65,7 +65,7 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args, StreamHandle s
 /// place.
 void cross_entropy(const CrossEntropyArgs& args, StreamHandle stream);
 
-// ---- attention.cu, attention_tensor_core.cu
+// ---- attention.cu, attention_tensor_core.cu, attention_heads.cu
 
 /// head_dim up to 256. bfloat16 views that begin at multiples of 16 bytes and have heads of 64 or 128 run on
 /// tensor cores. A view with gaps between its rows is refused (InternalError).
