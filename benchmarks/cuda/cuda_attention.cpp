@@ -33,7 +33,7 @@ struct Core {
   std::function<void(const AttentionBackwardArgs&, const cuda::Workspace&)> backward;
 };
 
-/// Of the launchers as they stand without CARAVAN_HOPPER_ATTENTION.
+/// Of the launchers as they stand with CARAVAN_HOPPER_ATTENTION=0.
 Core portable_core() {
   return {"portable", [](const AttentionForwardArgs& a) { cuda::attention_forward(a, nullptr); },
           [](const AttentionBackwardArgs& a, const cuda::Workspace& workspace) {
@@ -232,7 +232,7 @@ bool run(std::int64_t tokens) {
 
 int main(int argc, char** argv) {
   try {
-    unsetenv("CARAVAN_HOPPER_ATTENTION");
+    setenv("CARAVAN_HOPPER_ATTENTION", "0", 1);
     const std::int64_t tokens = argc > 1 ? std::atoll(argv[1]) : 16384;
     if (tokens < 1 || tokens % 1024 != 0) {
       fail<ConfigError>("{} tokens cannot be divided into rows of 1024", tokens);

@@ -19,12 +19,12 @@ std::atomic<bool>& hopper_is_chosen() {
 void choose_attention(int compute_capability) {
   constexpr int kHopper = 90;
   const char* value = std::getenv("CARAVAN_HOPPER_ATTENTION");
-  const std::string_view text = value == nullptr ? "0" : value;
+  const std::string_view text = value != nullptr ? value : compute_capability == kHopper ? "1" : "0";
   if (text != "0" && text != "1") {
     fail<ConfigError>(
-        "CARAVAN_HOPPER_ATTENTION={}: set it to 1 for the Hopper attention kernels, to 0 (or not at all) for "
-        "the "
-        "portable ones",
+        "CARAVAN_HOPPER_ATTENTION={}: set it to 0 for the portable attention kernels, to 1 for the Hopper "
+        "ones "
+        "(not at all: those where they run)",
         text);
   }
   if (text == "1" && compute_capability != kHopper) {

@@ -17,7 +17,7 @@ class Choice {
   explicit Choice(const char* value) { setenv("CARAVAN_HOPPER_ATTENTION", value, 1); }
   ~Choice() {
     unsetenv("CARAVAN_HOPPER_ATTENTION");
-    cuda::choose_attention(90);
+    cuda::choose_attention(80);
   }
   Choice(const Choice&) = delete;
   Choice& operator=(const Choice&) = delete;
@@ -27,9 +27,16 @@ class Choice {
 
 }  // namespace
 
-TEST_CASE("Hopper attention is chosen by its name alone, and only where it can run", "[attention]") {
+TEST_CASE("Hopper attention is the choice where it can run, and can be declined", "[attention]") {
   cuda::choose_attention(90);
+  CHECK(cuda::uses_hopper_attention());
+  cuda::choose_attention(80);
   CHECK_FALSE(cuda::uses_hopper_attention());
+  {
+    const Choice choice("0");
+    cuda::choose_attention(90);
+    CHECK_FALSE(cuda::uses_hopper_attention());
+  }
   {
     const Choice choice("1");
     cuda::choose_attention(90);
@@ -42,8 +49,8 @@ TEST_CASE("Hopper attention is chosen by its name alone, and only where it can r
   const Choice choice("yes");
   CHECK_THROWS_WITH(
       cuda::choose_attention(90),
-      "CARAVAN_HOPPER_ATTENTION=yes: set it to 1 for the Hopper attention kernels, to 0 (or not at all) "
-      "for the portable ones");
+      "CARAVAN_HOPPER_ATTENTION=yes: set it to 0 for the portable attention kernels, to 1 for the Hopper "
+      "ones (not at all: those where they run)");
 }
 
 TEST_CASE("the launchers hand over to the Hopper kernels when they are chosen", "[attention]") {
