@@ -4,18 +4,19 @@
 #   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part NAME[=SECONDS]]...
 #
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
+#   ranks      2 and 4 ranks with a GPU each, or sharing one: every way to divide a model; and NCCL beside MPI
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   reruns     the same training twice: weights and losses must have the same bits
-#   attention  own attention, portable and for Hopper, and cuDNN's: whole-model parity, rates, and steps with each
+#   attention  own attention, for Hopper and portable, and cuDNN's: whole-model parity, rates, and steps with each
 #   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 110, federated 30, curve 40, reruns 30, sanitizer 40, attention
-# 150, kernels 50, steps 210, some ten minutes in all; what it has not begun then is said and counts as failed. The report is OUT/report.md, raw logs
-# lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
+# Without --part all of them. A part ends after its seconds: parity 110, ranks 60, federated 40, curve 30, reruns 15, sanitizer 40,
+# attention 140, kernels 30, steps 270, some ten minutes on an H200; what it has not begun then is said and counts as failed. The
+# report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -27,12 +28,13 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,20p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,21p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(parity federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=110 [federated]=30 [curve]=40 [reruns]=30 [sanitizer]=40 [attention]=150 [kernels]=50 [steps]=210)
+[ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
+declare -A seconds=([parity]=110 [ranks]=60 [federated]=40 [curve]=30 [reruns]=15 [sanitizer]=40 [attention]=140 [kernels]=30
+  [steps]=270)
 wanted=
 for part in "${parts[@]}"; do
   name=${part%%=*}
@@ -69,6 +71,7 @@ out=$(cd "$out" && pwd)
 report=$out/report.md
 failed=0
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
 export CARAVAN_SOURCE_DIR=$here CARAVAN_BIN=$bin/caravan
 if [ -n "$goldens" ]; then
   mkdir -p "$out/shared"
@@ -125,11 +128,38 @@ fi
 if wants parity; then
   begin_part parity "Parity"; table test
   for program in "$bin"/test_gpu_* "$bin"/test_cuda_*; do
-    case $program in *goldens*) continue ;; esac
+    case $program in *goldens* | *ranks* | *verify*) continue ;; esac  # of several ranks
     run "$(basename "$program")" 120 "$program"
   done
-  # Each shape in it has a limit of its own.
-  [ ! -x "$bin/test_cuda_hopper_attention" ] || run test_cuda_hopper_attention 400 "$bin/test_cuda_hopper_attention"
+fi
+
+# losses NAME: what train NAME wrote of its held-out losses, without names and times.
+losses() { awk '{ for (i = 1; i < NF; ++i) if ($i == "loss") print $(i + 1) }' "$out/$1"/eval_res_*.txt 2> /dev/null; }
+if wants ranks; then
+  begin_part ranks "Ranks on GPUs"; table test
+  for ranks in 2 4; do
+    for name in ranks verify; do
+      run "${name}_on_$ranks" 120 "$mpirun" -n $ranks "$bin/test_gpu_$name"
+    done
+  done
+  # The same two runs over NCCL and over MPI.
+  for row in 1 2 3 4 5 6 7 8; do
+    echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
+  done > "$out/ranks.jsonl"
+  for mode in synchronous federated; do
+    for comm in nccl mpi; do
+      settings=(--set training.steps=4 --set training.batch_size=4)
+      [ $mode = synchronous ] || settings=(--set federated.rounds=2 --set federated.batch_size=4)
+      run "${mode}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
+        --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set comm.backend=$comm \
+        --set "output.dir=$out/ranks-$mode-$comm" "${settings[@]}"
+    done
+    worst=$(paste <(losses ranks-$mode-nccl) <(losses ranks-$mode-mpi) |
+      awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
+    say "| $mode: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
+    awk -v worst="${worst:-1}" 'BEGIN { exit worst > 1e-5 }' || failed=1
+  done
+  grep -h -m 1 'tensors between GPUs' "$out"/{synchronous,federated}_over_nccl.log 2> /dev/null | sort -u | sed 's/^ */\n/' | tee -a "$report"
 fi
 
 if wants federated; then
@@ -146,8 +176,11 @@ fi
 
 curve_data() {
   for name in curve:1024 curve.eval:64; do  # the next id follows from the last by one of four rules, by chance
-    awk -v rows="${name#*:}" -v seed="${#name}" 'BEGIN { srand(seed); for (r = 0; r < rows; ++r) { id = int(512 * rand())
-      printf "{\"ids\": [%d", id; for (i = 1; i < 128; ++i) { id = (5 * id + 17 + 31 * int(4 * rand() * rand())) % 512
+    # A generator of its own (Park and Miller 1988): the rand() of some awks cannot be told where to begin.
+    awk -v rows="${name#*:}" -v seed="${#name}" 'function uniform() { seed = (16807 * seed) % 2147483647; return seed / 2147483647 }
+      BEGIN { for (i = 0; i < 9; ++i) uniform()
+      for (r = 0; r < rows; ++r) { id = int(512 * uniform())
+      printf "{\"ids\": [%d", id; for (i = 1; i < 128; ++i) { id = (5 * id + 17 + 31 * int(4 * uniform() * uniform())) % 512
       printf ", %d", id }; print "]}" } }' > "$out/${name%:*}.jsonl"
   done
 }
@@ -217,12 +250,12 @@ fi
 
 if wants attention; then
   begin_part attention "Attention: own, for Hopper, and cuDNN's"; table "test or benchmark"
-  cores=(own cudnn)
+  cores=(own cudnn)  # own: the portable kernels
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
   if [ "$capability" = 9.0 ]; then
     cores+=(hopper)
-    for test in attention_cores training; do
-      run "hopper_$test" 60 env CARAVAN_HOPPER_ATTENTION=1 "$bin/test_gpu_$test"
+    for test in attention_cores training; do  # part parity has seen Hopper's
+      run "portable_$test" 60 env CARAVAN_HOPPER_ATTENTION=0 "$bin/test_gpu_$test"
     done
   else
     say "| Hopper's kernels | not run: the GPU has compute capability $capability, not 9.0 | |"
@@ -243,7 +276,7 @@ fi
 
 benchmarks=$here/benchmarks/end_to_end
 if wants kernels || wants steps; then
-  rm -f "$out"/step_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"  # the report is of this run alone
+  rm -f "$out"/{clocks,step}_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"  # the report is of this run alone
 fi
 if wants kernels; then
   begin_part kernels "Kernels"; table benchmark
@@ -259,6 +292,25 @@ no_pytorch() {
     echo "$python: $(tail -n 1 "$out/torch.log")"
 }
 
+# clocks_of ID COMMAND...: runs it; medians of clock and power while the GPU was busy go to OUT/clocks_ID.log.
+clocks_of() {
+  local log=$out/clocks_$1 watcher status
+  shift
+  nvidia-smi -i 0 --query-gpu=clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 > "$log.csv" 2>&1 &
+  watcher=$!
+  "$@"
+  status=$?
+  kill $watcher 2> /dev/null
+  wait $watcher 2> /dev/null
+  awk -F ', ' 'NF == 2 && $2 > 0 { clock[++n] = $1; watts[n] = $2; if ($2 > most) most = $2 }
+       function median(from, which,  i, j, c, kept, t) {
+         for (i = 1; i <= n; ++i) if (watts[i] > 0.7 * most) kept[++c] = from[i]
+         for (i = 2; i <= c; ++i) for (j = i; j > 1 && kept[j - 1] > kept[j]; --j) { t = kept[j]; kept[j] = kept[j - 1]; kept[j - 1] = t }
+         return kept[int((c + 1) / 2)] }
+       END { if (n) printf "sm_mhz: %.0f\nwatts: %.0f\n", median(clock), median(watts) }' "$log.csv" > "$log.log"
+  return $status
+}
+
 if wants steps; then
   begin_part steps "Steps"
   why_not=$(no_pytorch)
@@ -271,7 +323,7 @@ if wants steps; then
     id=${id// /}
     limit=$(($(left) / units)) units=$((units - 1))
     # shellcheck disable=SC2086  # options are words
-    run "step_$id" "$limit" "$bin/benchmark_gpu_step" $options --seconds $((limit / 3))
+    clocks_of "$id" run "step_$id" "$limit" "$bin/benchmark_gpu_step" $options --seconds $((limit / 3))
     if [ -z "$why_not" ]; then
       limit=$((2 * $(left) / units)) units=$((units - 2))
       run "torch_$id" "$limit" "${CARAVAN_PYTHON:-python3}" "$benchmarks/gpu_torch_step.py" --like "$out/step_$id.log" \
@@ -281,7 +333,7 @@ if wants steps; then
 fi
 if wants kernels || wants steps; then
   logs=()
-  for log in "$out"/step_*.log "$out"/torch_*.log "$out"/benchmark_cuda_{kernels,attention}.log; do
+  for log in "$out"/{clocks,step}_*.log "$out"/torch_*.log "$out"/benchmark_cuda_{kernels,attention}.log; do
     [ ! -f "$log" ] || logs+=("$log")
   done
   awk -f "$benchmarks/gpu_report.awk" "$benchmarks/gpu_goals.txt" "${logs[@]}" | tee -a "$report"

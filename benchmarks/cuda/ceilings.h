@@ -17,25 +17,27 @@ class Ceilings {
                     std::int64_t copy_bytes = std::int64_t{4} << 30U)
       : device_(device), size_(size), copy_bytes_(copy_bytes) {}
 
-  /// FLOP/s of a bfloat16 product of random square matrices: zeros take less power and run faster.
+  /// FLOP/s of a bfloat16 product of random square matrices: zeros take less power and run faster. A burst,
+  /// at the clock of a GPU that has rested.
   double product() {
-    constexpr int kCalls = 20;
-    Backend& backend = *device_.backend;
-    std::array<Buffer, 3> memory;
-    std::array<TensorView, 3> views;
-    for (std::size_t i = 0; i < 3; ++i) {
-      memory.at(i) = backend.allocate(2 * size_ * size_);
-      views.at(i) = memory.at(i).view(0, DType::kBFloat16, {size_, size_});
-      backend.random_normal({.y = views.at(i), .global_cols = size_, .standard_deviation = 1.0, .stream = i},
-                            stream_);
-    }
-    const auto calls = [&] {
-      for (int i = 0; i < kCalls; ++i) {
-        backend.matmul_nt({views[0], DenseWeight{views[1]}, views[2]}, stream_);
+    return products([&](const auto& calls) { return timed(calls); });
+  }
+  /// The same at the clock that the GPU's power limit leaves after half of `seconds` of nothing else.
+  double sustained_product(double seconds) {
+    return products([&](const auto& calls) {
+      const StopWatch watch;
+      double latest = once(calls);
+      while (watch.seconds() < seconds / 2) {
+        latest = once(calls);
       }
-    };
-    const auto n = static_cast<double>(size_);
-    return 2.0 * n * n * n * kCalls / timed(calls);
+      double sum = 0.0;
+      int times = 0;
+      while (watch.seconds() < seconds) {
+        sum += once(calls);
+        ++times;
+      }
+      return times > 0 ? sum / times : latest;
+    });
   }
   /// Bytes read and written per second by copies within the device.
   double copy() {
@@ -52,17 +54,38 @@ class Ceilings {
   }
 
  private:
+  /// FLOP/s by the seconds that `measure` finds for some products.
+  template <class Measure>
+  double products(const Measure& measure) {
+    constexpr int kCalls = 20;
+    Backend& backend = *device_.backend;
+    std::array<Buffer, 3> memory;
+    std::array<TensorView, 3> views;
+    for (std::size_t i = 0; i < 3; ++i) {
+      memory.at(i) = backend.allocate(2 * size_ * size_);
+      views.at(i) = memory.at(i).view(0, DType::kBFloat16, {size_, size_});
+      backend.random_normal({.y = views.at(i), .global_cols = size_, .standard_deviation = 1.0, .stream = i},
+                            stream_);
+    }
+    const auto n = static_cast<double>(size_);
+    return 2.0 * n * n * n * kCalls / measure([&] {
+             for (int i = 0; i < kCalls; ++i) {
+               backend.matmul_nt({views[0], DenseWeight{views[1]}, views[2]}, stream_);
+             }
+           });
+  }
+  template <class Body>
+  double once(const Body& body) {
+    const StopWatch watch;
+    body();
+    device_.runtime->synchronize(device_.runtime->stream(StreamId::kCompute));
+    return watch.seconds();
+  }
   /// Seconds, the best of three after one to warm up.
   template <class Body>
   double timed(const Body& body) {
-    const auto once = [&] {
-      const StopWatch watch;
-      body();
-      device_.runtime->synchronize(device_.runtime->stream(StreamId::kCompute));
-      return watch.seconds();
-    };
-    once();
-    return std::min({once(), once(), once()});
+    once(body);
+    return std::min({once(body), once(body), once(body)});
   }
 
   cuda::OpenDevice& device_;

@@ -5,9 +5,10 @@
 //
 // Usage: benchmark_gpu_step [--model llama3.2-1b] [--seq-len 1024] [--rows 16] [--micro-batches 16]
 //     [--steps 20] [--seconds 1e9] [--recompute none|selective|full] [--dtype bfloat16|float32]
-//     [--attention own|cudnn] [--ceiling-size 8192]
+//     [--attention own|cudnn] [--ceiling-size 8192] [--sustain 2]
 // --rows are of a micro-batch, and halved while memory does not suffice; no step begins later than --seconds
-// after the first, and one is always made.
+// after the first, and one is always made. --sustain: seconds of products after the steps, at the clock that
+// the power limit leaves.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -83,9 +84,9 @@ TokenFlops token_flops(const ModelConfig& c, std::int64_t seq_len) {
 
 std::map<std::string, std::string> parse(int argc, char** argv) {
   std::map<std::string, std::string> options = {
-      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"}, {"--rows", "16"},        {"--micro-batches", "16"},
-      {"--steps", "20"},          {"--seconds", "1e9"},  {"--recompute", "none"}, {"--dtype", "bfloat16"},
-      {"--ceiling-size", "8192"}, {"--attention", "own"}};
+      {"--model", "llama3.2-1b"}, {"--seq-len", "1024"},  {"--rows", "16"},        {"--micro-batches", "16"},
+      {"--steps", "20"},          {"--seconds", "1e9"},   {"--recompute", "none"}, {"--dtype", "bfloat16"},
+      {"--ceiling-size", "8192"}, {"--attention", "own"}, {"--sustain", "2"}};
   for (int i = 1; i < argc; i += 2) {
     const auto known = options.find(argv[i]);
     if (known == options.end() || i + 1 == argc) {
@@ -118,6 +119,7 @@ struct Workload {
   std::string dtype;
   std::string attention;
   std::int64_t ceiling_size = 0;
+  double sustain = 0.0;  // seconds
 };
 
 Workload workload_of(const std::map<std::string, std::string>& options) {
@@ -144,7 +146,8 @@ Workload workload_of(const std::map<std::string, std::string>& options) {
           .recompute = one_of(options, "--recompute", {"none", "selective", "full"}),
           .dtype = one_of(options, "--dtype", {"bfloat16", "float32"}),
           .attention = one_of(options, "--attention", {"own", "cudnn"}),
-          .ceiling_size = number("--ceiling-size")};
+          .ceiling_size = number("--ceiling-size"),
+          .sustain = std::atof(options.at("--sustain").c_str())};
 }
 
 struct Measured {
@@ -277,15 +280,19 @@ void run(Workload work) {
   const double copy_rate = ceilings.copy();
   const Measured measured = train_what_fits(work, device);
   print_shape(work, flops);
+  const double sustained = ceilings.sustained_product(work.sustain);
   const double product = std::max(product_before, ceilings.product());
   print_measured(measured, flops);
   constexpr double kGib = 1073741824.0;
   fmt::print("peak_memory_gib: {:.4g}\nactivations_gib: {:.4g}\n",
              static_cast<double>(free_bytes - measured.free_bytes) / kGib,
              static_cast<double>(measured.arena_bytes) / kGib);
-  const double rate = static_cast<double>(measured.tokens) / measured.times.median();
+  const double flops_per_second =
+      static_cast<double>(measured.tokens) / measured.times.median() * (flops.products + flops.square / 2.0);
   fmt::print("product_tflops: {:.4g}\nof_product_percent: {:.4g}\n", product / 1e12,
-             100.0 * rate * (flops.products + flops.square / 2.0) / product);
+             100.0 * flops_per_second / product);
+  fmt::print("sustained_product_tflops: {:.4g}\nof_sustained_product_percent: {:.4g}\n", sustained / 1e12,
+             100.0 * flops_per_second / sustained);
   fmt::print("copy_tb_per_second: {:.3g}\n", copy_rate / 1e12);
 }
 

@@ -74,9 +74,13 @@ END {
   }
   print ""
   for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("step", n, "program") != "") {
-    printf "- %s on %s: product %s TFLOP/s, of which the step reaches %s %%; copy %s TB/s; %s", what[n], value("step", n, "device"),
-           value("step", n, "product_tflops"), value("step", n, "of_product_percent"), value("step", n, "copy_tb_per_second"),
-           value("step", n, "program")
+    printf "- %s on %s: product %s TFLOP/s, of which the step reaches %s %%, and %s TFLOP/s after seconds of products alone," \
+           " of which it reaches %s %%; copy %s TB/s; ", what[n], value("step", n, "device"), value("step", n, "product_tflops"),
+           value("step", n, "of_product_percent"), value("step", n, "sustained_product_tflops"),
+           value("step", n, "of_sustained_product_percent"), value("step", n, "copy_tb_per_second")
+    if (("clocks_" id[n], "sm_mhz") in log_of)
+      printf "while it was measured, median %s MHz and %s W; ", log_of["clocks_" id[n], "sm_mhz"], log_of["clocks_" id[n], "watts"]
+    printf "%s", value("step", n, "program")
     if (value("torch", n, "program") != "")
       printf "; %s, torch.compile: %s", value("torch", n, "program"), value("torch", n, "compile")
     print ""
