@@ -215,8 +215,8 @@ struct LaunchShape {
   cudaStream_t stream = nullptr;
 };
 
-/// Runs `kernel` on the stream; on the host, runs it to its end. `name` stands in error messages
-/// (DeviceError).
+/// Runs `kernel` on the stream; on the host, to its end, at once where there is no stream. `name` stands in
+/// error messages (DeviceError).
 template <class... Parameters>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
             std::type_identity_t<Parameters>... arguments) {
@@ -232,7 +232,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
       name, cudaLaunchKernel(function, shape.grid, shape.block, pointers, shape.shared_bytes, shape.stream));
   after_launch(name, shape.stream);
 #else
-  host_runner::enqueue([=] {
+  host_runner::enqueue(shape.stream, [=] {
     auto call = [&] { kernel(arguments...); };
     host_runner::run_grid(
         name, shape.grid, shape.block, shape.shared_bytes,

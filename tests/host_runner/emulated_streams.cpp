@@ -1,33 +1,52 @@
-// Streams of the emulated device, which does everything at once: every mark is done when it is made.
+// Streams of the emulated device: its queues.
 #include <unistd.h>
 
+#include <vector>
+
+#include "host_runner/device_queues.h"
 #include "kernels/cuda/device_streams.h"
 
 namespace caravan::cuda {
 namespace {
 
-class DoneMark final : public StreamMark {
- public:
-  bool is_done() const override { return true; }
-  void wait() const override {}
-};
+using host_runner::DeviceQueues;
+
+StreamHandle handle_of(const Stream& stream) {
+  return static_cast<StreamHandle>(stream.handle);
+}
 
 class EmulatedStreams final : public DeviceStreams {
  public:
   explicit EmulatedStreams(DeviceRuntime& runtime) : runtime_(runtime) {}
+  ~EmulatedStreams() override {
+    for (const StreamHandle stream : made_) {
+      DeviceQueues::instance().drop(stream);
+    }
+  }
+  EmulatedStreams(const EmulatedStreams&) = delete;
+  EmulatedStreams& operator=(const EmulatedStreams&) = delete;
+  EmulatedStreams(EmulatedStreams&&) = delete;
+  EmulatedStreams& operator=(EmulatedStreams&&) = delete;
+
   Device device() const override { return {DeviceKind::kCuda, runtime_.facts().index}; }
   std::string bus_id() const override { return "process " + std::to_string(getpid()); }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
   Stream stream(StreamId id) override { return {id, runtime_.stream(id)}; }
-  Stream make_stream(StreamId id) override { return stream(id); }
-  Mark record(const Stream& /*stream*/) override { return std::make_shared<DoneMark>(); }
-  void wait(const Stream& /*stream*/, const Mark& /*mark*/) override {}
+  Stream make_stream(StreamId id) override {
+    made_.push_back(DeviceQueues::instance().make());
+    return {id, made_.back()};
+  }
+  Mark record(const Stream& stream) override { return DeviceQueues::instance().record(handle_of(stream)); }
+  void wait(const Stream& stream, const Mark& mark) override {
+    DeviceQueues::instance().wait(handle_of(stream), mark);
+  }
   void copy(void* to, const void* from, std::int64_t bytes, const Stream& stream) override {
-    runtime_.copy(to, from, bytes, static_cast<StreamHandle>(stream.handle));
+    runtime_.copy(to, from, bytes, handle_of(stream));
   }
 
  private:
   DeviceRuntime& runtime_;
+  std::vector<StreamHandle> made_;
 };
 
 }  // namespace

@@ -69,11 +69,8 @@ struct Options {
 /// For every launch from here on.
 void set_options(const Options& options);
 
-/// Work of the one queue there is: runs at once, or while a queue is set, is put there.
-using Queue = std::vector<std::function<void()>>;
-void set_queue(Queue* queue);
-void enqueue(std::function<void()> work);
-bool is_recording();
+/// Puts work into a queue of the emulated device (device_queues.h); without one it runs at once.
+void enqueue(CUstream_st* stream, std::function<void()> work);
 
 /// Told before the first block of every launch (true) and after its last (false), also when the kernel fails;
 /// null: nobody.

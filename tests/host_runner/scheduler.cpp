@@ -300,26 +300,6 @@ std::size_t Runner::draw(std::size_t count) {
 
 // ---- what kernels call
 
-namespace {
-Queue* waiting = nullptr;
-}  // namespace
-
-void set_queue(Queue* queue) {
-  waiting = queue;
-}
-
-void enqueue(std::function<void()> work) {
-  if (waiting != nullptr) {
-    waiting->push_back(std::move(work));
-  } else {
-    work();
-  }
-}
-
-bool is_recording() {
-  return waiting != nullptr;
-}
-
 void set_launch_gate(LaunchGate gate) {
   runner().set_launch_gate(gate);
 }
