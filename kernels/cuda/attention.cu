@@ -1,4 +1,4 @@
-// Attention without tensor cores (Dao et al. 2022, algorithms 2 and 4): float32 and bfloat16, any head_dim up
+// Attention without tensor cores (Dao et al. 2022, algorithms 2 and 4): all storage types, any head_dim up
 // to 256 and any alignment; and the launchers, which hand over to attention_tensor_core.h what it can do. The
 // derivation is docs/derivations/attention.md. A lane is a key (or, for dk and
 // dv, a query) when scores are computed, and columns of the head when vectors are added up.

@@ -14,9 +14,14 @@ std::atomic<bool>& hopper_is_chosen() {
   return is_chosen;
 }
 
+std::atomic<std::int64_t>& shared_bytes_chosen() {
+  static std::atomic<std::int64_t> bytes = std::int64_t{163} * 1024;
+  return bytes;
+}
+
 }  // namespace
 
-void choose_attention(int compute_capability) {
+void choose_attention(int compute_capability, std::int64_t shared_bytes) {
   constexpr int kHopper = 90;
   const char* value = std::getenv("CARAVAN_HOPPER_ATTENTION");
   const std::string_view text = value != nullptr ? value : compute_capability == kHopper ? "1" : "0";
@@ -35,10 +40,15 @@ void choose_attention(int compute_capability) {
         compute_capability / 10, compute_capability % 10);
   }
   hopper_is_chosen() = text == "1";
+  shared_bytes_chosen() = shared_bytes;
 }
 
 bool uses_hopper_attention() {
   return hopper_is_chosen();
+}
+
+std::int64_t shared_bytes_of_block() {
+  return shared_bytes_chosen();
 }
 
 }  // namespace caravan::cuda

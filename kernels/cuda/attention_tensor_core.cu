@@ -1,8 +1,10 @@
 // Launchers of attention on tensor cores.
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core.h"
 
 #include <algorithm>
 
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core_backward.h"
 #include "kernels/cuda/attention_tensor_core_dkdv.h"
 #include "kernels/cuda/attention_tensor_core_forward.h"
@@ -44,7 +46,12 @@ bool runs_on_tensor_cores(const AttentionForwardArgs& args) {
 }
 
 bool runs_on_tensor_cores(const AttentionBackwardArgs& args) {
-  return qualifies(args.shape, {&args.q, &args.k, &args.v, &args.o, &args.d_o, &args.dq, &args.dk, &args.dv});
+  const int shared_bytes =
+      args.shape.head_dim == 64
+          ? std::max(QueryGradientTiles<64>::kSharedBytes, KeyGradientTiles<64>::kSharedBytes)
+          : std::max(QueryGradientTiles<128>::kSharedBytes, KeyGradientTiles<128>::kSharedBytes);
+  return shared_bytes <= shared_bytes_of_block() &&
+         qualifies(args.shape, {&args.q, &args.k, &args.v, &args.o, &args.d_o, &args.dq, &args.dk, &args.dv});
 }
 
 void attention_forward_tensor_core(const AttentionForwardArgs& args, StreamHandle stream) {

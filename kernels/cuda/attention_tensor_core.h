@@ -7,7 +7,7 @@
 namespace caravan::cuda {
 
 /// True for bfloat16 views that begin at multiples of 16 bytes, heads of 64 or 128, and a scale above 0 (the
-/// largest product has to be the largest score).
+/// largest product has to be the largest score), where a block may have the shared memory.
 bool runs_on_tensor_cores(const AttentionForwardArgs& args);
 bool runs_on_tensor_cores(const AttentionBackwardArgs& args);
 

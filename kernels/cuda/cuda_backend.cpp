@@ -139,7 +139,7 @@ class CudaBackend final : public Backend, private DeviceCopier {
   Buffer allocate(std::int64_t bytes) override { return runtime_.allocate(bytes); }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
 
-  bool can_record() const override { return true; }
+  bool can_record() const override { return runtime_.can_record(); }
   void begin_recording(Stream& stream) override { runtime_.begin_recording(handle(stream)); }
   std::unique_ptr<Recording> end_recording(Stream& stream) override {
     return runtime_.end_recording(handle(stream));
@@ -354,7 +354,7 @@ void CudaBackend::copy_from_device(const CopyArgs& args, Stream& stream) {
 
 std::unique_ptr<Backend> make_cuda_backend(cuda::DeviceRuntime& runtime,
                                            std::unique_ptr<cudnn::PlannedAttention> attention) {
-  cuda::choose_attention(runtime.facts().compute_capability);
+  cuda::choose_attention(runtime.facts().compute_capability, runtime.facts().shared_bytes);
   return std::make_unique<CudaBackend>(runtime, std::move(attention));
 }
 

@@ -32,6 +32,7 @@ DeviceFacts facts_of(int index) {
                     .index = index,
                     .compute_capability = 10 * properties.major + properties.minor,
                     .multiprocessors = properties.multiProcessorCount,
+                    .shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin),
                     .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem)};
   CARAVAN_CUDA(cudaDriverGetVersion(&facts.driver_version));
   if (facts.compute_capability < kLeastComputeCapability) {
@@ -153,6 +154,7 @@ class CudaRuntime final : public DeviceRuntime {
   /// What it enqueues is captured like everything else.
   void call_library(const std::function<void()>& call, StreamHandle /*stream*/) override { call(); }
 
+  bool can_record() const override { return !syncs_kernels(); }
   void begin_recording(StreamHandle stream) override {
     // Other threads may call CUDA meanwhile.
     CARAVAN_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

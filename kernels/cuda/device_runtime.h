@@ -30,6 +30,7 @@ struct DeviceFacts {
   int index = 0;
   int compute_capability = 0;  // 90 for 9.0
   int multiprocessors = 0;
+  std::int64_t shared_bytes = 0;  // that a block may have
   std::int64_t memory_bytes = 0;
   std::int64_t free_bytes = 0;  // when the runtime was opened
   int driver_version = 0;       // 13000 for 13.0
@@ -68,6 +69,8 @@ class DeviceRuntime {
   /// long as a recording that it is part of.
   virtual void call_library(const std::function<void()>& call, StreamHandle stream) = 0;
 
+  /// Not under --sync-kernels: a recording runs as a whole, and a fault in it has no kernel's name.
+  virtual bool can_record() const = 0;
   /// What is enqueued on `stream` between the two calls is remembered and not run; nothing is allocated or
   /// waited for in between.
   virtual void begin_recording(StreamHandle stream) = 0;

@@ -74,4 +74,8 @@ void set_sync_kernels(bool is_on) {
   sync_kernels() = is_on;
 }
 
+bool syncs_kernels() {
+  return sync_kernels();
+}
+
 }  // namespace caravan::cuda

@@ -21,5 +21,6 @@ void after_launch(const char* kernel, cudaStream_t stream);
 
 /// The switch itself, whose first value is the environment's.
 void set_sync_kernels(bool is_on);
+bool syncs_kernels();
 
 }  // namespace caravan::cuda

@@ -1,6 +1,8 @@
 #include "host_runner/emulated_runtime.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -84,6 +86,7 @@ EmulatedRuntime::EmulatedRuntime(int index)
              .index = index,
              .compute_capability = 80,
              .multiprocessors = 4,
+             .shared_bytes = std::int64_t{163} * 1024,
              .memory_bytes = memory().limit(),
              .free_bytes = memory().free_bytes(),
              .driver_version = 0} {
@@ -158,6 +161,11 @@ void EmulatedRuntime::call_library(const std::function<void()>& call, StreamHand
     ++memory().activity.launches;
     call();
   });
+}
+
+bool EmulatedRuntime::can_record() const {
+  const char* value = std::getenv("CARAVAN_SYNC_KERNELS");
+  return value == nullptr || std::string_view(value) != "1";
 }
 
 void EmulatedRuntime::begin_recording(StreamHandle stream) {

@@ -29,6 +29,8 @@ class EmulatedRuntime final : public cuda::DeviceRuntime {
   void zero(void* data, std::int64_t bytes, cuda::StreamHandle stream) override;
   void matmul(const cuda::Product& product, cuda::StreamHandle stream) override;
   void call_library(const std::function<void()>& call, cuda::StreamHandle stream) override;
+  /// Not with CARAVAN_SYNC_KERNELS=1, as a GPU's.
+  bool can_record() const override;
   void begin_recording(cuda::StreamHandle stream) override;
   std::unique_ptr<Recording> end_recording(cuda::StreamHandle stream) override;
 

@@ -5,6 +5,7 @@
 #include "host_runner/attention_problem.h"
 #include "host_runner/schedules.h"
 #include "kernels/cuda/attention_choice.h"
+#include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/reference/attention.h"
 
 using namespace caravan;
@@ -12,12 +13,14 @@ using namespace caravan::test;
 
 namespace {
 
+constexpr std::int64_t kShared = 163 * 1024;  // of a block, compute capability 8.0
+
 class Choice {
  public:
   explicit Choice(const char* value) { setenv("CARAVAN_HOPPER_ATTENTION", value, 1); }
   ~Choice() {
     unsetenv("CARAVAN_HOPPER_ATTENTION");
-    cuda::choose_attention(80);
+    cuda::choose_attention(80, kShared);
   }
   Choice(const Choice&) = delete;
   Choice& operator=(const Choice&) = delete;
@@ -28,27 +31,27 @@ class Choice {
 }  // namespace
 
 TEST_CASE("Hopper attention is the choice where it can run, and can be declined", "[attention]") {
-  cuda::choose_attention(90);
+  cuda::choose_attention(90, kShared);
   CHECK(cuda::uses_hopper_attention());
-  cuda::choose_attention(80);
+  cuda::choose_attention(80, kShared);
   CHECK_FALSE(cuda::uses_hopper_attention());
   {
     const Choice choice("0");
-    cuda::choose_attention(90);
+    cuda::choose_attention(90, kShared);
     CHECK_FALSE(cuda::uses_hopper_attention());
   }
   {
     const Choice choice("1");
-    cuda::choose_attention(90);
+    cuda::choose_attention(90, kShared);
     CHECK(cuda::uses_hopper_attention());
     CHECK_THROWS_WITH(
-        cuda::choose_attention(80),
+        cuda::choose_attention(80, kShared),
         "CARAVAN_HOPPER_ATTENTION=1 wants a GPU of compute capability 9.0, and this one has 8.0; unset "
         "it, the portable attention kernels run here");
   }
   const Choice choice("yes");
   CHECK_THROWS_WITH(
-      cuda::choose_attention(90),
+      cuda::choose_attention(90, kShared),
       "CARAVAN_HOPPER_ATTENTION=yes: set it to 0 for the portable attention kernels, to 1 for the Hopper "
       "ones (not at all: those where they run)");
 }
@@ -58,7 +61,7 @@ TEST_CASE("the launchers hand over to the Hopper kernels when they are chosen", 
     return;
   }
   const Choice choice("1");
-  cuda::choose_attention(90);
+  cuda::choose_attention(90, kShared);
   // Within what a portable block may have, dq's block is too large: the Hopper kernel it is.
   AttentionTensors p({attention_shape(1, 5, 5, 1, 1, 128)}, DType::kBFloat16);
   cuda::attention_forward(p.forward(kernel_form), nullptr);
@@ -69,4 +72,17 @@ TEST_CASE("the launchers hand over to the Hopper kernels when they are chosen", 
   reference::attention_forward<double>(other.forward(reference_form));
   cuda::attention_forward(other.forward(kernel_form), nullptr);
   CHECK(other.o.error() <= kBFloat16Tolerance);
+}
+
+TEST_CASE("where a block has too little shared memory the backward pass runs without tensor cores",
+          "[attention]") {
+  AttentionTensors wide({attention_shape(1, 5, 5, 1, 1, 128)}, DType::kBFloat16);
+  AttentionTensors narrow({attention_shape(1, 5, 5, 1, 1, 64)}, DType::kBFloat16);
+  cuda::choose_attention(80, kShared);
+  CHECK(cuda::runs_on_tensor_cores(wide.backward(kernel_form)));
+  cuda::choose_attention(89, 99 * 1024);
+  CHECK_FALSE(cuda::runs_on_tensor_cores(wide.backward(kernel_form)));
+  CHECK(cuda::runs_on_tensor_cores(wide.forward(kernel_form)));
+  CHECK(cuda::runs_on_tensor_cores(narrow.backward(kernel_form)));
+  cuda::choose_attention(80, kShared);
 }

@@ -1,6 +1,7 @@
 // What a step on the device may not do, counted by the emulated one.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 
@@ -89,6 +90,18 @@ TEST_CASE("replayed passes compute what passes op by op do, bit for bit", "[devi
   const auto replayed = run_of(make_cuda_backend(*device_under_test().runtime), true);
   const auto plain = run_of(std::make_unique<RecordingBackend>(*inner), false);
   CHECK(replayed == plain);
+}
+
+TEST_CASE("with --sync-kernels every kernel is waited for, and none is recorded", "[device]") {
+  setenv("CARAVAN_SYNC_KERNELS", "1", 1);
+  SelfCommunicator alone;
+  MeshRun run(alone, config_of(DType::kFloat32), small_model(),
+              make_cuda_backend(*device_under_test().runtime));
+  unsetenv("CARAVAN_SYNC_KERNELS");
+  for (std::int64_t step = 0; step < 3; ++step) {
+    run->step(full_batch(step, 4, 12), 1e-3);
+  }
+  CHECK(run->trainer().executor().recorded().replays() == 0);
 }
 
 TEST_CASE("steps have the same bits in whatever order blocks and threads run", "[device]") {
