@@ -74,15 +74,37 @@ TEST_CASE("a query that sees nothing has o = 0 and lse = -inf, and its gradient 
   }
 }
 
+namespace {
+
+struct MergeCase {
+  DType dtype;
+  std::int64_t head_dim;
+  std::int64_t offset;  // elements: 1 for views that are not aligned
+};
+
+// Heads that eight lanes share, sixteen, and element by element.
+std::vector<MergeCase> merge_cases() {
+  std::vector<MergeCase> cases;
+  for (const DType dtype : kStorageTypes) {
+    for (const std::int64_t head_dim : {40, 128}) {
+      cases.push_back({dtype, head_dim, 0});
+    }
+    cases.push_back({dtype, 40, 1});
+    cases.push_back({dtype, 33, 0});
+  }
+  return cases;
+}
+
+}  // namespace
+
 TEST_CASE("attention_merge joins two parts; a query that saw nothing in one takes the other's bits",
           "[attention]") {
   for_each_schedule([] {
-    for (const DType dtype : kStorageTypes) {
+    for (const auto& [dtype, head_dim, offset] : merge_cases()) {
       constexpr std::int64_t kTokens = 7;
       constexpr std::int64_t kHeads = 3;
-      constexpr std::int64_t kHeadDim = 40;
-      TestTensor o(dtype, {kTokens, kHeads * kHeadDim}, 1);
-      TestTensor o_part(dtype, {kTokens, kHeads * kHeadDim});
+      TestTensor o(dtype, {kTokens, kHeads * head_dim}, offset);
+      TestTensor o_part(dtype, {kTokens, kHeads * head_dim});
       TestTensor lse(DType::kFloat32, {kHeads, kTokens});
       TestTensor lse_part(DType::kFloat32, {kHeads, kTokens});
       o.random(1);
@@ -98,13 +120,13 @@ TEST_CASE("attention_merge joins two parts; a query that saw nothing in one take
         return AttentionMergeArgs{
             .o = form(o), .lse = form(lse), .o_part = form(o_part), .lse_part = form(lse_part)};
       };
-      const double kept = o.get(5 * kHeads * kHeadDim);
+      const double kept = o.get(5 * kHeads * head_dim);
       reference::attention_merge<double>(args(reference_form), 0, kTokens);
       cuda::attention_merge(args(kernel_form), nullptr);
       CHECK(o.error() <= tolerance(dtype));
       CHECK(lse.error() <= kFloat32Tolerance);
-      CHECK(o.get(5 * kHeads * kHeadDim) == kept);
-      CHECK(o.get(2 * kHeads * kHeadDim) == o_part.get(2 * kHeads * kHeadDim));
+      CHECK(o.get(5 * kHeads * head_dim) == kept);
+      CHECK(o.get(2 * kHeads * head_dim) == o_part.get(2 * kHeads * head_dim));
     }
   });
 }

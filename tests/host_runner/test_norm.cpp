@@ -17,14 +17,14 @@ struct Case {
   std::int64_t offset;  // elements
 };
 
-// Widths around a warp's packs (256 and 128 elements), odd ones, and one beyond what registers hold (16 packs
-// a lane).
+// Widths of one pack a thread in blocks of one warp and several, of two (2056 float32), odd ones, and those
+// beyond what 512 threads hold in two (4608 float32, 8208 of 16 bits).
 std::vector<Case> cases() {
   if (host_runner::kThreadSanitizer) {
     return {{3, 264, 0}, {5, 33, 0}};
   }
-  return {{1, 1, 0},    {5, 33, 0},   {6, 64, 0},   {6, 64, 1}, {9, 264, 0},
-          {3, 1000, 0}, {4, 2056, 0}, {2, 4608, 0}, {0, 8, 0}};
+  return {{1, 1, 0},    {5, 33, 0},   {6, 64, 0},   {6, 64, 1},   {9, 264, 0},
+          {3, 1000, 0}, {4, 2056, 0}, {2, 4608, 0}, {2, 8208, 0}, {0, 8, 0}};
 }
 
 void forward(const Case& c, DType dtype, bool has_delta) {
@@ -127,9 +127,12 @@ TEST_CASE("rmsnorm_backward adds to the stream's gradient and to the weight's", 
 }
 
 TEST_CASE("rmsnorm_backward takes several rows per part when there are many", "[norm]") {
+  // 264 parts of six rows: a thread's four places in shared memory are used again.
+  backward({1400, 8, 0}, DType::kFloat32, DType::kFloat32, true);
   if (host_runner::kThreadSanitizer) {
-    return;  // 264 blocks of 256 threads are too many fibers
+    return;  // hundreds of blocks of 256 threads are too many fibers
   }
-  backward({530, 8, 0}, DType::kFloat32, DType::kFloat32, true);
+  backward({1400, 64, 0}, DType::kBFloat16, DType::kFloat32, true);
+  backward({800, 2056, 0}, DType::kFloat32, DType::kFloat32, true);  // two packs a thread, two places of each
   backward({530, 5, 0}, DType::kFloat32, DType::kFloat32, true);
 }
