@@ -39,6 +39,9 @@ endfunction()
 function(caravan_test_properties name)
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${caravan_test_environment}" LABELS "${labels}"
                        TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
+  if("gpu" IN_LIST labels)
+    set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION CUDA_VISIBLE_DEVICES=unset:)
+  endif()
 endfunction()
 
 # caravan_add_test_program(<file> <name> <program>): the program of a test file, and its test for every number of ranks.
