@@ -14,9 +14,10 @@
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 110, ranks 60, federated 40, curve 30, reruns 15, sanitizer 40,
-# attention 140, kernels 30, steps 270, some ten minutes on an H200; what it has not begun then is said and counts as failed. The
-# report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything failed, with 77 when there is no GPU.
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 90,
+# attention 140, kernels 25, steps 240, at most twelve minutes in all; what it has not begun then is said and counts as failed, as
+# does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything
+# failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -28,13 +29,13 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,21p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,22p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=110 [ranks]=60 [federated]=40 [curve]=30 [reruns]=15 [sanitizer]=40 [attention]=140 [kernels]=30
-  [steps]=270)
+declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=90 [attention]=140 [kernels]=25
+  [steps]=240)
 wanted=
 for part in "${parts[@]}"; do
   name=${part%%=*}
@@ -70,6 +71,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 report=$out/report.md
 failed=0
+not_run=
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
 export CARAVAN_SOURCE_DIR=$here CARAVAN_BIN=$bin/caravan
@@ -77,6 +79,10 @@ if [ -n "$goldens" ]; then
   mkdir -p "$out/shared"
   ln -sfn "$(cd "$goldens" && pwd)" "$out/shared/goldens"
   export CARAVAN_SHARED=$out/shared
+fi
+if [ -z "${CARAVAN_PYTHON_SITE:-}" ]; then  # where a Python with PyTorch keeps NCCL and cuDNN
+  CARAVAN_PYTHON_SITE=$("${CARAVAN_PYTHON:-python3}" -c 'import site; print(":".join(site.getsitepackages()))' 2> /dev/null)
+  export CARAVAN_PYTHON_SITE
 fi
 mpirun=mpirun
 [ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
@@ -86,6 +92,10 @@ wants() { [[ $wanted == *" $1 "* ]]; }
 # begin_part NAME TITLE: its seconds count from here.
 begin_part() { say ""; say "## $2"; part_seconds=${seconds[$1]}; part_end=$((SECONDS + part_seconds)); }
 left() { echo $((part_end - SECONDS)); }
+# leaves_out NAME WHY: said here and at the end.
+leaves_out() { say "$1: not run: $2"; not_run+="${not_run:+, }$1"; }
+# What may be missing beside a GPU: Hopper's instructions, cuDNN.
+may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_*) true ;; *) false ;; esac; }
 # run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
 run() {
   local name=$1 limit=$2 begin status what
@@ -101,7 +111,10 @@ run() {
   status=$?
   case $status in
     0) what=passed ;;
-    77) what="skipped: $(grep -m1 -iE 'skipped' "$out/$name.log" | cut -c1-120)" ;;
+    77)
+      what="skipped: $(grep -m1 -iE 'skipped' "$out/$name.log" | cut -c1-120)"
+      if may_skip "$name"; then not_run+="${not_run:+, }$name"; else what="**$what**"; failed=1; fi
+      ;;
     124 | 137) what="**ran past its limit of $limit s**" ;;
     *) what="**failed ($status)**: $(tail -n 1 "$out/$name.log" | cut -c1-160)" ;;
   esac
@@ -165,7 +178,7 @@ fi
 if wants federated; then
   begin_part federated "Federated golden histories"
   if [ -z "$goldens" ]; then
-    say "not run: give --goldens"
+    leaves_out federated "give --goldens"
   else
     table test
     for ranks in 1 2 4; do
@@ -239,7 +252,7 @@ fi
 if wants sanitizer; then
   begin_part sanitizer "compute-sanitizer"
   if ! command -v compute-sanitizer > /dev/null; then
-    say "not run: compute-sanitizer is not installed"
+    leaves_out sanitizer "compute-sanitizer is not installed"
   else
     table tool
     for tool in memcheck racecheck; do
@@ -340,6 +353,6 @@ if wants kernels || wants steps; then
 fi
 
 say ""
-if [ $failed -eq 0 ]; then say "All that was run passed."; else say "**Something failed.**"; fi
+if [ $failed -eq 0 ]; then say "All that was run passed.${not_run:+ Not run: $not_run.}"; else say "**Something failed.**"; fi
 echo "report: $report"
 exit $failed

@@ -215,7 +215,7 @@ bool run(std::int64_t tokens) {
   for (const AttentionShape& shape : shapes(tokens)) {
     table.measure(portable_core(), shape);
   }
-  // Last: they have never run on a GPU, and a fault of theirs may hang.
+  // Last: a fault of theirs may hang.
   constexpr int kHopper = 90;
   if (facts.compute_capability == kHopper) {
     for (const AttentionShape& shape : shapes(tokens)) {

@@ -64,7 +64,7 @@ function judge(number, text, measured) {
 
 END {
   print "\n### Step beside PyTorch\n"
-  print "ms per step: the median of n steps (least to most, n). Memory: the most the program held of the GPU. Model FLOP" \
+  print "ms per step: the median of n steps (least to most, n). Memory: what the program took of the GPU, libraries included; for PyTorch what its allocator reserved. Model FLOP" \
         " utilisation is of 989 TFLOP/s. The ratio is of tokens/s, Caravan's over PyTorch's.\n"
   print "| | program | tokens/s | ratio | ms per step | MFU, causal half | MFU, full square | GiB | rows × T × micro-batches |"
   print "|---|---|---|---|---|---|---|---|---|"

@@ -106,7 +106,7 @@ def synchronize(device):
 
 def measure(facts, rows, micro_batches, options, compiles):
     training = Training(facts, rows, micro_batches, options.device, compiles)
-    for _ in range(WARM_UP_STEPS):  # of one micro-batch, as benchmark_gpu_step
+    for _ in range(WARM_UP_STEPS):  # of one micro-batch
         training.step(training.batches[:1])
     begin, times = time.perf_counter(), []
     while not times or (len(times) < options.steps and time.perf_counter() - begin < options.seconds):
