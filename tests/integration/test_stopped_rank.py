@@ -37,6 +37,8 @@ class StoppedRank(ProgramTest):
         os.kill(stopped, signal.SIGSTOP)
         try:
             code = job.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.fail(f"the job goes on for 60 s after rank 1 stood still; it said:\n{log.read_text()}")
         finally:
             try:
                 os.kill(stopped, signal.SIGKILL)
