@@ -10,6 +10,7 @@
 #include "caravan/core/log.h"
 #include "failure.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/device_streams.h"
 #include "machine.h"
 
 namespace caravan::app {
@@ -36,14 +37,12 @@ std::string rank_on(std::size_t rank, const std::string& host, const Communicato
 int local_rank() {
   return MpiSession::exists() ? MpiSession::current().local_rank() : 0;
 }
-int local_size() {
-  return MpiSession::exists() ? MpiSession::current().local_size() : 1;
-}
 
-/// Ranks on one machine that come to the same GPU when they take turns.
-int ranks_sharing(int gpus) {
-  const int mine = local_rank() % gpus;
-  return (local_size() - mine + gpus - 1) / gpus;
+/// Not by the GPUs that a process counts: a batch system may show each rank one of its own, or all of them
+/// the same. Collective.
+int ranks_sharing(const std::string& gpu, Communicator& world) {
+  const std::vector<std::string> gpus = texts_of_ranks(world, gpu);
+  return static_cast<int>(std::count(gpus.begin(), gpus.end(), gpu));
 }
 
 void check_same_type(const ComputeDevice& device, Communicator& world) {
@@ -85,7 +84,8 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   if (found.count > 0) {
     try {
       device.gpu = cuda::open_device(local_rank() % found.count);
-      device.ranks_on_device = ranks_sharing(found.count);
+      device.gpu_of_job =
+          fmt::format("{} {}", host_name(), cuda::make_device_streams(*device.gpu.runtime)->bus_id());
     } catch (const DeviceError& error) {
       problem = error.what();
     }
@@ -93,6 +93,7 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   const std::string reason = reason_of_first_rank(world, problem);
   if (reason.empty()) {
     check_same_type(device, world);
+    device.ranks_on_device = ranks_sharing(device.gpu_of_job, world);
     return device;
   }
   device.gpu.backend.reset();

@@ -16,7 +16,8 @@ namespace caravan::app {
 struct ComputeDevice {
   std::unique_ptr<Backend> host;
   cuda::OpenDevice gpu;     // empty on CPUs
-  int ranks_on_device = 1;  // that share this rank's GPU
+  std::string gpu_of_job;   // host and bus id: the same on ranks that share the GPU, on no others
+  int ranks_on_device = 1;  // that share this rank's GPU, whatever each calls it
 
   bool is_gpu() const { return gpu.backend != nullptr; }
   Backend& backend() const { return is_gpu() ? *gpu.backend : *host; }

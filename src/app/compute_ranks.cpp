@@ -1,7 +1,5 @@
 #include "compute_ranks.h"
 
-#include <fmt/format.h>
-
 #include <utility>
 
 #include "caravan/comm/device_comm.h"
@@ -11,15 +9,14 @@
 #include "caravan/core/log.h"
 #include "failure.h"
 #include "kernels/cuda/device_streams.h"
-#include "machine.h"
 
 namespace caravan::app {
 namespace {
 
 /// Where it fails every rank has the same error, and one tells it.
-DeviceComm choose(CommBackend wanted, Communicator& world, const std::string& bus_id) {
+DeviceComm choose(CommBackend wanted, Communicator& world, const std::string& gpu) {
   try {
-    return choose_device_comm(wanted, world, fmt::format("{} {}", host_name(), bus_id));
+    return choose_device_comm(wanted, world, gpu);
   } catch (const CommError& error) {
     throw AgreedError(error.what(), kExitFailure);
   }
@@ -49,7 +46,7 @@ ComputeRanks open_compute_ranks(const ComputeDevice& device, CommBackend key, Co
     ranks.group = std::make_unique<SelfCommunicator>(*ranks.streams);
     return ranks;
   }
-  const DeviceComm comm = choose(wanted.backend, world, ranks.streams->bus_id());
+  const DeviceComm comm = choose(wanted.backend, world, device.gpu_of_job);
   auto host = MpiCommunicator::over_world();
   host->set_name("world");
   ranks.group = make_device_group(std::move(host), *ranks.streams, comm);

@@ -3,29 +3,20 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <iterator>
 
 #include "caravan/core/error.h"
 #include "host_runner/device_queues.h"
+#include "host_runner/emulated_environment.h"
 
 namespace caravan::host_runner {
-namespace {
-
-/// CARAVAN_EMULATED_BYTES, for tests of the whole program; 16 GiB else.
-std::int64_t limit_from_environment() {
-  const char* bytes = std::getenv("CARAVAN_EMULATED_BYTES");
-  return bytes != nullptr ? std::atoll(bytes) : std::int64_t{1} << 34;
-}
-
-}  // namespace
 
 DeviceMemory& DeviceMemory::instance() {
   static DeviceMemory& memory = *new DeviceMemory;
   return memory;
 }
 
-DeviceMemory::DeviceMemory() : limit_(limit_from_environment()) {
+DeviceMemory::DeviceMemory() : limit_(from_environment("CARAVAN_EMULATED_BYTES", std::int64_t{1} << 34)) {
   DeviceQueues::instance().set_gate([](bool begins) { begins ? instance().open() : instance().close(); });
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "host_runner/device_queues.h"
+#include "host_runner/emulated_environment.h"
 #include "kernels/cuda/device_streams.h"
 
 namespace caravan::cuda {
@@ -29,7 +30,9 @@ class EmulatedStreams final : public DeviceStreams {
   EmulatedStreams& operator=(EmulatedStreams&&) = delete;
 
   Device device() const override { return {DeviceKind::kCuda, runtime_.facts().index}; }
-  std::string bus_id() const override { return "process " + std::to_string(getpid()); }
+  std::string bus_id() const override {
+    return host_runner::from_environment("CARAVAN_EMULATED_BUS_ID", "process " + std::to_string(getpid()));
+  }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
   Stream stream(StreamId id) override { return {id, runtime_.stream(id)}; }
   Stream make_stream(StreamId id) override {

@@ -41,9 +41,16 @@ class Result(NamedTuple):
         return [line for line in self.err.splitlines() if line.startswith("caravan:")]
 
 
-def command(*arguments, ranks=1):
-    launcher = [] if ranks == 1 else ["mpirun", "--quiet", "-n", str(ranks)]
-    return [*launcher, PROGRAM, *map(str, arguments)]
+def command(*arguments, ranks=1, rank_env=()):
+    """`rank_env`: in the place of `ranks`, what each rank has in its environment beside the rest."""
+    program = [PROGRAM, *map(str, arguments)]
+    if not rank_env:
+        return program if ranks == 1 else ["mpirun", "--quiet", "-n", str(ranks), *program]
+    words = ["mpirun", "--quiet"]
+    for env in rank_env:
+        exports = [word for name, value in env.items() for word in ("-x", f"{name}={value}")]
+        words += ["-n", "1", *exports, *program, ":"]
+    return words[:-1]
 
 
 def overrides(**values):
@@ -174,8 +181,8 @@ class ProgramTest(unittest.TestCase):
         write_ids(self.folder / "eval.jsonl", 5, seed=2)
         (self.folder / "run.yaml").write_text(RUN)
 
-    def caravan(self, *arguments, ranks=1, timeout=120, env=None, text=None):
-        done = subprocess.run(command(*arguments, ranks=ranks), cwd=self.folder, input=text, capture_output=True,
+    def caravan(self, *arguments, ranks=1, rank_env=(), timeout=120, env=None, text=None):
+        done = subprocess.run(command(*arguments, ranks=ranks, rank_env=rank_env), cwd=self.folder, input=text, capture_output=True,
                               encoding="utf-8", timeout=timeout, env={**os.environ, **(env or {})})
         return Result(done.returncode, done.stdout, done.stderr)
 

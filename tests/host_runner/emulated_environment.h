@@ -1,0 +1,20 @@
+// What tests of the whole program tell the emulated device, each rank its own: CARAVAN_EMULATED_BYTES of
+// memory (16 GiB else), and CARAVAN_EMULATED_BUS_ID (one per process else).
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+namespace caravan::host_runner {
+
+inline std::string from_environment(const char* name, const std::string& otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
+}
+inline std::int64_t from_environment(const char* name, std::int64_t otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? std::atoll(value) : otherwise;
+}
+
+}  // namespace caravan::host_runner
