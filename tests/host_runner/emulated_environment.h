@@ -1,5 +1,5 @@
 // What tests of the whole program tell the emulated device, each rank its own: CARAVAN_EMULATED_BYTES of
-// memory (16 GiB else), and CARAVAN_EMULATED_BUS_ID (one per process else).
+// memory (16 GiB else), CARAVAN_EMULATED_BUS_ID (one per process else), and CARAVAN_EMULATED_NAME.
 #pragma once
 
 #include <cstdint>

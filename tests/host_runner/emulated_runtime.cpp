@@ -8,6 +8,7 @@
 
 #include "caravan/core/error.h"
 #include "host_runner/device_queues.h"
+#include "host_runner/emulated_environment.h"
 #include "host_runner/emulated_memory.h"
 #include "host_runner/host_runner.h"
 
@@ -82,7 +83,7 @@ class QueueRecording final : public Recording {
 }  // namespace
 
 EmulatedRuntime::EmulatedRuntime(int index)
-    : facts_{.name = "emulated device",
+    : facts_{.name = from_environment("CARAVAN_EMULATED_NAME", "emulated device"),
              .index = index,
              .compute_capability = 80,
              .multiprocessors = 4,

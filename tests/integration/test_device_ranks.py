@@ -3,6 +3,7 @@
 # TIMEOUT 300
 import pathlib
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
@@ -12,6 +13,7 @@ from device_runs import EMULATED, SHORT, DeviceTest  # noqa: E402
 from program import overrides  # noqa: E402
 
 FAILURE = 1
+SECONDS = 30  # from the start to the end of a run that fails, on a machine that does other things too
 
 
 class OnEmulatedDevices(DeviceTest):
@@ -45,6 +47,27 @@ class SharedGpu(OnEmulatedDevices):
     def test_of_three_ranks_two_share(self):
         words, options = self.arguments("0000:1b", "0000:43", "0000:43", training__batch_size=3)
         self.expect_failure(FAILURE, ["caravan: rank 1 on ", "and its 2 ranks will hold "], *words, **options)
+
+
+class DifferentGpus(OnEmulatedDevices):
+    def test_the_first_rank_with_another_type_is_named(self):
+        for other, names in ((1, ("NVIDIA H100", "NVIDIA A100")), (2, ("NVIDIA H100", "NVIDIA H100", "NVIDIA A100"))):
+            with self.subTest(names):
+                text = (f"caravan: rank 0 computes on 'NVIDIA H100' and rank {other} on 'NVIDIA A100': all ranks of a run need "
+                        "GPUs of one type; choose them with CUDA_VISIBLE_DEVICES")
+                begin = time.monotonic()
+                self.expect_failure(FAILURE, text, "train", "run.yaml",
+                                    *overrides(**{**self.values, "training__batch_size": len(names)}),
+                                    rank_env=[{"CARAVAN_EMULATED_NAME": name} for name in names])
+                self.assertLess(time.monotonic() - begin, SECONDS)
+
+    def test_commands_without_a_configuration(self):
+        self.train(output__dir="out", **SHORT)
+        checkpoint = self.checkpoint(3)
+        for words in (("generate", "--checkpoint", checkpoint, "--ids", "1,2,3", "-n", 4),
+                      ("eval", "--checkpoint", checkpoint, "--data", "eval.jsonl", "--max-seq-len", 10)):
+            self.expect_failure(FAILURE, "caravan: rank 0 computes on 'one' and rank 1 on 'another'", *words, "--device", "cuda",
+                                rank_env=[{"CARAVAN_EMULATED_NAME": name} for name in ("one", "another")])
 
 
 if __name__ == "__main__":
