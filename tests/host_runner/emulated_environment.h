@@ -1,5 +1,6 @@
 // What tests of the whole program tell the emulated device, each rank its own: CARAVAN_EMULATED_BYTES of
-// memory (16 GiB else), CARAVAN_EMULATED_BUS_ID (one per process else), and CARAVAN_EMULATED_NAME.
+// memory (16 GiB else), CARAVAN_EMULATED_BUS_ID (one per process else), CARAVAN_EMULATED_NAME, and
+// CARAVAN_EMULATED_FAULT: the number of the launch that fails (none else).
 #pragma once
 
 #include <cstdint>

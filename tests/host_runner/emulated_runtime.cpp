@@ -39,8 +39,19 @@ void store(const TensorView& view, std::int64_t row, std::int64_t col, double va
   }
 }
 
+/// One more kernel, product or call of a library has its turn. A fault comes out as those of kernels do:
+/// where the host next waits for the device, which has forgotten what it was given.
+void count_launch() {
+  static const std::int64_t faulty = from_environment("CARAVAN_EMULATED_FAULT", std::int64_t{0});
+  if (const std::int64_t number = ++DeviceMemory::instance().activity.launches; number == faulty) {
+    fail<DeviceError>(
+        "emulated fault of launch {} (CARAVAN_EMULATED_FAULT): an illegal memory access was encountered",
+        number);
+  }
+}
+
 void multiply(const Product& product) {
-  ++DeviceMemory::instance().activity.launches;
+  count_launch();
   const bool turns_a = product.form == Product::Form::kTn;
   const bool turns_b = product.form == Product::Form::kNt;
   const std::int64_t inner = product.a.dim(turns_a ? 0 : 1);
@@ -91,7 +102,11 @@ EmulatedRuntime::EmulatedRuntime(int index)
              .memory_bytes = memory().limit(),
              .free_bytes = memory().free_bytes(),
              .driver_version = 0} {
-  set_launch_gate([](bool begins) { memory().activity.launches += begins ? 1 : 0; });
+  set_launch_gate([](bool begins) {
+    if (begins) {
+      count_launch();
+    }
+  });
   for (StreamHandle& stream : streams_) {
     stream = queues().make();
   }
@@ -159,7 +174,7 @@ void EmulatedRuntime::matmul(const Product& product, StreamHandle stream) {
 
 void EmulatedRuntime::call_library(const std::function<void()>& call, StreamHandle stream) {
   queues().enqueue(stream, [call] {
-    ++memory().activity.launches;
+    count_launch();
     call();
   });
 }

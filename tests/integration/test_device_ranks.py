@@ -1,7 +1,9 @@
 # Ranks whose devices differ: by an emulated device that each rank is told about (tests/host_runner/emulated_environment.h).
 # LABELS mpi
 # TIMEOUT 300
+import json
 import pathlib
+import subprocess
 import sys
 import time
 import unittest
@@ -9,11 +11,12 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from device_runs import EMULATED, SHORT, DeviceTest  # noqa: E402
-from program import overrides  # noqa: E402
+from device_runs import EMULATED, SHORT, TINY, DeviceTest  # noqa: E402
+from program import children_of, command, is_gone, overrides, wait_for  # noqa: E402
 
 FAILURE = 1
-SECONDS = 30  # from the start to the end of a run that fails, on a machine that does other things too
+FAULT = "(CARAVAN_EMULATED_FAULT): an illegal memory access was encountered"
+SECONDS = 60  # from the start to the end of a run that fails: one or two, on a machine that does other things more
 
 
 class OnEmulatedDevices(DeviceTest):
@@ -68,6 +71,54 @@ class DifferentGpus(OnEmulatedDevices):
                       ("eval", "--checkpoint", checkpoint, "--data", "eval.jsonl", "--max-seq-len", 10)):
             self.expect_failure(FAILURE, "caravan: rank 0 computes on 'one' and rank 1 on 'another'", *words, "--device", "cuda",
                                 rank_env=[{"CARAVAN_EMULATED_NAME": name} for name in ("one", "another")])
+
+
+class FailingGpu(OnEmulatedDevices):
+    MESHES = {"tp": dict(parallel__tp=2), "fsdp": {}, "ddp": dict(parallel__dp_replicate=2), "pp": dict(parallel__pp=2),
+              "cp": dict(parallel__cp=2)}
+
+    def end(self, faulty, launch, words, **values):
+        """Both ranks have ended, soon, and only the one whose device fails has spoken, in these words."""
+        rank_env = [{}, {}]
+        rank_env[faulty] = {"CARAVAN_EMULATED_FAULT": launch}
+        begin = time.monotonic()
+        with subprocess.Popen(command("train", "run.yaml", *overrides(**values), rank_env=rank_env), cwd=self.folder,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8") as job:
+            try:
+                wait_for(lambda: len(children_of(job.pid)) == 2 or job.poll() is not None, SECONDS, "two ranks")
+                ranks = children_of(job.pid)
+                errors = job.communicate(timeout=SECONDS)[1]
+            finally:
+                job.kill()
+        self.assertEqual(job.returncode, FAILURE, errors)
+        self.assertLess(time.monotonic() - begin, SECONDS)
+        said = [line for line in errors.splitlines() if line.startswith("caravan:")]
+        self.assertEqual(len(said), 1, errors)
+        self.assertEqual(said[0], f"caravan: rank {faulty}: emulated fault of launch {launch} {words}")
+        for pid in ranks:
+            wait_for(lambda pid=pid: is_gone(pid), 10, f"the end of rank with pid {pid}")
+
+    def test_a_fault_on_one_rank_ends_all_of_them(self):
+        # The other one waits for it in a collective, a message or a gather of weights, for 1800 s if it has to.
+        many = {**self.values, "training__batch_size": 4, "training__steps": 100000}
+        for name, mesh in self.MESHES.items():
+            for faulty in (0, 1):
+                with self.subTest(mesh=name, faulty=faulty):
+                    self.end(faulty, 60, "(CARAVAN_EMULATED_FAULT): an illegal memory access was encountered",
+                             output__dir=f"{name}-{faulty}", **many, **mesh)
+
+    def test_a_fault_in_a_recorded_step(self):
+        # An evaluation after every step shows how far it came: beyond the first, whose passes are being recorded.
+        many = {**self.values, "training__batch_size": 4, "training__steps": 100000, "training__eval_every": 1}
+        self.end(1, 600, FAULT, output__dir="later", **many)
+        self.assertGreater(len(self.history("later")), 1)
+
+    def test_a_fault_in_a_federated_round(self):
+        rounds = dict(mode="federated", device="cuda", comm__backend="mpi", model__config="tiny.json", model__preset="null",
+                      data__max_seq_len=10, federated__rounds=100000, federated__batch_size=2)
+        (self.folder / "tiny.json").write_text(json.dumps({**TINY, "n_kv_heads": 2}))
+        for faulty in (0, 1):
+            self.end(faulty, 60, FAULT, output__dir=f"rounds-{faulty}", **rounds)
 
 
 if __name__ == "__main__":
