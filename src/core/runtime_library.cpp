@@ -18,13 +18,19 @@ std::string environment(const char* name) {
   return value != nullptr ? value : "";
 }
 
-/// PREFIX/lib/python3.*/site-packages, sorted.
+/// Those of PREFIX/lib/python3.*/site-packages and dist-packages, Debian's name for it, that are there,
+/// sorted.
 std::vector<fs::path> site_packages(const fs::path& prefix) {
   std::vector<fs::path> found;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(prefix / "lib", ignored)) {
-    if (entry.path().filename().string().starts_with("python")) {
-      found.push_back(entry.path() / "site-packages");
+    if (!entry.path().filename().string().starts_with("python")) {
+      continue;
+    }
+    for (const char* name : {"dist-packages", "site-packages"}) {
+      if (const fs::path site = entry.path() / name; fs::is_directory(site, ignored)) {
+        found.push_back(site);
+      }
     }
   }
   std::sort(found.begin(), found.end());
@@ -56,11 +62,14 @@ std::vector<std::string> library_places(const RuntimeLibrary& library) {
       }
     }
   }
+  const auto add_python = [&](const fs::path& prefix) {
+    for (const fs::path& site : site_packages(prefix)) {
+      add_site(site);
+    }
+  };
   for (const char* prefix : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
     if (const std::string folder = environment(prefix); !folder.empty()) {
-      for (const fs::path& site : site_packages(folder)) {
-        add_site(site);
-      }
+      add_python(folder);
     }
   }
   const std::string sites = environment("CARAVAN_PYTHON_SITE");
@@ -71,6 +80,11 @@ std::vector<std::string> library_places(const RuntimeLibrary& library) {
     }
     begin = end + 1;
   }
+  // Where pip puts packages by itself: for one user, or for all.
+  if (const std::string home = environment("HOME"); !home.empty()) {
+    add_python(fs::path(home) / ".local");
+  }
+  add_python("/usr/local");
   return places;
 }
 

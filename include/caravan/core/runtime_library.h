@@ -18,9 +18,9 @@ struct RuntimeLibrary {
   std::string python_folder;  // "nccl"
 };
 
-/// Files to try, in order, none twice: the loader's own search, CUDA_HOME, CUDA_PATH, /usr/local/cuda, and
-/// the Pythons in VIRTUAL_ENV, CONDA_PREFIX and CARAVAN_PYTHON_SITE (site-packages folders, separated by
-/// colons).
+/// Files to try, in order, none twice: the loader's own search, CUDA_HOME, CUDA_PATH, /usr/local/cuda, the
+/// Pythons in VIRTUAL_ENV, CONDA_PREFIX and CARAVAN_PYTHON_SITE (site-packages folders, separated by colons),
+/// and those in ~/.local and /usr/local.
 std::vector<std::string> library_places(const RuntimeLibrary& library);
 
 /// Opens `file`, a path or a name for the loader's own search. Null with `reason` when that cannot be.

@@ -125,8 +125,8 @@ TEST_CASE(
   const std::vector<std::string> places = nccl_places();
   CHECK(places.front() == "libnccl.so.2");
   CHECK(places.at(1) == "/toolkit/lib64/libnccl.so.2");
-  const std::vector<std::string> last(places.end() - 3, places.end());
-  CHECK(last == std::vector<std::string>{(site / "nvidia/nccl/lib/libnccl.so.2").string(),
-                                         "/site/one/nvidia/nccl/lib/libnccl.so.2",
-                                         "/site/two/nvidia/nccl/lib/libnccl.so.2"});
+  const std::vector<std::string> pythons = {(site / "nvidia/nccl/lib/libnccl.so.2").string(),
+                                            "/site/one/nvidia/nccl/lib/libnccl.so.2",
+                                            "/site/two/nvidia/nccl/lib/libnccl.so.2"};
+  CHECK(std::search(places.begin(), places.end(), pythons.begin(), pythons.end()) != places.end());
 }

@@ -74,7 +74,7 @@ TEST_CASE("the loader's search comes first, then toolkits, then Pythons", "[cudn
   const Environment home("CUDA_HOME", "/opt/cuda");
   const Environment python("VIRTUAL_ENV", folder.path());
   const Environment sites("CARAVAN_PYTHON_SITE", "/first:/second");
-  const std::vector<std::string> places = cudnn::places();
+  std::vector<std::string> places = cudnn::places();
   const std::vector<std::string> wanted = {"libcudnn.so.9",
                                            "/opt/cuda/lib64/libcudnn.so.9",
                                            "/opt/cuda/lib/libcudnn.so.9",
@@ -87,5 +87,7 @@ TEST_CASE("the loader's search comes first, then toolkits, then Pythons", "[cudn
                                            (site / "nvidia/cudnn/lib/libcudnn.so.9").string(),
                                            "/first/nvidia/cudnn/lib/libcudnn.so.9",
                                            "/second/nvidia/cudnn/lib/libcudnn.so.9"};
+  REQUIRE(places.size() >= wanted.size());
+  places.resize(wanted.size());  // then Pythons of this machine: unit.core.runtime_library
   CHECK(places == wanted);
 }
