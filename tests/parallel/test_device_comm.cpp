@@ -2,6 +2,7 @@
 // Which library carries device tensors: what is asked for, what there is, and that all ranks agree.
 #include "caravan/comm/device_comm.h"
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 
@@ -84,6 +85,42 @@ TEST_CASE("ranks that share a GPU go over MPI, or look like ranks of different m
     CHECK(host == nullptr);
   }
   unsetenv("NCCL_HOSTID");
+}
+
+TEST_CASE("NCCL is not told to begin operations in the host's order, which pipelines do not keep to",
+          "[comm][choice]") {
+  if (MpiCommunicator::over_world()->size() == 1) {
+    return;
+  }
+  unsetenv("NCCL_LAUNCH_ORDER_IMPLICIT");
+  ThreadedDevice device;
+  fake_nccl();  // sets its streams
+  const DeviceComm comm = choose(CommBackend::kNccl, fake_nccl_file(), own_gpu());
+  REQUIRE(comm.nccl != nullptr);
+  const auto group = make_device_group(MpiCommunicator::over_world(), device, comm);
+  group->prepare_messages(std::array{0, 1});
+  CHECK(std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT") == nullptr);
+
+  // What would hang with it: two messages are left on the way, and what is asked for after them comes first.
+  // Rank 1 takes them only when its own has been taken.
+  const int rank = group->rank();
+  Placed<float> first(&device, origin_matrix<float>(rank, 60, 10));
+  Placed<float> second(&device, origin_matrix<float>(rank + 10, 60, 10));
+  Placed<float> gradient(&device, origin_matrix<float>(rank + 20, 60, 10));
+  if (rank == 0) {
+    Pending one = group->start_send(first.view(), 1, 0);
+    Pending two = group->start_send(second.view(), 1, 0);
+    group->receive(gradient.view(), 1, 1);
+    one.wait();
+    two.wait();
+    CHECK(gradient.fetched().values == origin_matrix<float>(21, 60, 10).values);
+  } else if (rank == 1) {
+    group->send(gradient.view(), 0, 1);
+    group->receive(first.view(), 0, 0);
+    group->receive(second.view(), 0, 0);
+    CHECK(first.fetched().values == origin_matrix<float>(0, 60, 10).values);
+    CHECK(second.fetched().values == origin_matrix<float>(10, 60, 10).values);
+  }
 }
 
 TEST_CASE("the key comes before COMM_BACKEND, and a contradiction is told", "[comm][choice]") {

@@ -90,6 +90,9 @@ TEST_CASE("a lock-up is found and names ranks and steps", "[parallel][pipeline]"
   SECTION("stages in turns need sends that do not wait") {
     CHECK_FALSE(run({PipelineSchedule::kInterleaved, 2, 2, 4}, {}, 0).blocked.empty());
     CHECK(run({PipelineSchedule::kInterleaved, 2, 2, 4}, {}, 1).blocked.empty());
+    // NCCL_LAUNCH_ORDER_IMPLICIT would leave one (docs/notes/device-communication.md).
+    CHECK_FALSE(run({PipelineSchedule::kInterleaved, 4, 2, 11}, {}, 1).blocked.empty());
+    CHECK(run({PipelineSchedule::kInterleaved, 4, 2, 11}, {}, 2).blocked.empty());
   }
 }
 
