@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "caravan/core/dtype.h"
+#include "kernels/cuda/named_call.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
@@ -215,10 +216,10 @@ struct LaunchShape {
   cudaStream_t stream = nullptr;
 };
 
-/// Runs `kernel` on the stream; on the host, to its end, at once where there is no stream. `name` stands in
-/// error messages (DeviceError).
+/// Runs `kernel` on the stream; on the host, to its end, at once where there is no stream. `name`, a literal,
+/// stands in error messages (DeviceError) with the place of this call.
 template <class... Parameters>
-void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
+void launch(NamedCall name, void (*kernel)(Parameters...), const LaunchShape& shape,
             std::type_identity_t<Parameters>... arguments) {
 #if defined(__CUDACC__)
   constexpr std::size_t kSharedBytesWithoutAsking = 48UL * 1024;
@@ -235,7 +236,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   host_runner::enqueue(shape.stream, [=] {
     auto call = [&] { kernel(arguments...); };
     host_runner::run_grid(
-        name, shape.grid, shape.block, shape.shared_bytes,
+        name.name, shape.grid, shape.block, shape.shared_bytes,
         [](void* context) { (*static_cast<decltype(call)*>(context))(); }, &call);
   });
 #endif

@@ -36,7 +36,7 @@ inline dim3 elementwise_grid(std::int64_t threads) {
 
 /// In packs of N when `in_packs`, else one by one (a view that is not aligned).
 template <int N, class Op>
-void launch_elementwise(const char* name, const Op& op, std::int64_t count, bool in_packs,
+void launch_elementwise(NamedCall name, const Op& op, std::int64_t count, bool in_packs,
                         cudaStream_t stream) {
   if (count == 0) {
     return;

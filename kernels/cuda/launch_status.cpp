@@ -1,5 +1,7 @@
 #include "kernels/cuda/launch_status.h"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -51,15 +53,20 @@ std::string remedy(cudaError_t status) {
   }
 }
 
-void check_launch(const char* kernel, cudaError_t status) {
+std::string place_of(const NamedCall& call) {
+  const std::string_view path = call.file;
+  return fmt::format("{}:{}", path.substr(path.rfind('/') + 1), call.line);
+}
+
+void check_launch(const NamedCall& kernel, cudaError_t status) {
   if (status == cudaSuccess) {
     return;
   }
-  fail<DeviceError>("GPU kernel {}: {} ({}); {}", kernel, cudaGetErrorName(status),
-                    cudaGetErrorString(status), remedy(status));
+  fail<DeviceError>("GPU kernel {} ({}): {} ({}); {}", kernel.name, place_of(kernel),
+                    cudaGetErrorName(status), cudaGetErrorString(status), remedy(status));
 }
 
-void after_launch(const char* kernel, cudaStream_t stream) {
+void after_launch(const NamedCall& kernel, cudaStream_t stream) {
   if (!sync_kernels()) {
     return;
   }

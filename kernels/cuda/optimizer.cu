@@ -169,9 +169,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Term, class T>
-void sum_terms(const char* name, const TensorView& x, double* result, const Workspace& workspace,
+void sum_terms(NamedCall name, const TensorView& x, double* result, const Workspace& workspace,
                StreamHandle stream) {
-  check_workspace(name, workspace.bytes, sum_workspace_bytes(x));
+  check_workspace(name.name, workspace.bytes, sum_workspace_bytes(x));
   const std::int64_t parts = parts_of(x.numel());
   auto* partials = static_cast<double*>(workspace.data);
   const auto shape = [&](std::int64_t blocks) {

@@ -8,6 +8,7 @@
 
 #include "caravan/core/error.h"
 #include "caravan/core/runtime_library.h"
+#include "kernels/cuda/launch_status.h"
 
 namespace caravan::cuda {
 namespace {
@@ -30,6 +31,23 @@ cudaDataType_t data_type(DType dtype) {
       return CUDA_R_16F;
     default:
       fail<InternalError>("no product of {}", dtype_name(dtype));
+  }
+}
+
+std::string remedy_of(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+      return remedy(cudaErrorNoDevice);
+    case CUBLAS_STATUS_ALLOC_FAILED:
+      return remedy(cudaErrorMemoryAllocation);
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      return "this cuBLASLt has no such product on this GPU; name another one in CARAVAN_CUBLASLT, or choose "
+             "device: cpu";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return "the product is described wrongly; this is a bug in Caravan";
+    default:  // execution failed: of this product, or of what came before
+      return remedy(cudaErrorLaunchFailure);
   }
 }
 
@@ -68,9 +86,10 @@ struct Products::Library {
 #undef CARAVAN_OPEN
   }
 
-  void check(const char* call, cublasStatus_t status) const {
+  void check(const NamedCall& call, cublasStatus_t status) const {
     if (status != CUBLAS_STATUS_SUCCESS) {
-      fail<DeviceError>("{}: {}", call, cublasLtGetStatusName(status));
+      fail<DeviceError>("{} ({}): {}; {}", call.name, place_of(call), cublasLtGetStatusName(status),
+                        remedy_of(status));
     }
   }
 };
@@ -186,11 +205,12 @@ class Products::Plans {
     const cublasStatus_t status = library_.cublasLtMatmulAlgoGetHeuristic(
         handle_, plan.operation, plan.a, plan.b, plan.c, plan.c, preference, 1, &result, &found);
     library_.cublasLtMatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
-      fail<DeviceError>("cuBLASLt has no algorithm for a product of {} and {} to {} (inner size {}): {}",
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) {
+      fail<DeviceError>("cuBLASLt has no algorithm for a product of {} and {} to {} (inner size {}, {}); {}",
                         product.a.str(), product.b.str(), product.c.str(), inner,
-                        library_.cublasLtGetStatusName(status));
+                        place_of("cublasLtMatmulAlgoGetHeuristic"), remedy_of(CUBLAS_STATUS_NOT_SUPPORTED));
     }
+    library_.check("cublasLtMatmulAlgoGetHeuristic", status);
     plan.algorithm = result.algo;
   }
 
@@ -230,6 +250,7 @@ void Products::run(const Product& product, void* workspace, cudaStream_t stream)
                                            product.a.raw(), plan.b, &beta, product.c.raw(), plan.c,
                                            product.c.raw(), plan.c, &plan.algorithm, workspace,
                                            static_cast<std::size_t>(kWorkspaceBytes), stream));
+  after_launch("cublasLtMatmul", stream);
 }
 
 }  // namespace caravan::cuda

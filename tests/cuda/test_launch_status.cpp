@@ -4,11 +4,13 @@
 #include "kernels/cuda/launch_status.h"
 
 #include <catch2/catch.hpp>
+#include <string>
 
 #include "caravan/core/error.h"
 
 using namespace caravan;
 using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
 
 namespace {
 
@@ -43,6 +45,15 @@ TEST_CASE("a failed launch names the kernel, the error in CUDA's words, and a re
                  Contains("driver version is insufficient") && Contains("nvidia-smi"));
   CHECK_THAT(message(cudaErrorNoKernelImageForDevice), Contains("CARAVAN_CUDA_ARCHITECTURES"));
   CHECK_THAT(message(cudaErrorInvalidConfiguration), Contains("bug in Caravan"));
+}
+
+TEST_CASE("the place is that of the call, through whatever takes its name", "[cuda]") {
+  const auto launch_like = [](cuda::NamedCall name) { cuda::check_launch(name, cudaErrorInvalidValue); };
+  const int line = __LINE__ + 1;
+  CHECK_THROWS_WITH(launch_like("rope"), StartsWith("GPU kernel rope (test_launch_status.cpp:" +
+                                                    std::to_string(line) + "): cudaErrorInvalidValue ("));
+  CHECK(cuda::place_of({"rope", "/a/folder/rope.cu", 86}) == "rope.cu:86");
+  CHECK(cuda::place_of({"rope", "rope.cu", 86}) == "rope.cu:86");
 }
 
 TEST_CASE("a fault that shows late points to the switch that names its kernel", "[cuda]") {

@@ -13,6 +13,7 @@
 
 #include "caravan/core/error.h"
 #include "kernels/cuda/hopper/layout.h"
+#include "kernels/cuda/launch_status.h"
 
 namespace caravan::cuda::hopper {
 namespace {
@@ -30,10 +31,9 @@ EncodeTiled encode_tiled() {
                                                               cudaEnableDefault, &found);
   if (status != cudaSuccess || found != cudaDriverEntryPointSuccess || function == nullptr) {
     fail<DeviceError>(
-        "the driver has no cuTensorMapEncodeTiled ({}), which the Hopper attention kernels need; use a "
-        "driver "
-        "for CUDA 12 or later, or unset CARAVAN_HOPPER_ATTENTION",
-        cudaGetErrorString(status));
+        "the driver has no cuTensorMapEncodeTiled ({}: {}), which the Hopper attention kernels need; use a "
+        "driver for CUDA 12 or later, or set CARAVAN_HOPPER_ATTENTION=0",
+        place_of("cudaGetDriverEntryPointByVersion"), cudaGetErrorString(status));
   }
   return reinterpret_cast<EncodeTiled>(function);
 }
@@ -56,8 +56,10 @@ TensorMap encode(const HeadTensor& x, int rows) {
                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) {
     fail<DeviceError>(
-        "cuTensorMapEncodeTiled gives error {} for a tensor of {} rows of {} tokens, {} heads of {} at {}",
-        static_cast<int>(status), x.batch, x.tokens, x.heads, x.head_dim, fmt::ptr(x.data));
+        "cuTensorMapEncodeTiled ({}) gives error {} for a tensor of {} rows of {} tokens, {} heads of {} at "
+        "{}; this is a bug in Caravan, with CARAVAN_HOPPER_ATTENTION=0 other kernels run",
+        place_of("cuTensorMapEncodeTiled"), static_cast<int>(status), x.batch, x.tokens, x.heads, x.head_dim,
+        fmt::ptr(x.data));
   }
   TensorMap result{};
   std::memcpy(&result, &map, sizeof(result));
