@@ -70,6 +70,13 @@ Batch take_tokens(const Batch& batch, std::int64_t part, std::int64_t parts) {
     append_tokens(result, batch, row * batch.seq_len + part * piece, piece);
     append_tokens(result, batch, row * batch.seq_len + (2 * parts - 1 - part) * piece, piece);
   }
+  for (std::int64_t other = 0; other < parts; ++other) {
+    for (std::int64_t row = 0; row < batch.batch; ++row) {
+      append(result.index_of_parts, batch.index, row * batch.seq_len + other * piece, piece);
+      append(result.index_of_parts, batch.index, row * batch.seq_len + (2 * parts - 1 - other) * piece,
+             piece);
+    }
+  }
   count_valid(result);
   return result;
 }

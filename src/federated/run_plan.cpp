@@ -32,9 +32,7 @@ RankMemory training_memory(const ModelConfig& model, const Llama::Layout& layout
       {"AdamW moments", Adamw::state_bytes(part.parameters().numel(), layout.dtype)},
       {"activations", needs.saved_bytes},
       {"scratch", needs.scratch_bytes},
-      {"rotary tables and batch",
-       part.rope_bytes() +
-           DeviceBatch(counting, limits.batch * limits.seq_len, limits.row_numbers()).bytes()},
+      {"rotary tables and batch", part.rope_bytes() + DeviceBatch(counting, limits.room()).bytes()},
   };
   return memory;
 }
@@ -50,10 +48,7 @@ RankMemory mesh_memory(const SynchronousLayout& layout, const SynchronousNeeds& 
       {"activations", needs.step.saved_bytes},
       {"scratch", needs.step.scratch_bytes},
       {"rotary tables and batch",
-       needs.rope_bytes + layout.batches_held() * DeviceBatch(counting,
-                                                              layout.limits.batch * layout.limits.seq_len,
-                                                              layout.limits.row_numbers())
-                                                      .bytes()},
+       needs.rope_bytes + layout.batches_held() * DeviceBatch(counting, layout.limits.room()).bytes()},
   };
   if (layout.is_pipelined()) {
     memory.device.emplace_back("messages between stages", needs.step.message_bytes);

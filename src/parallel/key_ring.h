@@ -3,10 +3,10 @@
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 #include "caravan/comm/communicator.h"
 #include "caravan/model/ports.h"
+#include "caravan/parallel/context_keys.h"
 
 namespace caravan {
 
@@ -15,6 +15,9 @@ namespace caravan {
 class KeyRing {
  public:
   static constexpr int kTag = 0;
+  static const ContextKeys& of(const Communicator& cp, const TokenBatch& batch) {
+    return keys_of(batch, {.ranks = cp.size(), .exchange = ContextExchange::kRing});
+  }
 
   KeyRing(Context& ctx, Communicator& cp, const AttentionCall& call, const TensorView& k,
           const TensorView& v);
@@ -34,10 +37,12 @@ class KeyRing {
   TensorView v() const { return buffer().rows(tokens_, 2 * tokens_); }
   AttentionMask mask() const;
   /// False when no query of this rank sees any of the present keys. True on shapes alone.
-  bool is_seen() const;
+  bool is_seen() const { return keys_.is_seen(owner()); }
 
   /// Rows in the order of k() of the first step into the order of the tokens.
-  void unsort(const TensorView& sorted, const TensorView& tokens) const;
+  void unsort(const TensorView& sorted, const TensorView& tokens) const {
+    keys_.unsort(ctx_, sorted, tokens);
+  }
 
  private:
   const TensorView& buffer() const { return buffers_[static_cast<std::size_t>(step_ % 2)]; }
@@ -46,13 +51,10 @@ class KeyRing {
   Context& ctx_;
   Communicator& cp_;
   const TokenBatch& batch_;
+  const ContextKeys& keys_;
   std::int64_t tokens_;
   int step_ = 0;
   std::array<TensorView, 2> buffers_;  // [2·T, G·E] keys, then values: of even and of odd steps
-  TensorView index_;                   // [c·T] int32 sorted key indices of every rank
-  std::vector<std::int32_t> host_index_, host_query_, host_start_;  // empty on shapes
-  bool is_sorted_ = true;      // the tokens are in the order of their index
-  TensorView place_of_token_;  // [T] int32 where token t is among the sorted, unless is_sorted_
   Pending sent_;
   Pending received_;
 };

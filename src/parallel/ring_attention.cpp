@@ -5,7 +5,6 @@
 #include "caravan/model/local_ports.h"
 #include "caravan/ops/attention.h"
 #include "caravan/ops/elementwise.h"
-#include "context_tokens.h"
 #include "key_ring.h"
 
 namespace caravan {
@@ -80,7 +79,7 @@ RingAttention::RingAttention(Communicator& cp) : cp_(cp) {
 
 void RingAttention::forward(Context& ctx, const AttentionCall& call, const TensorView& q, const TensorView& k,
                             const TensorView& v, const TensorView& o, const TensorView& lse) const {
-  if (is_alone(cp_, call.batch)) {
+  if (cp_.size() == 1 && KeyRing::of(cp_, call.batch).is_sorted) {
     LocalAttention().forward(ctx, call, q, k, v, o, lse);
     return;
   }
@@ -113,7 +112,7 @@ void RingAttention::forward(Context& ctx, const AttentionCall& call, const Tenso
 }
 
 void RingAttention::backward(Context& ctx, const AttentionCall& call, const BackwardArgs& args) const {
-  if (is_alone(cp_, call.batch)) {
+  if (cp_.size() == 1 && KeyRing::of(cp_, call.batch).is_sorted) {
     LocalAttention().backward(ctx, call, args);
     return;
   }

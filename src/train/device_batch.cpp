@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "caravan/core/error.h"
 
@@ -12,8 +13,14 @@ constexpr std::int64_t kArrays = 6;
 constexpr std::int64_t kItem = 4;
 static_assert(sizeof(std::int32_t) == kItem && sizeof(float) == kItem);
 
-std::int64_t bytes_of(std::int64_t tokens, RowNumbers row_numbers) {
-  return (kArrays + (row_numbers == RowNumbers::kKept ? 1 : 0)) * tokens * kItem;
+/// Arrays of one element per token.
+std::int64_t arrays_of(const BatchRoom& room) {
+  return kArrays + (room.row_numbers == RowNumbers::kKept ? 1 : 0);
+}
+
+std::int64_t bytes_of(const BatchRoom& room) {
+  const std::int64_t for_keys = room.context.ranks > 1 ? key_numbers(room.context) : 0;
+  return (arrays_of(room) + for_keys) * room.tokens * kItem;
 }
 
 template <class T>
@@ -39,23 +46,31 @@ MaskKind mask_of(const Batch& batch) {
   return MaskKind::kCausal;
 }
 
-DeviceBatch::DeviceBatch(Backend& backend, std::int64_t tokens, RowNumbers row_numbers)
+DeviceBatch::DeviceBatch(Backend& backend, const BatchRoom& room)
     : backend_(backend),
-      tokens_(tokens),
-      row_numbers_(row_numbers),
-      memory_(backend.allocate(bytes_of(tokens, row_numbers))),
-      staged_(backend.device().kind == DeviceKind::kCuda ? allocate_host(bytes_of(tokens, row_numbers))
-                                                         : Buffer()) {}
+      room_(room),
+      memory_(backend.allocate(bytes_of(room))),
+      staged_(backend.device().kind == DeviceKind::kCuda ? allocate_host(bytes_of(room)) : Buffer()) {}
 
 TokenBatch DeviceBatch::shape(std::int64_t batch, std::int64_t seq_len) const {
-  return views(memory_, batch, seq_len);
+  TokenBatch tokens = views(memory_, batch, seq_len);
+  if (is_divided()) {
+    tokens.context = std::make_shared<const ContextKeys>(
+        context_keys(room_.context, tokens.n_tokens(), key_memory(memory_, tokens.n_tokens())));
+  }
+  return tokens;
+}
+
+TensorView DeviceBatch::key_memory(const Buffer& memory, std::int64_t tokens) const {
+  return memory.view(arrays_of(room_) * room_.tokens * kItem, DType::kInt32,
+                     {key_numbers(room_.context) * tokens});
 }
 
 TokenBatch DeviceBatch::views(const Buffer& memory, std::int64_t batch, std::int64_t seq_len) const {
   const std::int64_t tokens = batch * seq_len;
-  CARAVAN_CHECK(tokens <= tokens_, "batch of {} tokens, room for {}", tokens, tokens_);
+  CARAVAN_CHECK(tokens <= room_.tokens, "batch of {} tokens, room for {}", tokens, room_.tokens);
   const auto array = [&](std::int64_t which, DType dtype) {
-    return memory.view(which * tokens_ * kItem, dtype, {tokens});
+    return memory.view(which * room_.tokens * kItem, dtype, {tokens});
   };
   return {.batch = batch,
           .seq_len = seq_len,
@@ -65,7 +80,7 @@ TokenBatch DeviceBatch::views(const Buffer& memory, std::int64_t batch, std::int
           .index = array(3, DType::kInt32),
           .document_start = array(4, DType::kInt32),
           .positions = array(5, DType::kInt32),
-          .rows = row_numbers_ == RowNumbers::kKept ? array(6, DType::kInt32) : TensorView()};
+          .rows = room_.row_numbers == RowNumbers::kKept ? array(6, DType::kInt32) : TensorView()};
 }
 
 TokenBatch DeviceBatch::upload(const Batch& batch, Stream& stream) {
@@ -87,6 +102,18 @@ TokenBatch DeviceBatch::upload(const Batch& batch, Stream& stream) {
     }
   }
   TokenBatch uploaded = shape(batch.batch, batch.seq_len);
+  CARAVAN_CHECK(is_divided() || batch.index_of_parts.empty(), "parts of rows where rows are whole");
+  if (is_divided()) {
+    auto keys = std::make_shared<ContextKeys>(*uploaded.context);
+    order_keys(room_.context,
+               {.batch = batch.batch,
+                .seq_len = batch.seq_len,
+                .index_of_ranks = batch.index_of_parts,
+                .index = batch.index,
+                .document_start = batch.document_start},
+               key_memory(is_staged ? staged_ : memory_, batch.n_tokens()), *keys);
+    uploaded.context = std::move(keys);
+  }
   if (is_staged) {
     backend_.send(staged_.data(), memory_.view(0, DType::kUInt8, {memory_.bytes()}), stream);
   }

@@ -24,7 +24,7 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
       groups_(model, around.store != nullptr ? *around.store : local_store_),
       background_(around.background),
       limits_(limits),
-      device_batch_(backend, limits.batch * limits.seq_len, limits.row_numbers()),
+      device_batch_(backend, limits.room()),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
       records_(around.is_alone && backend.can_record()) {

@@ -63,8 +63,7 @@ PipelineExecutor::PipelineExecutor(Llama& model, Backend& backend, const Setup& 
   }
   passing_ = make_saved();
   for (std::int64_t i = 0; i < setup.shape.micro_batches; ++i) {
-    device_batches_.emplace_back(backend, setup.limits.batch * setup.limits.seq_len,
-                                 setup.limits.row_numbers());
+    device_batches_.emplace_back(backend, setup.limits.room());
   }
 }
 

@@ -78,7 +78,8 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
              .seq_len = geometry.local_seq_len(config.data.max_seq_len - 1),
              .pass = Pass::kForwardBackward,
              .policy = save_policy(config.training.recompute),
-             .dropout = config.training.dropout} {}
+             .dropout = config.training.dropout,
+             .context = {.ranks = mesh_sizes.cp, .exchange = config.parallel.context}} {}
 
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
                                      const SynchronousLayout& layout, DeviceKind kind) {

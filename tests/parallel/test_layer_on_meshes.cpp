@@ -65,16 +65,23 @@ std::vector<double> own_tokens(const Mesh& mesh, const Boundary& boundary, const
   return {tokens.begin() + begin * width, tokens.begin() + (begin + count) * width};
 }
 
+/// An attention core, and the order of keys that it asks for.
+struct DividedAttention {
+  const AttentionCore& core;
+  ContextExchange exchange;
+};
+
 void check_model(const Mesh& mesh, OneRank& expected, const Boundary& boundary,
-                 const AttentionCore& attention, SavePolicy policy) {
+                 const DividedAttention& attention, SavePolicy policy) {
   Communicator& tp = mesh.axis(MeshAxis::kTp);
   Communicator& cp = mesh.axis(MeshAxis::kCp);
   TokenRows all(kRows, kLength);
   TokenRows tokens = all.take(zigzag_places(cp));
+  tokens.order_keys(cp, attention.exchange);
   const Coordinates at = mesh.coordinates();
   const Parameter& output = expected.model.parameters().at("output.weight");
   const ShardedVocab vocab(tp, output.spec().shard.resolve(output.spec().shape, at)[0].begin);
-  PortModel model(at, {.boundary = boundary, .attention = attention, .vocab = vocab}, policy);
+  PortModel model(at, {.boundary = boundary, .attention = attention.core, .vocab = vocab}, policy);
   const double loss = cp.all_reduce_value(model.forward_backward(tokens, all.valid_tokens()));
 
   CHECK(std::abs(loss - expected.loss) <= kTolerance * expected.loss);
@@ -104,8 +111,10 @@ TEST_CASE("a layer on every mesh of tp and cp is the layer on one rank", "[paral
     const Mesh mesh(*world, {.cp = cp, .tp = world->size() / cp});
     const TensorBoundary tensor(mesh.axis(MeshAxis::kTp));
     const SequenceBoundary sequence(mesh.axis(MeshAxis::kTp));
-    const GatherAttention gather(mesh.axis(MeshAxis::kCp));
-    const RingAttention ring(mesh.axis(MeshAxis::kCp));
+    const GatherAttention gathering(mesh.axis(MeshAxis::kCp));
+    const RingAttention passing(mesh.axis(MeshAxis::kCp));
+    const DividedAttention gather{gathering, ContextExchange::kGather};
+    const DividedAttention ring{passing, ContextExchange::kRing};
     INFO("cp " << cp << ", tp " << world->size() / cp);
     check_model(mesh, expected, tensor, gather, SavePolicy::none());
     check_model(mesh, expected, tensor, ring, SavePolicy::full());

@@ -99,6 +99,26 @@ TokenRows TokenRows::take(const std::vector<std::int64_t>& places) const {
   return part;
 }
 
+void TokenRows::order_keys(Communicator& cp, ContextExchange exchange) {
+  const ContextSplit split = {.ranks = cp.size(), .exchange = exchange};
+  const std::int64_t tokens = rows * seq_len;
+  std::vector<std::int32_t> of_ranks(static_cast<std::size_t>(split.ranks * tokens));
+  cp.all_gather({index.data(), DType::kInt32, {tokens}},
+                {of_ranks.data(), DType::kInt32, {split.ranks * tokens}});
+  key_numbers_ =
+      std::make_shared<std::vector<std::int32_t>>(static_cast<std::size_t>(key_numbers(split) * tokens));
+  const TensorView numbers(key_numbers_->data(), DType::kInt32, {std::ssize(*key_numbers_)});
+  auto keys = std::make_shared<ContextKeys>(context_keys(split, tokens, numbers));
+  caravan::order_keys(split,
+                      {.batch = rows,
+                       .seq_len = seq_len,
+                       .index_of_ranks = of_ranks,
+                       .index = index,
+                       .document_start = document_start},
+                      numbers, *keys);
+  keys_ = std::move(keys);
+}
+
 TokenBatch TokenRows::view() {
   const Shape shape = {rows * seq_len};
   return {.batch = rows,
@@ -108,7 +128,8 @@ TokenBatch TokenRows::view() {
           .target_weights = {weights.data(), DType::kFloat32, shape},
           .index = {index.data(), DType::kInt32, shape},
           .document_start = {document_start.data(), DType::kInt32, shape},
-          .positions = {positions.data(), DType::kInt32, shape}};
+          .positions = {positions.data(), DType::kInt32, shape},
+          .context = keys_};
 }
 
 std::int64_t TokenRows::valid_tokens() const {

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "caravan/comm/communicator.h"
 #include "caravan/model/llama.h"
 #include "caravan/model/local_ports.h"
+#include "caravan/parallel/context_keys.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace caravan::test {
@@ -22,6 +24,8 @@ class TokenRows {
   TokenRows(std::int64_t rows, std::int64_t seq_len);
   /// Of every row the tokens at `places`, in that order: what one rank of a context split has.
   TokenRows take(const std::vector<std::int64_t>& places) const;
+  /// What attention over ranks asks of these, its part of the rows. Collective; a copy has the same keys.
+  void order_keys(Communicator& cp, ContextExchange exchange);
   TokenBatch view();
   std::int64_t valid_tokens() const;
 
@@ -29,6 +33,10 @@ class TokenRows {
   std::int64_t seq_len = 0;
   std::vector<std::int32_t> ids, targets, index, document_start, positions;
   std::vector<float> weights;
+
+ private:
+  std::shared_ptr<std::vector<std::int32_t>> key_numbers_;
+  std::shared_ptr<const ContextKeys> keys_;  // views of them
 };
 
 /// Cuts heads, MLP rows and vocabulary over axis "tp" of `at`.

@@ -15,7 +15,8 @@ Batch take_rows(const Batch& batch, std::int64_t begin, std::int64_t rows, std::
 
 /// Part `part` of `parts` of every row's tokens, in zig-zag order: a row is cut into 2 · parts pieces, and a
 /// part is piece `part` followed by piece 2 · parts − 1 − part, so that under the causal mask every part has
-/// the same work (Llama 3 report, 2024, section 3.3.2). seq_len must be a multiple of 2 · parts.
+/// the same work (Llama 3 report, 2024, section 3.3.2). Each part knows the index of all of them. seq_len
+/// must be a multiple of 2 · parts.
 Batch take_tokens(const Batch& batch, std::int64_t part, std::int64_t parts);
 
 }  // namespace caravan

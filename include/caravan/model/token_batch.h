@@ -1,9 +1,13 @@
 // A batch of token rows as the model sees it: views on the backend's device, T = batch · seq_len tokens.
 #pragma once
 
+#include <memory>
+
 #include "caravan/backend/op_args.h"
 
 namespace caravan {
+
+struct ContextKeys;
 
 struct TokenBatch {
   std::int64_t batch = 0;              // B
@@ -17,6 +21,9 @@ struct TokenBatch {
   std::int64_t first_index = 0;        // index of token 0, for the host
   MaskKind mask = MaskKind::kGeneral;  // of the tokens among themselves
   TensorView rows = {};  // [T] int32, the token's row in the step's whole batch; undefined: no dropout
+  // Of rows that are divided over ranks, what attention has to know of all their keys
+  // (parallel/context_keys.h); else null. Its views are valid as long as those above.
+  std::shared_ptr<const ContextKeys> context = {};
 
   std::int64_t n_tokens() const { return batch * seq_len; }
 };

@@ -32,9 +32,14 @@ class Executor final : public StepExecutor {
     std::int64_t seq_len = 0;  // most tokens of a row
     Pass pass = Pass::kForwardBackward;
     SavePolicy policy = SavePolicy::none();
-    double dropout = 0.0;  // of training passes; evaluation has none
+    double dropout = 0.0;       // of training passes; evaluation has none
+    ContextSplit context = {};  // of the rows' tokens; seq_len is a rank's part
 
-    RowNumbers row_numbers() const { return dropout > 0.0 ? RowNumbers::kKept : RowNumbers::kNone; }
+    BatchRoom room() const {
+      return {.tokens = batch * seq_len,
+              .row_numbers = dropout > 0.0 ? RowNumbers::kKept : RowNumbers::kNone,
+              .context = context};
+    }
   };
   /// Allocates everything it will ever need. `model` and `backend` outlive it.
   Executor(Llama& model, Backend& backend, const Limits& limits);

@@ -25,20 +25,6 @@ RunConfig config_of(DType dtype) {
   return config;
 }
 
-/// Rows of `longest` tokens each, so that every batch has one shape.
-Batch full_batch(std::int64_t number, std::int64_t rows, std::int64_t longest) {
-  std::vector<TokenRow> made;
-  const CounterRng rng(11, static_cast<std::uint64_t>(number));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    std::vector<std::int32_t> ids;
-    for (std::int64_t i = 0; i <= longest; ++i) {
-      ids.push_back(static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(row * 100 + i)) * 67));
-    }
-    made.emplace_back().append_document(ids);
-  }
-  return make_batch(made, 0);
-}
-
 }  // namespace
 
 TEST_CASE("after the first steps none allocates, and the host waits only for the results", "[device]") {

@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "caravan/core/error.h"
 #include "caravan/data/batch_slice.h"
 #include "caravan/data/packing.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -54,9 +55,54 @@ TEST_CASE("several documents in a row, parts of rows and continued rows are not"
 TEST_CASE("an uploaded batch carries its kind of mask, one that is only planned has the general kind",
           "[train]") {
   const auto backend = make_cpu_backend();
-  DeviceBatch memory(*backend, 16);
+  DeviceBatch memory(*backend, {.tokens = 16});
   Stream stream;
   CHECK(memory.upload(batch_of({{6}, {3, 3}}), stream).mask == MaskKind::kGeneral);
   CHECK(memory.upload(batch_of({{6}}), stream).mask == MaskKind::kCausal);
   CHECK(memory.shape(2, 6).mask == MaskKind::kGeneral);
+}
+
+TEST_CASE("an uploaded part of rows has the order of all parts' keys, one that is only planned its views",
+          "[train]") {
+  const auto backend = make_cpu_backend();
+  const ContextSplit split = {.ranks = 2};
+  DeviceBatch memory(*backend, {.tokens = 16, .context = split});
+  CHECK(memory.bytes() == (6 + key_numbers(split)) * 16 * 4);
+  Stream stream;
+  for (const std::int64_t part : {0, 1}) {
+    const TokenBatch tokens = memory.upload(take_tokens(batch_of({{8}, {8}}), part, 2), stream);
+    const ContextKeys& keys = keys_of(tokens, split);
+    REQUIRE(keys.index.numel() == 16);
+    // Of each row the first part has places 0, 1, 6, 7; behind a part's keys are its values.
+    const std::vector<std::int32_t> first_row = {0, 1, 16, 17, 18, 19, 2, 3};
+    for (std::int64_t i = 0; i < 16; ++i) {
+      CHECK(keys.index.data<std::int32_t>()[i] == i % 8);
+      const std::int32_t row = keys.to_sorted.data<std::int32_t>()[i];
+      CHECK(row == first_row[static_cast<std::size_t>(i % 8)] + (i < 8 ? 0 : 4));
+      CHECK(keys.from_sorted.data<std::int32_t>()[row] == i);
+      CHECK(keys.to_sorted.data<std::int32_t>()[16 + i] == row + 8);
+    }
+  }
+  CHECK(keys_of(memory.shape(2, 4), split).index.numel() == 16);
+  DeviceBatch whole(*backend, {.tokens = 16});
+  CHECK(whole.upload(batch_of({{8}}), stream).context == nullptr);
+  CHECK_THROWS_AS(whole.upload(take_tokens(batch_of({{8}}), 0, 2), stream), InternalError);
+}
+
+TEST_CASE("parts in a ring know whose keys their documents see", "[train]") {
+  const auto backend = make_cpu_backend();
+  const ContextSplit split = {.ranks = 2, .exchange = ContextExchange::kRing};
+  DeviceBatch memory(*backend, {.tokens = 16, .context = split});
+  Stream stream;
+  const auto seen = [&](const Batch& whole, std::int64_t part) {
+    return keys_of(memory.upload(take_tokens(whole, part, 2), stream), split).seen;
+  };
+  using Seen = std::vector<bool>;
+  const Batch one = batch_of({{8}});
+  CHECK(seen(one, 0) == Seen{true, true});
+  CHECK(seen(one, 1) == Seen{true, true});
+  const Batch several = batch_of({{2, 4, 2}});  // the middle one is the second part's
+  CHECK(seen(several, 0) == Seen{true, false});
+  CHECK(seen(several, 1) == Seen{false, true});
+  CHECK(keys_of(memory.shape(1, 4), split).is_seen(1));
 }
