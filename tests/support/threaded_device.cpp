@@ -117,7 +117,11 @@ void ThreadedDevice::wait(const Stream& stream, const Mark& mark) {
 void ThreadedDevice::copy(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
   CARAVAN_CHECK(bytes >= 0, "copy of {} bytes", bytes);
   ++copies_;
-  enqueue(stream, [=] { std::memcpy(to, from, static_cast<std::size_t>(bytes)); });
+  enqueue(stream, [=] {
+    if (bytes > 0) {  // of nothing, the addresses may be null
+      std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    }
+  });
 }
 
 Buffer ThreadedDevice::allocate_pinned(std::int64_t bytes) {
