@@ -19,6 +19,19 @@ class PinnedPool {
   };
 
   explicit PinnedPool(DeviceStreams& device) : device_(&device) {}
+  /// Its memory is not given back under a copy that is still under way.
+  ~PinnedPool() {
+    for (Piece& piece : unused_) {
+      try {
+        wait_for(piece);
+      } catch (...) {  // NOLINT(bugprone-empty-catch): a device that has failed copies nothing any more
+      }
+    }
+  }
+  PinnedPool(const PinnedPool&) = delete;
+  PinnedPool& operator=(const PinnedPool&) = delete;
+  PinnedPool(PinnedPool&&) = delete;
+  PinnedPool& operator=(PinnedPool&&) = delete;
 
   /// At least `bytes`, which host and device may write at once: waits for copies of the last use.
   Piece take(std::int64_t bytes) {

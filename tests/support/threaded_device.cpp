@@ -139,4 +139,10 @@ void ThreadedDevice::synchronize(StreamId id) {
   record(stream(id))->wait();
 }
 
+void ThreadedDevice::finish() {
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    record({StreamId::kCompute, workers_[i].get()})->wait();
+  }
+}
+
 }  // namespace caravan::test

@@ -36,6 +36,8 @@ class ThreadedDevice final : public DeviceStreams {
   /// Runs `work` on the stream's thread, in its order.
   static void enqueue(const Stream& stream, std::function<void()> work);
   void synchronize(StreamId id = StreamId::kCompute);
+  /// Until all streams have run what they have.
+  void finish();
   int streams() const { return static_cast<int>(workers_.size()); }
   /// Copies enqueued so far.
   std::int64_t copies() const { return copies_; }
