@@ -316,7 +316,7 @@ clocks_of() {
   kill $watcher 2> /dev/null
   wait $watcher 2> /dev/null
   awk -F ', ' 'NF == 2 && $2 > 0 { clock[++n] = $1; watts[n] = $2; if ($2 > most) most = $2 }
-       function median(from, which,  i, j, c, kept, t) {
+       function median(from,  i, j, c, kept, t) {
          for (i = 1; i <= n; ++i) if (watts[i] > 0.7 * most) kept[++c] = from[i]
          for (i = 2; i <= c; ++i) for (j = i; j > 1 && kept[j - 1] > kept[j]; --j) { t = kept[j]; kept[j] = kept[j - 1]; kept[j - 1] = t }
          return kept[int((c + 1) / 2)] }
