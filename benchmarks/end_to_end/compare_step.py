@@ -132,7 +132,7 @@ def report_steps(ours, others, watch):
         seconds = turn.median("step", "seconds")
         ratio = statistics.median(ratios) if turn is ours else flops * 1e-9 / seconds / sgemm
         print(f"| {turn.name} | {spread(turn.values('step', 'seconds'))} | {tokens / seconds:.0f} | "
-              f"{flops * 1e-9 / seconds:.1f} | {100 * ratio:.0f} % | {turn.median('step', 'peak_bytes') / 2**20:.0f} MiB |")
+              f"{flops * 1e-9 / seconds:.1f} | {100 * ratio:.0f} % | {turn.step_alone['peak_bytes'] / 2**20:.0f} MiB |")
     print(f"\nsgemm, best of the step's own shapes: {spread(ours.values('products', 'best'))} GFLOP/s.")
     for other in others:
         factors = [b / a for a, b in zip(ours.values("step", "seconds"), other.values("step", "seconds"))]
@@ -223,10 +223,12 @@ def main():
             limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
             others += [Turn(f"PyTorch, {kind}", [*script, kind], limits) for kind in options.torch]
             if options.preload:
-                others.append(Turn("PyTorch, preload", [*script, options.torch[-1]],
+                others.append(Turn(f"PyTorch, {pathlib.Path(options.preload).stem}", [*script, options.torch[-1]],
                                    {**limits, "LD_PRELOAD": options.preload}))
         turns = [ours, *others]
         if not options.no_steps:
+            for turn in turns:  # the peak memory of training, before products and STREAM take theirs
+                turn.step_alone = turn.ask("step", keep=False)
             watch = Watch(turns)
             while watch.good < options.rounds and time.monotonic() - begin < options.seconds:
                 watch.run(lambda: one_round(ours, others))
