@@ -50,14 +50,25 @@ ModelTolerances::ModelTolerances(DType dtype, const ModelConfig& model, std::int
       tensors_per_segment_(kTensorsPerSegment + ranks / 2),
       head_(2 * model.n_layers + 1) {}
 
-double ModelTolerances::output(std::int64_t segment) const {
-  return rounding_tolerance(dtype_, {.longest = forward_sum_, .tensors = 1 + tensors_per_segment_ * segment});
+double ModelTolerances::on_the_way(std::int64_t segments, std::int64_t updates, std::int64_t longest) const {
+  return rounding_tolerance(dtype_,
+                            {.longest = longest, .tensors = 1 + (tensors_per_segment_ + updates) * segments});
 }
 
-double ModelTolerances::after_steps(std::int64_t step) const {
-  const std::int64_t tensors = 2 * (1 + tensors_per_segment_ * head_);  // there and back
-  return static_cast<double>(step) *
-         rounding_tolerance(dtype_, {.longest = longest_sum_, .tensors = tensors});
+double ModelTolerances::output(std::int64_t segment) const {
+  return on_the_way(segment, 0, forward_sum_);
+}
+
+double ModelTolerances::gradient(std::int64_t segment) const {
+  return on_the_way(2 * head_ - segment, 0, longest_sum_);
+}
+
+double ModelTolerances::loss(std::int64_t step, double moved) const {
+  return on_the_way(head_, step - 1, longest_sum_) + gradient() * moved;
+}
+
+double ModelTolerances::gradient_norm(std::int64_t step, double moved) const {
+  return on_the_way(2 * head_, step - 1, longest_sum_) + gradient() * moved;
 }
 
 }  // namespace caravan

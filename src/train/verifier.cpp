@@ -27,6 +27,16 @@ Difference difference_of(const char* what, std::int64_t step, double value, doub
   return difference;
 }
 
+/// How far a number of the one-rank run has moved over the steps so far, to and fro, in units of what it is
+/// now.
+double moved(const std::vector<StepComparison>& steps, double StepComparison::*number) {
+  double sum = 0.0;
+  for (std::size_t i = 1; i < steps.size(); ++i) {
+    sum += std::abs(steps[i].*number - steps[i - 1].*number);
+  }
+  return sum == 0.0 ? 0.0 : sum / std::abs(steps.back().*number);
+}
+
 /// Adds one rank's part to what was found of a tensor.
 void add_part(Difference& to, int rank, const PartDifference& part, bool is_vector) {
   const bool is_first = part.unequal > 0 && to.unequal == 0;
@@ -210,7 +220,7 @@ void Verifier::compare_gradients(const Batch& batch) {
   }
   const std::vector<ParameterShard>& shards = on_.mesh.store().shards();
   const DType sums = accumulation_dtype(on_.mesh.layout().model.dtype);
-  const double tolerance = tolerances_for(batch).gradient();
+  const ModelTolerances tolerances = tolerances_for(batch);
   std::vector<ParameterSpec> backwards = tensors_of(on_.mesh);
   std::reverse(backwards.begin(), backwards.end());
   for (const ParameterSpec& spec : backwards) {
@@ -221,7 +231,7 @@ void Verifier::compare_gradients(const Batch& batch) {
         is_root() ? on_.one_rank->model().parameters().at(spec.name).stored_grad() : TensorView();
     compare(result_.gradients, spec.name,
             shard == shards.end() ? no_part(sums) : part_of_tensor(shard->region, shard->grad), whole,
-            tolerance);
+            tolerances.gradient(spec.group));
   }
 }
 
@@ -237,9 +247,13 @@ void Verifier::compare_step(const Batch& batch, double lr) {
                            .one_rank_loss = one.loss,
                            .grad_norm = mesh.grad_norm,
                            .one_rank_grad_norm = one.grad_norm});
-  const double tolerance = tolerances_for(batch).after_steps(step);
-  result_.losses.push_back(difference_of("loss", step, mesh.loss, one.loss, tolerance));
-  result_.losses.push_back(difference_of("gradient norm", step, mesh.grad_norm, one.grad_norm, tolerance));
+  const ModelTolerances tolerances = tolerances_for(batch);
+  result_.losses.push_back(
+      difference_of("loss", step, mesh.loss, one.loss,
+                    tolerances.loss(step, moved(result_.steps, &StepComparison::one_rank_loss))));
+  result_.losses.push_back(difference_of(
+      "gradient norm", step, mesh.grad_norm, one.grad_norm,
+      tolerances.gradient_norm(step, moved(result_.steps, &StepComparison::one_rank_grad_norm))));
 }
 
 ModelTolerances Verifier::tolerances_for(const Batch& batch) const {

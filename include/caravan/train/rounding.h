@@ -35,11 +35,20 @@ class ModelTolerances {
   /// Output of segment `segment`: 0 the embedding, then attention and MLP of each layer, then the head.
   double output(std::int64_t segment) const;
   double logits() const { return output(head_); }
-  double gradient() const { return after_steps(1); }
-  /// Loss and gradient norm of step `step` (from 1): every earlier update adds the rounding of a gradient.
-  double after_steps(std::int64_t step) const;
+  /// Gradient of what segment `segment` holds: on the way are all segments forward, and back those down to
+  /// it.
+  double gradient(std::int64_t segment = 0) const;
+  /// Loss of step `step` (from 1) when the losses of one rank have moved by `moved` until then, in units of
+  /// this step's: each earlier update rounds the weights, and moves the model by as much too far as a
+  /// gradient is off.
+  double loss(std::int64_t step, double moved) const;
+  /// The same for the norm of all gradients.
+  double gradient_norm(std::int64_t step, double moved) const;
 
  private:
+  /// Of `segments` segments on the way, with the rounding of the weights by `updates` updates in each.
+  double on_the_way(std::int64_t segments, std::int64_t updates, std::int64_t longest) const;
+
   DType dtype_;
   std::int64_t forward_sum_;          // longest sum of the forward pass before the loss
   std::int64_t longest_sum_;          // of the whole step

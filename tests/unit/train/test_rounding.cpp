@@ -37,5 +37,15 @@ TEST_CASE("a real model's tolerances are tight in float64, usable in float32 and
   CHECK(of(DType::kBFloat16).logits() < 0.25);
   CHECK(of(DType::kBFloat16).logits() > ModelTolerances(DType::kBFloat16, model, 512, 2048, 2).logits());
   CHECK(of(DType::kFloat32).output(0) < of(DType::kFloat32).output(1));
-  CHECK(of(DType::kFloat32).after_steps(10) == Approx(10 * of(DType::kFloat32).gradient()));
+  const ModelTolerances single = of(DType::kFloat32);
+  const std::int64_t head = 2 * model.n_layers + 1;
+  // The head's gradient has one way behind it, the embedding's two.
+  CHECK(single.gradient(0) == Approx(std::sqrt(2.0) * single.gradient(head)).epsilon(0.01));
+  CHECK(single.gradient(head) > single.logits());  // the vocabulary is the longest sum
+  CHECK(single.loss(1, 0.0) == Approx(single.gradient(head)));
+  CHECK(single.gradient_norm(1, 0.0) == single.gradient());
+  CHECK(single.loss(5, 0.0) < 1.3 * single.loss(1, 0.0));
+  CHECK(single.loss(5, 0.5) == Approx(single.loss(5, 0.0) + 0.5 * single.gradient()));
+  // A loss of 0, or twice the right one, never passes after a few steps that move it little.
+  CHECK(of(DType::kBFloat16).loss(5, 0.1) < 0.35);
 }
