@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kHead = "step_";
+constexpr const char* kRefusedSuffix = ".refused";
 
 std::vector<fs::path> folders_in(const std::string& folder) {
   std::vector<fs::path> found;
@@ -123,6 +124,24 @@ void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t newe
     } else if (++kept > keep && step.step != newest) {
       try_to_remove(step);
     }
+  }
+}
+
+void set_aside_later(const std::string& folder, std::int64_t newest) {
+  for (const StepFolder& step : step_folders(folder)) {
+    if (step.step <= newest) {
+      continue;
+    }
+    std::string aside = step.path + kRefusedSuffix;
+    for (int i = 2; fs::exists(fs::symlink_status(aside)); ++i) {
+      aside = fmt::format("{}{}-{}", step.path, kRefusedSuffix, i);
+    }
+    std::error_code error;
+    fs::rename(step.path, aside, error);
+    if (error) {
+      fail<IoError>("{}: cannot be set aside as {}: {}", step.path, aside, error.message());
+    }
+    log::warning("checkpoint: {} is kept as {}; remove it if it is really of no use", step.path, aside);
   }
 }
 

@@ -184,7 +184,9 @@ std::unique_ptr<RunRecorder::ResumePoint> results_to_resume(const ShardedCheckpo
 }
 
 void drop_later_checkpoints(const ShardedCheckpointReader& checkpoint, const RunConfig& config) {
-  if (is_checkpoint_of_run(checkpoint.folder(), config)) {
+  if (resume_choice(config) == Resume::kLatest) {
+    set_aside_later(checkpoints_folder(config), checkpoint.state().step);
+  } else if (is_checkpoint_of_run(checkpoint.folder(), config)) {
     keep_newest(checkpoints_folder(config), std::numeric_limits<std::int64_t>::max(),
                 checkpoint.state().step);
   }

@@ -21,6 +21,7 @@ CONFIG, INPUT = 2, 1  # exit codes: what the user wrote, what a file holds
 # The numbers of one rank, reached on another mesh with sums in another order: as in test_mesh_training.
 FLOAT64_TOLERANCE = 1e-10
 
+ONE_KV_HEAD = dict(dim=64, n_layers=2, n_heads=8, n_kv_heads=1, vocab_size=256, multiple_of=32)
 DDP = dict(parallel__dp_replicate=2, parallel__dp_shard=1)
 
 
@@ -75,6 +76,7 @@ class SameMesh(Resume):
         self.assertEqual(state_of_training(self.step(6, again)), state)
 
     def test_bits_of_every_store_are_those_of_the_uninterrupted_run(self):
+        (self.folder / "one_kv_head.json").write_text(json.dumps(ONE_KV_HEAD))
         for name, ranks, mesh in [
             ("one", 1, {}),
             ("ddp", 2, DDP),
@@ -86,6 +88,7 @@ class SameMesh(Resume):
             ("hsdp", 4, dict(parallel__dp_replicate=2, data__shuffle_buffer=5)),
             ("tp_fsdp", 4, dict(parallel__tp=2, model__preset="tiny-tied")),
             ("pp", 2, dict(parallel__pp=2)),
+            ("kv_copies", 4, dict(parallel__tp=2, model__preset="null", model__config="one_kv_head.json")),
             ("dropout", 1, dict(training__dropout=0.2, training__micro_batch=1)),
             ("dropout_tp", 2, dict(training__dropout=0.2, parallel__tp=2, training__recompute="full")),
             ("pp_fsdp", 4, dict(parallel__pp=2, model__preset="tiny-tied", parallel__pipeline_schedule="zero_bubble")),
@@ -305,6 +308,7 @@ class Damage(Resume):
     def go_on(self, words):
         """latest takes the checkpoint after step 4, says why, and comes to the same end; step 6 by name is refused."""
         self.refuse(INPUT, words, ranks=2, resume=self.step(6), output__name="run")
+        before = snapshot(self.step(6))
         result = self.train(ranks=2, resume="latest", output__name="run")
         self.assertRegex(result.err, "warning: checkpoint: out/checkpoints/step_00000006 is not used: ")
         for word in words:
@@ -313,6 +317,9 @@ class Damage(Resume):
         self.assertEqual(self.columns(), self.columns("whole"))
         self.assertEqual(self.weights("out"), self.weights("whole"))
         self.assertEqual(state_of_training(self.step(6)), state_of_training(self.step(6, "whole")))
+        # Nothing is lost: another start, or a person, may be able to read what this one could not.
+        self.assertIn("step_00000006 is kept as out/checkpoints/step_00000006.refused", result.err)
+        self.assertEqual(snapshot(self.step(6).with_suffix(".refused")), before)
 
     def test_a_flipped_bit(self):
         self.flip(self.step(6) / "shard_00001.safetensors")

@@ -43,6 +43,11 @@ LatestCheckpoint find_latest(const std::string& folder);
 /// removal that fails is a warning, since the run can go on.
 void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t newest);
 
+/// Renames the checkpoints behind step `newest` to `step_<N>.refused` (`.refused-2`, ... where that is
+/// taken): nothing here looks at or removes them from then on, and a person who knows better can still use
+/// them. Says so in a warning each; IoError when one cannot be renamed.
+void set_aside_later(const std::string& folder, std::int64_t newest);
+
 /// Removes what killed writes and removals left: folders `step_<N>.tmp-...`, and `step_<N>` without a
 /// manifest. A folder moved aside by a replacement that did not finish gets its name back. Call when nothing
 /// is being written.

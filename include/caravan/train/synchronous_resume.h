@@ -39,8 +39,10 @@ void check_still_there(const ShardedCheckpointReader* checkpoint, const RunInput
 std::unique_ptr<RunRecorder::ResumePoint> results_to_resume(const ShardedCheckpointReader& checkpoint,
                                                             const RunConfig& config);
 
-/// Removes the checkpoints in output.dir behind the one the run goes on from: they belong to steps that will
-/// be taken anew. One process.
+/// Takes the checkpoints in output.dir behind the one the run goes on from out of its way: their steps will
+/// be taken anew. Those that `resume: latest` passed over are set aside, since what one start could not read
+/// (a file system that lags, a disk that is away) another may; with a path it was the user who went back, and
+/// they are removed. One process.
 void drop_later_checkpoints(const ShardedCheckpointReader& checkpoint, const RunConfig& config);
 
 }  // namespace caravan

@@ -134,6 +134,28 @@ TEST_CASE("the last K stay, and what lies behind the newest goes", "[io][store]"
   CHECK(test::file_names(at) == Names{"step_00000035"});
 }
 
+TEST_CASE("checkpoints that were passed over are set aside and never looked at again", "[io][store]") {
+  const TemporaryFolder folder;
+  const std::string at = folder.path().string();
+  for (const std::int64_t step : {10, 20, 30}) {
+    test::write_sample(at, {.step = step});
+  }
+  set_aside_later(at, 20);
+  CHECK(test::file_names(at) == Names{"step_00000010", "step_00000020", "step_00000030.refused"});
+  set_aside_later(at, 20);
+  test::write_sample(at, {.step = 30});  // taken anew, and refused once more
+  set_aside_later(at, 20);
+  CHECK(test::file_names(at) ==
+        Names{"step_00000010", "step_00000020", "step_00000030.refused", "step_00000030.refused-2"});
+  sweep_checkpoints(at);
+  test::write_sample(at, {.step = 40});
+  keep_newest(at, 1, 40);
+  CHECK(test::file_names(at) == Names{"step_00000030.refused", "step_00000030.refused-2", "step_00000040"});
+  CHECK(step_folders(at).size() == 1);
+  // Whole, as they were.
+  CHECK(ShardedCheckpointReader(folder / "step_00000030.refused").state().step == 30);
+}
+
 TEST_CASE("what a run did not write survives the removal of a checkpoint", "[io][store]") {
   const TemporaryFolder folder;
   const std::string at = folder.path().string();
