@@ -206,9 +206,12 @@ void plan_checkpoints(RunPlan& plan, const RunConfig& config) {
   plan.checkpoints_made = 1;
   plan.checkpoints_kept = 1;
   if (config.mode == TrainMode::kSynchronous) {
-    // Parameters and two moments; the model of the end, a third of one, is not counted.
+    // Parameters (of a 16-bit model its masters) and two moments; the model of the end, at most a third of
+    // one, is not counted.
     const CheckpointSection& checkpoint = config.checkpoint;
-    plan.checkpoint_bytes = 3 * model;
+    const std::int64_t exact = item_bytes(accumulation_dtype(config.dtype));
+    const std::int64_t values = config.optimizer.master_weights ? exact : item_bytes(config.dtype);
+    plan.checkpoint_bytes = plan.parameters * (values + 2 * exact);
     const std::int64_t steps = config.training.steps.value_or(std::numeric_limits<std::int64_t>::max());
     plan.checkpoints_made = checkpoint.every > 0 ? 1 + (steps - 1) / checkpoint.every : 1;
     plan.checkpoints_kept =
