@@ -65,14 +65,16 @@ std::vector<PartialGroup> MeshGroups::partial_groups() const {
 }
 
 void MeshGroups::check(Communicator& world) const {
-  const auto check = [&](Communicator& group, std::span<const MeshAxis> axes) {
-    std::vector<std::int64_t> expected;  // ranks that differ from this one on `axes` only
+  // The ranks that differ from this one on `axes` only, and on these as `belongs` together with this one.
+  const auto check = [&](Communicator& group, std::span<const MeshAxis> axes, const auto& belongs) {
+    std::vector<std::int64_t> expected;
     for (int rank = 0; rank < world.size(); ++rank) {
       bool is_member = true;
       for (const MeshAxis axis : kAxes) {
+        const auto theirs = mesh_.sizes().coordinate(axis, rank);
         const bool may_differ = std::find(axes.begin(), axes.end(), axis) != axes.end();
-        is_member =
-            is_member && (may_differ || mesh_.sizes().coordinate(axis, rank) == mesh_.coordinate(axis));
+        is_member = is_member &&
+                    (may_differ ? belongs(theirs, mesh_.coordinate(axis)) : theirs == mesh_.coordinate(axis));
       }
       if (is_member) {
         expected.push_back(rank);
@@ -80,11 +82,20 @@ void MeshGroups::check(Communicator& world) const {
     }
     check_members(group, world.rank(), expected);
   };
+  const auto all = [](auto, auto) { return true; };
   for (const MeshAxis each : kAxes) {
-    check(axis(each), {&each, 1});
+    check(axis(each), {&each, 1}, all);
   }
-  check(data(), kDataAxes);
-  check(fsdp(), kFsdpAxes);
+  check(data(), kDataAxes, all);
+  check(fsdp(), kFsdpAxes, all);
+  // Neighbours on tp share a kv head; the first and the last stage share a tied table, and the others
+  // nothing.
+  constexpr std::array kTpAxis = {MeshAxis::kTp};
+  constexpr std::array kPpAxis = {MeshAxis::kPp};
+  check(*kv_copies_, kTpAxis,
+        [&](auto theirs, auto mine) { return theirs / kv_copies_->size() == mine / kv_copies_->size(); });
+  const auto is_end = [&](auto stage) { return stage == 0 || stage + 1 == axis(MeshAxis::kPp).size(); };
+  check(*table_copies_, kPpAxis, [&](auto theirs, auto mine) { return is_end(theirs) == is_end(mine); });
 }
 
 void MeshGroups::advance() {

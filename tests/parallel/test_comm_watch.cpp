@@ -21,10 +21,11 @@ Communicator& world() {
 }
 
 /// The self-test's words about groups made over `ranks`; empty when it finds nothing.
-std::string self_test(Communicator& ranks, const ParallelSection& parallel) {
+std::string self_test(Communicator& ranks, const ParallelSection& parallel, std::int64_t n_kv_heads = 4) {
   const MeshSizes sizes = resolve_mesh(parallel, ranks.size());
-  const MeshGroups groups(ranks, sizes,
-                          mesh_coordinates(parallel, *model_preset("tiny"), sizes, ranks.rank()));
+  ModelConfig model = *model_preset("tiny");
+  model.n_kv_heads = n_kv_heads;
+  const MeshGroups groups(ranks, sizes, mesh_coordinates(parallel, model, sizes, ranks.rank()));
   try {
     groups.check(ranks);
   } catch (const CommError& problem) {
@@ -39,8 +40,9 @@ TEST_CASE("the self-test passes on every mesh", "[parallel][comm]") {
   for (const ParallelSection& parallel :
        {ParallelSection{}, ParallelSection{.dp_shard = 1, .tp = -1}, ParallelSection{.dp_shard = 1, .cp = -1},
         ParallelSection{.dp_replicate = 2}, ParallelSection{.tp = 2}, ParallelSection{.cp = 2},
-        ParallelSection{.pp = 2}}) {
+        ParallelSection{.pp = 2}, ParallelSection{.dp_shard = 1, .pp = -1}}) {
     CHECK(self_test(world(), parallel).empty());
+    CHECK(self_test(world(), parallel, 1).empty());  // ranks of tp share the one head of keys and values
   }
 }
 

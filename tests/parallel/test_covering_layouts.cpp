@@ -83,7 +83,7 @@ TEST_CASE("every layout has the weights, outputs, gradients and twenty losses of
   for (const CoveringLayout& layout : layouts_here(Stages::kOne)) {
     CAPTURE(layout.name(), dtype_name(dtype));
     const RunConfig config = config_of(layout, dtype);
-    const ModelConfig model = mesh_model(layout.is_tied);
+    const ModelConfig model = mesh_model(layout.is_tied, 2, layout.n_kv_heads);
     MeshRun mesh(world, config, model);
     SelfCommunicator self;
     std::unique_ptr<MeshRun> one_rank;
@@ -120,7 +120,7 @@ TEST_CASE("every pipelined layout has the weights, gradients and twenty losses o
     const RunConfig config = config_of(layout, dtype);
     const RunConfig one = one_rank_of(config, resolve_mesh(config.parallel, world.size()));
     const MeshTask task{
-        .model = mesh_model(layout.is_tied, layout.n_layers()),
+        .model = mesh_model(layout.is_tied, layout.n_layers(), layout.n_kv_heads),
         .batch = [&](std::int64_t number) { return mesh_batch(number, kRows, kLongest, layout.is_packed); },
         .steps = kSteps,
         .lr = learning_rate(layout)};

@@ -17,6 +17,7 @@ struct CoveringLayout {
   bool is_packed = false;
   bool accumulates = false;  // micro-batches of one row; else all rows of a rank at once
   Recompute recompute = Recompute::kNone;
+  std::int64_t n_kv_heads = 4;  // fewer than tp: ranks share a head, and its gradient has parts on each
 
   int ranks() const {
     return static_cast<int>(parallel.dp_replicate * parallel.dp_shard * parallel.cp * parallel.tp *
@@ -63,6 +64,7 @@ struct CoveringLayout {
     add(is_tied, "tied");
     add(is_packed, "packed");
     add(accumulates, "accumulated");
+    add(n_kv_heads < parallel.tp, std::to_string(n_kv_heads) + "-kv-heads");
     add(recompute != Recompute::kNone, recompute == Recompute::kFull ? "full" : "selective");
     return text.empty() ? "one rank" : text;
   }
@@ -277,10 +279,31 @@ inline std::vector<CoveringLayout> layouts_with_four_stages() {
   };
 }
 
+/// Tensor ranks that share key/value heads, beside every other axis.
+inline std::vector<CoveringLayout> layouts_with_shared_kv_heads() {
+  constexpr auto kRing = ContextExchange::kRing;
+  using P = ParallelSection;
+  return {
+      {.parallel = P{.dp_shard = 2, .tp = 4}, .is_tied = true, .accumulates = true, .n_kv_heads = 2},
+      {.parallel = P{.dp_shard = 2, .tp = 4, .sequence_parallel = false, .zero_stage = 2},
+       .is_packed = true,
+       .accumulates = true,
+       .n_kv_heads = 1},
+      {.parallel = P{.dp_replicate = 2, .dp_shard = 1, .tp = 4}, .is_packed = true, .n_kv_heads = 2},
+      {.parallel = P{.dp_shard = 1, .cp = 2, .tp = 4, .context = kRing},
+       .recompute = Recompute::kFull,
+       .n_kv_heads = 2},
+      {.parallel = P{.dp_shard = 1, .tp = 4, .pp = 2}, .is_tied = true, .accumulates = true, .n_kv_heads = 2},
+      {.parallel = P{.dp_replicate = 2, .dp_shard = 2, .tp = 2}, .accumulates = true, .n_kv_heads = 1},
+      {.parallel = P{.dp_shard = 2, .cp = 2, .tp = 2}, .recompute = Recompute::kSelective, .n_kv_heads = 1},
+  };
+}
+
 /// dp_replicate · dp_shard is at most 4, so that steps of 4 rows can be divided.
 inline std::vector<CoveringLayout> covering_layouts() {
   std::vector<CoveringLayout> all = layouts_without_pipeline();
-  for (const auto& more : {layouts_with_pipeline(), layouts_with_four_stages()}) {
+  for (const auto& more :
+       {layouts_with_pipeline(), layouts_with_four_stages(), layouts_with_shared_kv_heads()}) {
     all.insert(all.end(), more.begin(), more.end());
   }
   return all;

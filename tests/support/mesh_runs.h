@@ -24,9 +24,10 @@ struct MeshGradients {
 };
 
 /// Hidden 64, vocabulary 251 (a prime: cut unevenly), F 158; heads and kv heads as given.
-inline ModelConfig mesh_model(bool is_tied, int n_layers = 2) {
+inline ModelConfig mesh_model(bool is_tied, int n_layers = 2, std::int64_t n_kv_heads = 4) {
   ModelConfig model = *model_preset(is_tied ? "tiny-tied" : "tiny");
   model.n_layers = n_layers;
+  model.n_kv_heads = n_kv_heads;
   model.vocab_size = 251;
   model.intermediate_size = 158;
   return model;
