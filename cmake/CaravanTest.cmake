@@ -37,6 +37,9 @@ function(caravan_test_header file comment)
 endfunction()
 
 function(caravan_test_properties name)
+  if(CARAVAN_SANITIZE)  # several times slower
+    math(EXPR timeout "4 * ${timeout}")
+  endif()
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${caravan_test_environment}" LABELS "${labels}"
                        TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
   if("gpu" IN_LIST labels)
