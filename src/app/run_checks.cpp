@@ -4,18 +4,46 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <limits>
+#include <thread>
 
 #include "caravan/core/checksum.h"
+#include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
 #include "caravan/io/checkpoint_store.h"
+#include "caravan/io/run_folder_lock.h"
 #include "failure.h"
 #include "machine.h"
 #include "memory.h"
 
 namespace caravan::app {
+namespace {
+
+/// Longer than network file systems remember that a file was not there (NFS: 3 s for folders by default).
+constexpr std::chrono::seconds kLateFile{10};
+
+}  // namespace
+
+void check_folder_is_shared(const std::string& folder, Communicator& world) {
+  std::string expected = world.rank() == 0 ? run_lock_text(folder) : "";
+  world.broadcast_bytes(expected, 0);
+  agree([&] {
+    const StopWatch watch;
+    while (world.rank() != 0 && run_lock_text(folder) != expected) {
+      if (watch.seconds() > std::chrono::duration<double>(kLateFile).count()) {
+        fail<ConfigError>(
+            "output.dir {} on {} is not the folder that rank 0 writes to; all ranks write checkpoints into "
+            "it: "
+            "choose one on a file system that all nodes share",
+            folder, host_name());
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
+}
 
 void check_inputs_survive(const RunConfig& config) {
   namespace fs = std::filesystem;

@@ -30,6 +30,11 @@ Facts input_facts(const RunInputs& inputs);
 std::string fact_of(const std::optional<Dataset>& samples);
 std::string fact_of(const std::optional<TokenizerFile>& tokenizer);
 
+/// Throws ConfigError on every rank when one sees another folder under `folder` than rank 0, which holds the
+/// run's lock there: on a disk of its own node its part of a checkpoint would be lost. Waits some seconds for
+/// network file systems that show a new file late. Collective.
+void check_folder_is_shared(const std::string& folder, Communicator& world);
+
 /// What of a plan lies in host memory: all of it on CPUs.
 enum class HostUse : std::uint8_t { kEverything, kOffloadOnly };
 /// Says on rank 0 for which machines the ranks' host memory does not suffice. Collective.

@@ -137,10 +137,9 @@ void check_resume_point_stands(const std::optional<FoundCheckpoint>& before, con
   }
 }
 
-/// Rank 0's recorder in a prepared and locked run folder; null on the other ranks.
+/// Rank 0's recorder in the locked run folder, which is prepared for it; null on the other ranks.
 std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const CheckedRun& checked,
-                                           const Communicator& world, const RunEnvironment& environment,
-                                           RunFolderLock& lock) {
+                                           const Communicator& world, const RunEnvironment& environment) {
   if (world.rank() != 0) {
     return nullptr;
   }
@@ -148,7 +147,6 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
   const RunConfig& config = inputs.config;
   const bool is_federated = config.mode == TrainMode::kFederated;
   const ExistingRun existing = existing_run(config, options.overwrite);
-  lock.take(config.output.dir);
   if (existing == ExistingRun::kResume) {
     if (is_federated) {
       check_resume_point_stands(checked.resume, config, world.size());
@@ -232,7 +230,15 @@ void run(const TrainOptions& options) {
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
   const auto open = [&] {
-    agree([&] { recorder = open_recorder(options, checked, world, environment, lock); });
+    agree([&] {
+      if (world.rank() == 0) {
+        lock.take(config.output.dir);
+      }
+    });
+    if (config.mode == TrainMode::kSynchronous) {  // every rank writes its part of a checkpoint
+      check_folder_is_shared(config.output.dir, world);
+    }
+    agree([&] { recorder = open_recorder(options, checked, world, environment); });
     return recorder.get();
   };
   if (resume) {

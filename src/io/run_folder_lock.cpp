@@ -126,4 +126,16 @@ void RunFolderLock::describe_holder() const {
   }
 }
 
+std::string run_lock_text(const std::string& folder) {
+  const std::string path = (std::filesystem::path(folder) / kRunLockName).string();
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) {
+    return "";
+  }
+  std::array<char, 512> bytes{};
+  const ssize_t count = ::pread(descriptor, bytes.data(), bytes.size(), 0);
+  ::close(descriptor);
+  return {bytes.data(), count > 0 ? static_cast<std::size_t>(count) : 0};
+}
+
 }  // namespace caravan

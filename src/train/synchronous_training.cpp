@@ -1,6 +1,8 @@
 #include "caravan/train/synchronous_training.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "caravan/core/error.h"
 #include "caravan/core/log.h"
@@ -30,14 +32,21 @@ void next_batch_with_targets(BatchLoader& train, Batch& batch) {
 }
 
 /// Updates in `epochs` passes. Only reading tells how many rows packing makes, and which batches have
-/// targets.
+/// targets. Without packing one pass tells of all when there are too few samples without a target to make up
+/// the smallest batch, whatever the order.
 std::int64_t count_steps(BatchLoader& train, std::int64_t epochs) {
   std::int64_t steps = 0;
   Batch batch;
   for (std::int64_t epoch = 0; epoch < epochs; ++epoch) {
     train.start_epoch(epoch);
+    std::int64_t fewest_rows = std::numeric_limits<std::int64_t>::max();
     while (train.next(batch)) {
       steps += batch.valid_tokens > 0 ? 1 : 0;
+      fewest_rows = std::min(fewest_rows, batch.batch);
+    }
+    if (epoch == 0 && train.batches_per_epoch() && train.counts().without_target < fewest_rows) {
+      steps *= epochs;
+      break;
     }
   }
   if (steps == 0) {
@@ -78,11 +87,19 @@ struct Loop {
   std::int64_t steps = 0;
   TrainingPosition at;
   std::int64_t evaluated_at = 0;
+  /// Why the last checkpoint could not be written, on every rank alike. What was trained is not lost for it:
+  /// the model, a third of its size, may still find room.
+  std::optional<std::string> last_problem = std::nullopt;
 
-  void evaluate() {
+  /// The rows of results.h5 that a checkpoint speaks of are on the disk before it is complete.
+  void flush_results() {
     if (recorder != nullptr) {
       recorder->flush();
     }
+  }
+
+  void evaluate() {
+    flush_results();
     if (eval != nullptr) {
       const Evaluation result = run.evaluate(*eval);
       if (recorder != nullptr) {
@@ -92,11 +109,7 @@ struct Loop {
     evaluated_at = at.step;
   }
 
-  /// The rows of results.h5 that the checkpoint speaks of are on the disk before it is complete.
   void save() {
-    if (recorder != nullptr) {
-      recorder->flush();
-    }
     checkpoints.save(
         training_state(inputs, run, at, recorder),
         checkpoint_sources(run.store(), run.trainer().optimizer(), inputs.model.config, run.layout().at));
@@ -126,15 +139,27 @@ struct Loop {
     Batch batch;
     while (at.step < steps) {
       take_step(batch);
-      checkpoints.poll();
+      if (at.step < steps) {
+        checkpoints.poll();
+      }
       if (is_due(config.training.eval_every)) {
         evaluate();
       }
       if (is_due(config.checkpoint.every) || at.step == steps) {
-        save();
+        flush_results();
+        at.step < steps ? save() : save_last();
       }
     }
-    checkpoints.finish();
+  }
+
+  void save_last() {
+    try {
+      save();
+      checkpoints.finish();
+    } catch (const IoError& problem) {  // of writing checkpoints: on every rank
+      last_problem = problem.what();
+      log::warning("checkpoint: {}; the model is still to be written", *last_problem);
+    }
   }
 };
 
@@ -213,6 +238,9 @@ void run_synchronous(const RunInputs& inputs, Communicator& world, const Compute
     loop.evaluate();
   }
   save_whole_model(run, inputs, recorder, RunRecorder::checkpoint_folder(config, world.size(), steps), steps);
+  if (loop.last_problem) {
+    fail<IoError>("{}; the model of the end is written, the state of training is not", *loop.last_problem);
+  }
   if (recorder != nullptr) {
     recorder->finish();
   }

@@ -8,6 +8,7 @@ import os
 import pathlib
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import zipfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import CORPORA, ProgramTest, command  # noqa: E402
+from program import CORPORA, ProgramTest, command, overrides  # noqa: E402
 
 CONFIG, INPUT, USAGE = 2, 1, 2  # exit codes: what the user wrote, what a file holds
 
@@ -316,6 +317,24 @@ class FullDisk(ProgramTest):
         self.end("File too large", 100_000, "train", "run.yaml")
         self.assertEqual(list((self.folder / "out").glob("checkpoints/*")), [])
         self.assertIn("round", self.succeed("inspect", "out/results.h5").out)
+
+    def test_a_last_checkpoint_that_does_not_fit_costs_the_state_and_not_the_model(self):
+        options = overrides(mode="synchronous", training__steps=2)
+        self.succeed("train", "run.yaml", *options)
+        model = self.checkpoint(2) / "consolidated.00.pth"
+        expected = model.read_bytes()
+        shard = self.folder / "out" / "checkpoints" / "step_00000002" / "shard_00000.safetensors"
+        self.assertGreater(shard.stat().st_size, 2 * len(expected))
+        shutil.rmtree(self.folder / "out")
+        for is_async in ("false", "true"):
+            with self.subTest(is_async):
+                message = self.end("File too large; the model of the end is written, the state of training is not",
+                                   len(expected) + 4096, "train", "run.yaml", *options,
+                                   *overrides(checkpoint__async=is_async, output__name="out"))
+                self.assertIn("shard_00000.safetensors", message)
+                self.assertEqual(model.read_bytes(), expected)
+                self.assertEqual([path.name for path in model.parent.parent.iterdir()], [model.parent.name])
+                shutil.rmtree(self.folder / "out")
 
     def test_a_converted_checkpoint_that_does_not_fit_leaves_nothing_behind(self):
         self.train(federated__rounds=1)

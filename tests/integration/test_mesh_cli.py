@@ -1,5 +1,6 @@
 # Synchronous training on a mesh through the program: the same run on any mesh, and what a mesh cannot be.
 # TIMEOUT 400
+import json
 import pathlib
 import sys
 import unittest
@@ -7,7 +8,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, tensors_of_pth  # noqa: E402
+from program import ProgramTest, results_columns, tensors_of_pth  # noqa: E402
 
 CONFIG = 2
 PLAIN = dict(mode="synchronous", dtype="float64", training__steps="null", training__epochs=2, training__clip_norm=0.8)
@@ -39,6 +40,24 @@ class SameRun(ProgramTest):
             with self.subTest(name):
                 self.train(ranks=ranks, output__dir=name, **PLAIN, **mesh)
                 self.close(self.history(name), one)
+
+    def test_epochs_are_counted_whatever_has_no_target(self):
+        for rows, short, steps in [
+            (6, 1, 9),  # steps of two rows: a short one always has another beside it
+            (6, 2, None),  # two may meet, and then make no step
+            (5, 1, None),  # one may be the last step's only row
+            (5, 0, 9),
+        ]:
+            with self.subTest(f"{short} of {rows}"):
+                lines = [json.dumps({"ids": [7] if row < short else [row + 1, 5, 9]}) for row in range(rows)]
+                (self.folder / "few.jsonl").write_text("\n".join(lines) + "\n")
+                self.train("--overwrite", data__train="few.jsonl", data__eval="null", training__batch_size=2,
+                           **{**PLAIN, "training__epochs": 3})
+                columns = results_columns(self.folder / "out" / "results.h5")
+                if steps is None:  # three epochs have exactly so many tokens
+                    self.assertEqual(sum(columns["/steps/tokens"]), 3 * 2 * (rows - short))
+                else:
+                    self.assertEqual(len(columns["/steps/step"]), steps)
 
     def test_with_dropout_too(self):
         for dropout in (0, 0.2):

@@ -50,6 +50,17 @@ class RanksDisagree(ProgramTest):
                 with self.subTest(f"{command}, {name}"):
                     self.refuse(what, command, "run.yaml", *mesh)
 
+    def test_an_output_folder_of_each_nodes_own(self):
+        shutil.rmtree(self.other / "out", ignore_errors=True)
+        rank = [PROGRAM, "train", "run.yaml", *overrides(mode="synchronous", training__steps=1)]
+        done = subprocess.run(["mpirun", "--quiet", "-n", "1", "-wdir", self.folder, *rank, ":", "-n", "1", "-wdir",
+                               self.other, *rank], capture_output=True, encoding="utf-8", timeout=60, env=os.environ)
+        self.assertEqual(done.returncode, CONFIG, done.stderr)
+        self.assertRegex(done.stderr, r"caravan: rank 1: output.dir out on \S+ is not the folder that rank 0 writes to; all "
+                                      "ranks write checkpoints into it: choose one on a file system that all nodes share")
+        self.assertEqual(list((self.folder / "out").iterdir()), [])
+        self.assertFalse((self.other / "out").exists())
+
     def test_another_tokenizer(self):
         with open(self.other / "tokenizer.json", "a", encoding="utf-8") as file:
             file.write("\n")

@@ -34,4 +34,8 @@ class RunFolderLock {
   bool removes_file_ = false;
 };
 
+/// What the lock file in `folder` says of the run that holds it (host, process, time), as this process sees
+/// the folder. Empty when there is none, or nothing in it.
+std::string run_lock_text(const std::string& folder);
+
 }  // namespace caravan
