@@ -33,7 +33,9 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
           "divide heads, MLP rows and vocabulary")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
-  command.add_option("--threads", options.threads, "Threads; default: the cores this process may use")
+  command
+      .add_option("--threads", options.threads,
+                  "Threads; default: OPENBLAS_NUM_THREADS, else the cores this process may use")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
   add_timeout_option(command, options.timeout_seconds);
 }

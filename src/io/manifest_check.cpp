@@ -5,18 +5,18 @@
 
 #include "box_tiling.h"
 #include "caravan/core/error.h"
+#include "caravan/core/excerpt.h"
 #include "safetensors_header.h"
 
 namespace caravan {
 namespace {
 
-constexpr std::size_t kMaxNameBytes = 1024;
 constexpr std::int64_t kSmallestHeader = 8 + 2;  // the length, and {}
 
 void check_tensor(const GlobalTensor& tensor, const std::string& where) {
-  if (tensor.name.empty() || tensor.name.size() > kMaxNameBytes ||
-      tensor.name.find('\0') != std::string::npos) {
-    fail<IoError>("{}: a tensor has a name of {} bytes, or one with a zero byte", where, tensor.name.size());
+  if (!is_plain_name(tensor.name)) {
+    fail<IoError>("{}: a tensor has a name of {} bytes, or one with control characters: '{}'", where,
+                  tensor.name.size(), excerpt(tensor.name));
   }
   checked_bytes(tensor, where);
 }
@@ -35,7 +35,7 @@ bool is_shard_name(const std::string& name) {
 
 void check_file(const ShardFile& file, const std::string& where) {
   if (!is_shard_name(file.name)) {
-    fail<IoError>("{}: '{}' is no name of a shard, like shard_00000.safetensors", where, file.name);
+    fail<IoError>("{}: '{}' is no name of a shard, like shard_00000.safetensors", where, excerpt(file.name));
   }
   if (file.header_bytes < kSmallestHeader || file.bytes < file.header_bytes) {
     fail<IoError>("{}: {} has {} bytes with a header of {}", where, file.name, file.bytes, file.header_bytes);

@@ -20,6 +20,7 @@ std::span<const Entry> entries() {
       Entry{"torch_file", torch_file},
       Entry{"safetensors", safetensors},
       Entry{"model_json", model_json},
+      Entry{"manifest", manifest},
       Entry{"tokenizer_model", tokenizer_model},
       Entry{"tokenizer_json", tokenizer_json},
       Entry{"jsonl", jsonl},

@@ -18,6 +18,7 @@ void zip(Bytes input);
 void torch_file(Bytes input);
 void safetensors(Bytes input);
 void model_json(Bytes input);
+void manifest(Bytes input);
 void tokenizer_model(Bytes input);
 void tokenizer_json(Bytes input);
 void jsonl(Bytes input);

@@ -200,6 +200,53 @@ def model_shapes():
     }
 
 
+# ---- manifests of training checkpoints
+
+def manifests():
+    """The checksum in the first line is wrong in all: the target makes it right."""
+    sum_ = "0123456789abcdef"
+    state = {"step": 3, "optimizer_step": 3, "data_position": 12, "step_records": 3, "history_records": 1, "seed": 7,
+             "random_state": "", "commit": "abc", "ranks": 2, "mesh": "tp 2", "config": "mode: synchronous\n",
+             "extra": {"model": "{\"dim\": 8}"}}
+    # One matrix cut by columns over two files, and a vector and a scalar whole in the first.
+    tensors = [["w", "F32", [4, 6]], ["norm", "BF16", [8]], ["t", "F64", []]]
+    files = [["shard_00000.safetensors", 72 + 48 + 16 + 8, 72, sum_], ["shard_00001.safetensors", 72 + 48, 72, sum_]]
+    pieces = [[0, 0, 72, 120, [0, 4, 0, 3], sum_], [1, 0, 120, 136, [0, 8], sum_], [2, 0, 136, 144, [], sum_],
+              [0, 1, 72, 120, [0, 4, 3, 6], sum_]]
+
+    def manifest(tensors=tensors, files=files, pieces=pieces, version=1, **changes):
+        return '{"checksum": "0000000000000000",\n' + json.dumps(
+            {"format": "caravan training checkpoint", "format_version": version, "id": sum_,
+             "state": {**state, **changes}, "tensors": tensors, "files": files, "pieces": pieces})[1:]
+
+    def one(shape, region, size, dtype="U8"):
+        """A manifest of one tensor in one piece."""
+        return manifest([["w", dtype, shape]], [[files[0][0], 16 + size, 16, sum_]], [[0, 0, 16, 16 + size, region, sum_]])
+    boxes = [[0, 2, 0, 2, 0, 1], [0, 2, 0, 2, 1, 2]]
+    return {
+        "one": manifest(),
+        "empty": manifest([], [], []),
+        "no_elements": manifest([["e", "I64", [0, 5]]], [[files[0][0], 16, 16, sum_]], []),
+        "three_dims": manifest([["w", "U8", [2, 2, 2]]], [[files[0][0], 24, 16, sum_]],
+                               [[0, 0, 16 + 4 * i, 20 + 4 * i, box, sum_] for i, box in enumerate(boxes)]),
+        "four_dims": one([1, 2, 1, 2], [0, 1, 0, 2, 0, 1, 0, 2], 4),
+        "huge": one([2**31, 2**31], [0, 2**31, 0, 2**31], 2**62),
+        "overflow": one([2**40, 2**40], [0, 2**40, 0, 2**40], 16, "F64"),
+        "outside": one([4], [0, 5], 5),
+        "overlapping": manifest(pieces=pieces[:3] + [[0, 1, 72, 120, [0, 4, 2, 5], sum_]]),
+        "hole": manifest(pieces=pieces[:3]),
+        "gap": manifest(files=[files[0], [files[1][0], 2**62, 72, sum_]]),
+        "index": manifest(pieces=[[2**62, 9, 72, 120, [0, 4, 0, 3], sum_]]),
+        "path": manifest(files=[files[0], ["../shard_00001.safetensors", 120, 72, sum_]]),
+        "twice": manifest(tensors + [["t", "F64", [0]]]),
+        "version": manifest(version=2),
+        "state": manifest(step=-1, seed=-2**63, ranks=0),
+        "escapes": manifest(config="caf\u00e9 \u0000 \U0001f600", commit="\x1b[2J"),
+        "nested": manifest()[:-2] + ', "more": ' + "[" * 70 + "]" * 70 + "}",
+        "cut": manifest()[:400],
+    }
+
+
 # ---- tokenizers
 
 def byte_alphabet():
@@ -333,7 +380,7 @@ output: {dir: out}
 
 def main():
     for target, files in [("pickle", pickles()), ("zip", archives()), ("torch_file", torch_files()),
-                          ("safetensors", safetensors()), ("model_json", model_shapes()),
+                          ("safetensors", safetensors()), ("model_json", model_shapes()), ("manifest", manifests()),
                           ("tokenizer_model", tokenizer_models()), ("tokenizer_json", tokenizer_jsons()),
                           ("jsonl", data_lines()), ("gzip", gzip_files()), ("yaml", configurations())]:
         for stem, content in files.items():

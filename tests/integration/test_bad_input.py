@@ -314,7 +314,7 @@ class FullDisk(ProgramTest):
         return messages[0]
 
     def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(self):
-        self.end("File too large", 100_000, "train", "run.yaml")
+        self.end("/consolidated.00.pth: writing at byte 100000 failed: File too large", 100_000, "train", "run.yaml")
         self.assertEqual(list((self.folder / "out").glob("checkpoints/*")), [])
         self.assertIn("round", self.succeed("inspect", "out/results.h5").out)
 
@@ -338,13 +338,14 @@ class FullDisk(ProgramTest):
 
     def test_a_converted_checkpoint_that_does_not_fit_leaves_nothing_behind(self):
         self.train(federated__rounds=1)
-        self.end("File too large", 100_000, "convert", "--in", self.checkpoint(1), "--out", "hf", "--to", "hf")
+        self.end("/model.safetensors: writing at byte 100000 failed: File too large", 100_000, "convert", "--in",
+                 self.checkpoint(1), "--out", "hf", "--to", "hf")
         self.assertFalse((self.folder / "hf").exists())
         self.assertEqual([path.name for path in self.folder.iterdir() if "tmp" in path.name], [])
 
     def test_a_tokenizer_that_does_not_fit_leaves_nothing_behind(self):
-        self.end("File too large", 1000, "tokenizer", "train", CORPORA / "rhymes.train.txt", "--vocab-size", 400,
-                 "--out", "tokenizer.json")
+        self.end("tokenizer.json: cannot write: File too large; check the folder, its permissions and the free space", 1000,
+                 "tokenizer", "train", CORPORA / "rhymes.train.txt", "--vocab-size", 400, "--out", "tokenizer.json")
         self.assertEqual(list(self.folder.glob("tokenizer*")), [])
 
     def test_standard_output_that_is_full(self):

@@ -173,7 +173,7 @@ struct RunConfig {
   DType dtype = DType::kFloat32;
   AttentionChoice attention = AttentionChoice::kOwn;
   std::int64_t seed = 42;
-  std::optional<std::int64_t> threads;  // per rank; null: usable cores / ranks that share them
+  std::optional<std::int64_t> threads;  // per rank; null: the program chooses, see its help
   std::optional<std::string> tokenizer;
   std::string resume = "never";  // resume_choice says which of the three it is
   ModelSection model;

@@ -422,12 +422,15 @@ void visit_fields(Visitor& visit, S& s) {
         s.attention);
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);
-  visit(Field{.key = "threads",
-              .help =
-                  "Threads of each rank, for products and everything else; null: the cores this process may "
-                  "use (affinity, quota) divided by the ranks that share them.",
-              .bounds = from_to(1, 4096)},
-        s.threads);
+  visit(
+      Field{
+          .key = "threads",
+          .help =
+              "Threads of each rank, for products and everything else; null: the cores this process may "
+              "use (affinity, quota) divided by the ranks that share them, or OPENBLAS_NUM_THREADS where the "
+              "environment has it.",
+          .bounds = from_to(1, 4096)},
+      s.threads);
   visit(
       Field{.key = "tokenizer",
             .help = "tokenizer.model or tokenizer.json; null: the one in the checkpoint's folder. Not needed "

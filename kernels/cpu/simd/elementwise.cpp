@@ -23,7 +23,7 @@ void scale(T* x, T factor, std::int64_t count) {
 template <class T>
 void adamw(const AdamwElements<T>& args) {
   const AdamwElements<T> a = args;  // a copy: the compiler then knows that the loop does not write to it
-  const T inverse = T{1} / a.root_correction;  // square root and quotients are what takes the time
+  const T inverse = T{1} / a.root_correction;  // one quotient an element instead of two; memory bounds both
 #pragma omp simd
   for (std::int64_t i = 0; i < a.count; ++i) {
     const T g = a.grad[i] * a.clip;

@@ -197,6 +197,8 @@ TEST_CASE("gradients that overflow whatever the scale end the run", "[device]") 
                                                   : 1.0});
     }
   });
-  CHECK_THROWS_WITH(run->step(full_batch(0, 4, 12), 1e-3),
-                    Catch::Contains("the gradient norm is") && Catch::Contains("the gradient of"));
+  CHECK_THROWS_WITH(
+      run->step(full_batch(0, 4, 12), 1e-3),
+      Catch::StartsWith("the gradient norm is nan at local step 1: the first value that is not finite is in "
+                        "the gradient of layers.1.feed_forward.w2.weight; a smaller optimizer.lr"));
 }

@@ -84,6 +84,7 @@ TEST_CASE("a manifest that breaks a rule is refused with the reason", "[io][mani
   refuses([](CheckpointManifest& m) { m.state.step = -1; }, "state: 'step' is missing or less than 0");
   refuses([](CheckpointManifest& m) { m.state.ranks = 0; }, "'ranks' is missing or less than 1");
   tables([](Tables& t) { t.tensors[0].name.clear(); }, "a name of 0 bytes");
+  tables([](Tables& t) { t.tensors[0].name = "a\x1B[2J"; }, "with control characters: 'a\\x1B[2J'");
   tables([](Tables& t) { t.tensors[0].name = t.tensors[1].name; }, "is listed twice");
   tables(
       [](Tables& t) {
@@ -111,6 +112,8 @@ TEST_CASE("a manifest that breaks a rule is refused with the reason", "[io][mani
     tables([&](Tables& t) { t.files[0].name = name; }, "manifest.json: ");
   }
   tables([](Tables& t) { t.files[0].name = "../x"; }, "'../x' is no name of a shard, like shard_00000");
+  tables([](Tables& t) { t.files[0].name = "\x1B[2J" + std::string(3000, 'x'); },
+         "'\\x1B[2J" + std::string(76, 'x') + "...' is no name of a shard");
   tables([](Tables& t) { t.files[0].header_bytes = 0; }, "with a header of 0");
   tables([](Tables& t) { t.files[0].header_bytes += 8; }, "a piece begins at byte");
   tables([](Tables& t) { t.files[0].bytes += 8; }, "the pieces in shard_00000.safetensors end at byte");
