@@ -186,6 +186,7 @@ void FederatedRun::pass_on_optimizer_state() {
 
 void FederatedRun::train_locally(std::int64_t round, const OnStep& on_step) {
   const FederatedSection& options = setup_.config.federated;
+  const TimelineRange range(setup_.backend, "local training");
   move_slots(round);
   if (options.optimizer_state == OptimizerState::kFresh) {
     trainer_->optimizer().reset(trainer_->executor().context());
@@ -213,6 +214,7 @@ void FederatedRun::collect(std::int64_t round) {
   if (setup_.world.rank() == SliceExchange::kAggregator && !full_) {
     return;  // one rank: its slice is the model
   }
+  const TimelineRange range(setup_.backend, "collect the round");
   const std::vector<std::int64_t> slots = slots_of_round(round, setup_.world.size(), swapping_);
   exchange_->collect(slots, *aggregation_);
   if (!aggregation_->takes_values_as_they_are()) {

@@ -227,6 +227,7 @@ void PipelineExecutor::compute(const PipelineStep& step, const TokenBatch& token
 /// The stage's segments forward; with a slot, what the policy keeps goes there.
 void PipelineExecutor::run_segments(Context& ctx, const PipelineStep& step, const TokenBatch& tokens,
                                     ResidualStream& stream, Slot* slot) {
+  const TimelineRange timeline(ctx.backend, "stage forward");
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     const auto number = static_cast<std::size_t>(i);
@@ -264,6 +265,7 @@ void PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch&
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
   const ArenaScope scope(scratch_arena_);
+  const TimelineRange timeline(ctx.backend, "head");
   const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
   slot.gradient = gradients_.take(model_.stream_shape(tokens.n_tokens()));
   ResidualStream stream{.x = slot.output, .delta = {}};
@@ -279,6 +281,7 @@ void PipelineExecutor::head_backward(const PipelineStep& step, const TokenBatch&
 void PipelineExecutor::backward(const PipelineStep& step, const TokenBatch& tokens, MicroBatch micro_batch) {
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
+  const TimelineRange timeline(ctx.backend, "stage backward");
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);
@@ -302,6 +305,7 @@ void PipelineExecutor::backward_input(const PipelineStep& step, const TokenBatch
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
   Context kept = training_context(slot.arena);
+  const TimelineRange timeline(ctx.backend, "stage backward, input");
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);
@@ -322,6 +326,7 @@ void PipelineExecutor::backward_weight(const PipelineStep& step, const TokenBatc
                                        MicroBatch micro_batch) {
   Slot& slot = slot_of(step);
   Context ctx = training_context(scratch_arena_);
+  const TimelineRange timeline(ctx.backend, "stage backward, weights");
   const Range& range = segments_of(step.stage);
   for (std::int64_t i = range.end; i-- > range.begin;) {
     const auto number = static_cast<std::size_t>(i);

@@ -149,6 +149,7 @@ void Trainer::add_gradients(std::span<const Batch> micro_batches, std::int64_t v
   if (is_elsewhere) {
     zero(ctx, {.x = loss});
   }
+  const TimelineRange range(ctx.backend, "gradients");
   recorded(begin_, [&](Context& update) {
     store_.zero_gradients(ctx);
     optimizer_.begin(update);
@@ -198,6 +199,7 @@ StepResult Trainer::step(std::span<const Batch> micro_batches, std::int64_t vali
   add_gradients(micro_batches, valid_tokens);
   optimizer_.refresh_masters(update_context());
   recorded(update_, [&](Context& update) {
+    const TimelineRange range(ctx.backend, "norm and update");
     optimizer_.add_squares(update);
     sum_over_ranks();
     optimizer_.update(update);

@@ -29,7 +29,7 @@ from program import RUN, command, kill_ranks, overrides, results_columns, wait_f
 TOLERANCE = 1e-10  # of the largest value of a column or tensor; as in test_mesh_training, float64
 STEPS = 400
 LAYERS = 4  # stages need one each
-SHAPE = dict(dim=64, n_layers=LAYERS, n_heads=8, n_kv_heads=4, vocab_size=256, multiple_of=32, norm_eps=1e-5,
+SHAPE = dict(dim=64, n_layers=LAYERS, n_heads=8, n_kv_heads=2, vocab_size=256, multiple_of=32, norm_eps=1e-5,
              rope_theta=500000.0, use_scaled_rope=True, rope_scaling_factor=32.0)
 # At 1e-3 the run learns its few rows by heart, and of 4 layers accumulation on one rank alone moves norms by 4e-10.
 COMMON = dict(mode="synchronous", dtype="float64", model__preset="null", model__config="params.json",
@@ -39,6 +39,7 @@ COMMON = dict(mode="synchronous", dtype="float64", model__preset="null", model__
 RECIPES = {
     "plain": {},
     "packed": dict(data__pack="true"),
+    "dropout": dict(training__dropout=0.1),
     "tied, recomputed": dict(model__tie_embeddings="true", training__recompute="full"),
 }
 
@@ -59,6 +60,7 @@ def random_layout(numbers, most_ranks):
                        parallel__dp_shard=shard, parallel__pipeline_schedule=schedule,
                        parallel__stages_per_rank=stages_per_rank,
                        parallel__zero_stage=numbers.choice((1, 2, 3)),
+                       parallel__cpu_offload=numbers.choice(("none", "none", "optimizer")),
                        parallel__context=numbers.choice(("gather", "ring")),
                        parallel__sequence_parallel=numbers.choice(("true", "false")),
                        training__micro_batch=numbers.choice([n for n in range(1, rows + 1) if rows % n == 0]))
