@@ -3,6 +3,7 @@
 // derivation is docs/derivations/attention.md. A lane is a key (or, for dk and
 // dv, a query) when scores are computed, and columns of the head when vectors are added up.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core.h"
@@ -123,7 +124,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       const bool sees = key < p.key_len && visible_to(p, row, begin + i).sees(index);
       const float score =
           sees ? p.scale * dot(queries + i * p.head_dim, keys + lane * pitch, p.head_dim) : minus_infinity();
-      const float new_maximum = fmaxf(maximum[own], warp_max(score));
+      // NaN, which fmaxf passes over, counts as 0: a row that sees nothing else must not be taken for one
+      // that sees nothing.
+      const float new_maximum = fmaxf(maximum[own], warp_max(std::isnan(score) ? 0.0F : score));
       if (new_maximum == minus_infinity()) {
         continue;  // the whole warp: nothing seen yet
       }

@@ -100,6 +100,21 @@ TEST_CASE("the same bits under every schedule, and on a second run", "[attention
   });
 }
 
+TEST_CASE("NaN keys reach the result of every query that sees one, and of no other, on tensor cores",
+          "[attention]") {
+  const auto forward = [](const AttentionForwardArgs& args) {
+    REQUIRE(cuda::runs_on_tensor_cores(args));
+    cuda::attention_forward(args, nullptr);
+  };
+  for (const std::int64_t head_dim : {64, 128}) {
+    const AttentionCase later{attention_shape(1, 30, 130, 1, 1, head_dim), Mask::kLater};
+    check_nan_keys(later, DType::kBFloat16, 0, 130, forward);
+    const AttentionCase causal{attention_shape(1, 70, 70, 1, 1, head_dim)};
+    check_nan_keys(causal, DType::kBFloat16, 0, 64, forward);
+    check_nan_keys(causal, DType::kBFloat16, 66, 67, forward);
+  }
+}
+
 TEST_CASE("what tensor cores cannot do goes to the other kernels", "[attention]") {
   const auto runs = [](const AttentionCase& c, DType dtype) {
     AttentionTensors p(c, dtype);

@@ -113,6 +113,22 @@ TEST_CASE("Hopper attention without overlap gives the same", "[attention]") {
   }
 }
 
+TEST_CASE("NaN keys reach the result of every query that sees one, and of no other, for Hopper",
+          "[attention]") {
+  if (host_runner::kThreadSanitizer) {
+    return;
+  }
+  const HopperLimits limits;
+  for (const auto& forward : {cuda::hopper::attention_forward, cuda::hopper::attention_forward_plain}) {
+    const auto run = [&](const AttentionForwardArgs& args) { forward(args, nullptr); };
+    const AttentionCase later{attention_shape(1, 30, 130, 1, 1, 64), Mask::kLater};
+    check_nan_keys(later, DType::kBFloat16, 0, 130, run);
+    const AttentionCase causal{attention_shape(1, 140, 140, 1, 1, 64)};
+    check_nan_keys(causal, DType::kBFloat16, 0, 128, run);
+    check_nan_keys(causal, DType::kBFloat16, 130, 131, run);
+  }
+}
+
 TEST_CASE("Hopper attention gives the same bits under every schedule", "[attention]") {
   if (host_runner::kThreadSanitizer) {
     return;
