@@ -94,8 +94,9 @@ begin_part() { say ""; say "## $2"; part_seconds=${seconds[$1]}; part_end=$((SEC
 left() { echo $((part_end - SECONDS)); }
 # leaves_out NAME WHY: said here and at the end.
 leaves_out() { say "$1: not run: $2"; not_run+="${not_run:+, }$1"; }
-# What may be missing beside a GPU: Hopper's instructions, cuDNN.
-may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_*) true ;; *) false ;; esac; }
+# What may be missing beside a GPU: Hopper's instructions, cuDNN, NCCL.
+may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_* | *_over_nccl) true ;; *) false ;; esac; }
+no_nccl='found no NCCL that can be used'
 # run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
 run() {
   local name=$1 limit=$2 begin status what
@@ -109,10 +110,11 @@ run() {
   begin=$(date +%s.%N)
   timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
+  [[ $status -eq 0 || $name != *_over_nccl ]] || ! grep -q "$no_nccl" "$out/$name.log" || status=77
   case $status in
     0) what=passed ;;
     77)
-      what="skipped: $(grep -m1 -iE 'skipped' "$out/$name.log" | cut -c1-120)"
+      what="skipped: $(grep -m1 -iE "skipped|$no_nccl" "$out/$name.log" | cut -c1-120)"
       if may_skip "$name"; then not_run+="${not_run:+, }$name"; else what="**$what**"; failed=1; fi
       ;;
     124 | 137) what="**ran past its limit of $limit s**" ;;
@@ -159,6 +161,7 @@ if wants ranks; then
   for row in 1 2 3 4 5 6 7 8; do
     echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
   done > "$out/ranks.jsonl"
+  declare -A outcome
   for mode in synchronous federated; do
     for comm in nccl mpi; do
       settings=(--set training.steps=4 --set training.batch_size=4)
@@ -166,7 +169,9 @@ if wants ranks; then
       run "${mode}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
         --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set comm.backend=$comm \
         --set "output.dir=$out/ranks-$mode-$comm" "${settings[@]}"
+      outcome[$comm]=$?
     done
+    [ "${outcome[nccl]}" -ne 77 ] || continue
     worst=$(paste <(losses ranks-$mode-nccl) <(losses ranks-$mode-mpi) |
       awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
     say "| $mode: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
