@@ -84,6 +84,10 @@ if [ -z "${CARAVAN_PYTHON_SITE:-}" ]; then  # where a Python with PyTorch keeps 
   CARAVAN_PYTHON_SITE=$("${CARAVAN_PYTHON:-python3}" -c 'import site; print(":".join(site.getsitepackages()))' 2> /dev/null)
   export CARAVAN_PYTHON_SITE
 fi
+# The GPU that programs see first, as nvidia-smi knows it: numbers mean the same to both in this order.
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+gpu=${CUDA_VISIBLE_DEVICES:-0}
+gpu=${gpu%%,*}
 mpirun=mpirun
 [ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
 
@@ -269,7 +273,7 @@ fi
 if wants attention; then
   begin_part attention "Attention: own, for Hopper, and cuDNN's"; table "test or benchmark"
   cores=(own cudnn)  # own: the portable kernels
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
+  capability=$(nvidia-smi -i "$gpu" --query-gpu=compute_cap --format=csv,noheader)
   if [ "$capability" = 9.0 ]; then
     cores+=(hopper)
     for test in attention_cores training; do  # part parity has seen Hopper's
@@ -314,7 +318,7 @@ no_pytorch() {
 clocks_of() {
   local log=$out/clocks_$1 watcher status
   shift
-  nvidia-smi -i 0 --query-gpu=clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 > "$log.csv" 2>&1 &
+  nvidia-smi -i "$gpu" --query-gpu=clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 > "$log.csv" 2>&1 &
   watcher=$!
   "$@"
   status=$?
@@ -332,7 +336,7 @@ clocks_of() {
 if wants steps; then
   begin_part steps "Steps"
   why_not=$(no_pytorch)
-  [ -z "$why_not" ] || say "PyTorch beside it: not run: $why_not"
+  [ -z "$why_not" ] || leaves_out "PyTorch beside it" "$why_not"
   table program
   # PyTorch gets two parts of the time and Caravan one: it compiles. A third of that is for steps, the rest for the start.
   units=$(grep -c '^step ' "$benchmarks/gpu_goals.txt")
