@@ -61,6 +61,13 @@ TEST_CASE("attention forward and backward over masks, groups, lengths and alignm
   });
 }
 
+TEST_CASE("attention over more rows than a grid takes", "[attention]") {
+  const SmallGrids grids;
+  for (const DType dtype : kStorageTypes) {
+    both({attention_shape(3, 7, 9, 2, 1, 8), Mask::kBefore}, dtype);
+  }
+}
+
 TEST_CASE("a query that sees nothing has o = 0 and lse = -inf, and its gradient is 0", "[attention]") {
   const AttentionCase c{attention_shape(1, 5, 3, 1, 1, 8), Mask::kLater};
   AttentionTensors p(c, DType::kFloat32);

@@ -103,6 +103,14 @@ TEST_CASE("Hopper attention where rings go round", "[attention]") {
   host_runner::set_options({});
 }
 
+TEST_CASE("Hopper attention over more rows than a grid takes", "[attention]") {
+  if (host_runner::kThreadSanitizer) {
+    return;
+  }
+  const SmallGrids grids;
+  both({attention_shape(3, 20, 30, 2, 1, 64), Mask::kBefore}, cuda::hopper::attention_forward);
+}
+
 TEST_CASE("Hopper attention without overlap gives the same", "[attention]") {
   if (host_runner::kThreadSanitizer) {
     return;
