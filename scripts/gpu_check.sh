@@ -9,12 +9,12 @@
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   reruns     the same training twice: weights and losses must have the same bits
 #   attention  own attention, for Hopper and portable, and cuDNN's: whole-model parity, rates, and steps with each
-#   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
+#   sanitizer  compute-sanitizer: memcheck over the op tests and attention, racecheck over the op tests in float32
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 90,
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 105,
 # attention 140, kernels 25, steps 240, at most twelve minutes in all; what it has not begun then is said and counts as failed, as
 # does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything
 # failed, with 77 when there is no GPU.
@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=90 [attention]=140 [kernels]=25
+declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=105 [attention]=140 [kernels]=25
   [steps]=240)
 wanted=
 for part in "${parts[@]}"; do
@@ -92,6 +92,7 @@ mpirun=mpirun
 [ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
+capability() { nvidia-smi -i "$gpu" --query-gpu=compute_cap --format=csv,noheader; }
 wants() { [[ $wanted == *" $1 "* ]]; }
 # begin_part NAME TITLE: its seconds count from here.
 begin_part() { say ""; say "## $2"; part_seconds=${seconds[$1]}; part_end=$((SECONDS + part_seconds)); }
@@ -264,23 +265,28 @@ if wants sanitizer; then
     leaves_out sanitizer "compute-sanitizer is not installed"
   else
     table tool
-    for tool in memcheck racecheck; do
-      run "sanitizer_$tool" 300 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/test_gpu_ops"
+    sanitize() { run "sanitizer_$1" "$2" compute-sanitizer --tool "${1%%_*}" --error-exitcode 9 "${@:3}"; }
+    sanitize memcheck_ops 60 "$bin/test_gpu_ops"
+    for hopper in $(capability | grep -qx 9.0 && echo 0 1 || echo 0); do
+      CARAVAN_HOPPER_ATTENTION=$hopper sanitize "memcheck_attention_cores_$hopper" 30 "$bin/test_gpu_attention_cores" '[attention]~[cudnn]'
     done
+    for shape in 5 6; do  # of its list: tiles cut by length, groups of heads
+      CARAVAN_TEST_HOPPER_CASE=$shape sanitize "memcheck_attention_$shape" 20 "$bin/test_cuda_hopper_attention" "one shape*"
+    done
+    sanitize racecheck_ops 90 "$bin/test_gpu_ops" "[float32]"  # a minute, and as much again for each other type
   fi
 fi
 
 if wants attention; then
   begin_part attention "Attention: own, for Hopper, and cuDNN's"; table "test or benchmark"
   cores=(own cudnn)  # own: the portable kernels
-  capability=$(nvidia-smi -i "$gpu" --query-gpu=compute_cap --format=csv,noheader)
-  if [ "$capability" = 9.0 ]; then
+  if [ "$(capability)" = 9.0 ]; then
     cores+=(hopper)
     for test in attention_cores training; do  # part parity has seen Hopper's
       run "portable_$test" 60 env CARAVAN_HOPPER_ATTENTION=0 "$bin/test_gpu_$test"
     done
   else
-    say "| Hopper's kernels | not run: the GPU has compute capability $capability, not 9.0 | |"
+    say "| Hopper's kernels | not run: the GPU has compute capability $(capability), not 9.0 | |"
   fi
   run benchmark_cuda_attention 120 "$bin/benchmark_cuda_attention"
   for core in "${cores[@]}"; do

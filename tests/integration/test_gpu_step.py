@@ -164,6 +164,18 @@ sed -e 's/^program:.*/program: PyTorch 9.9/' -e '$a compile: layers' "$3" |
         self.assertEqual(done.returncode, 1)
         self.assertIn("ran past its limit of 1 s", report)
 
+    def test_the_sanitizer_runs_over_ops_and_every_attention(self):
+        self.write("compute-sanitizer", f'#!/bin/sh\necho "$CARAVAN_HOPPER_ATTENTION$CARAVAN_TEST_HOPPER_CASE $*" >> {self.folder}/asked.txt\n')
+        self.write("nvidia-smi", '#!/bin/sh\ncase "$*" in *compute_cap*) echo 9.0 ;; *) echo "GPU 0: none" ;; esac\n')
+        done, report = self.check("--part", "sanitizer", python="no-such-python")
+        self.assertEqual(done.returncode, 0, report)
+        one = f"{self.bin}/test_cuda_hopper_attention one shape*"
+        cores = f"{self.bin}/test_gpu_attention_cores [attention]~[cudnn]"
+        memcheck = [f" {self.bin}/test_gpu_ops", f"0 {cores}", f"1 {cores}", f"5 {one}", f"6 {one}"]
+        asked = (self.folder / "asked.txt").read_text().splitlines()
+        self.assertEqual([line.replace("--tool memcheck --error-exitcode 9 ", "") for line in asked[:-1]], memcheck)
+        self.assertEqual(asked[-1], f" --tool racecheck --error-exitcode 9 {self.bin}/test_gpu_ops [float32]")
+
     def test_each_attention_is_proven_and_measured(self):
         for name in ("test_gpu_attention_cores", "test_gpu_training", "benchmark_cuda_attention"):
             self.write(name, f'#!/bin/sh\necho "{name} $CARAVAN_HOPPER_ATTENTION" >> {self.folder}/asked.txt\n')
