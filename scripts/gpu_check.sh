@@ -9,12 +9,12 @@
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   reruns     the same training twice: weights and losses must have the same bits
 #   attention  own attention, for Hopper and portable, and cuDNN's: whole-model parity, rates, and steps with each
-#   sanitizer  compute-sanitizer over the op tests (memcheck, then racecheck)
+#   sanitizer  compute-sanitizer: memcheck over the op tests and attention, racecheck over the op tests in float32
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 90,
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 105,
 # attention 140, kernels 25, steps 240, at most twelve minutes in all; what it has not begun then is said and counts as failed, as
 # does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything
 # failed, with 77 when there is no GPU.
@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=90 [attention]=140 [kernels]=25
+declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=105 [attention]=140 [kernels]=25
   [steps]=240)
 wanted=
 for part in "${parts[@]}"; do
@@ -84,18 +84,24 @@ if [ -z "${CARAVAN_PYTHON_SITE:-}" ]; then  # where a Python with PyTorch keeps 
   CARAVAN_PYTHON_SITE=$("${CARAVAN_PYTHON:-python3}" -c 'import site; print(":".join(site.getsitepackages()))' 2> /dev/null)
   export CARAVAN_PYTHON_SITE
 fi
+# The GPU that programs see first, as nvidia-smi knows it: numbers mean the same to both in this order.
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+gpu=${CUDA_VISIBLE_DEVICES:-0}
+gpu=${gpu%%,*}
 mpirun=mpirun
 [ -x "$bin/mpirun" ] && mpirun=$bin/mpirun
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
+capability() { nvidia-smi -i "$gpu" --query-gpu=compute_cap --format=csv,noheader; }
 wants() { [[ $wanted == *" $1 "* ]]; }
 # begin_part NAME TITLE: its seconds count from here.
 begin_part() { say ""; say "## $2"; part_seconds=${seconds[$1]}; part_end=$((SECONDS + part_seconds)); }
 left() { echo $((part_end - SECONDS)); }
 # leaves_out NAME WHY: said here and at the end.
 leaves_out() { say "$1: not run: $2"; not_run+="${not_run:+, }$1"; }
-# What may be missing beside a GPU: Hopper's instructions, cuDNN.
-may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_*) true ;; *) false ;; esac; }
+# What may be missing beside a GPU: Hopper's instructions, cuDNN, NCCL.
+may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_* | *_over_nccl) true ;; *) false ;; esac; }
+no_nccl='found no NCCL that can be used'
 # run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
 run() {
   local name=$1 limit=$2 begin status what
@@ -109,10 +115,11 @@ run() {
   begin=$(date +%s.%N)
   timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
+  [[ $status -eq 0 || $name != *_over_nccl ]] || ! grep -q "$no_nccl" "$out/$name.log" || status=77
   case $status in
     0) what=passed ;;
     77)
-      what="skipped: $(grep -m1 -iE 'skipped' "$out/$name.log" | cut -c1-120)"
+      what="skipped: $(grep -m1 -iE "skipped|$no_nccl" "$out/$name.log" | cut -c1-120)"
       if may_skip "$name"; then not_run+="${not_run:+, }$name"; else what="**$what**"; failed=1; fi
       ;;
     124 | 137) what="**ran past its limit of $limit s**" ;;
@@ -159,6 +166,7 @@ if wants ranks; then
   for row in 1 2 3 4 5 6 7 8; do
     echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
   done > "$out/ranks.jsonl"
+  declare -A outcome
   for mode in synchronous federated; do
     for comm in nccl mpi; do
       settings=(--set training.steps=4 --set training.batch_size=4)
@@ -166,7 +174,9 @@ if wants ranks; then
       run "${mode}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
         --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set comm.backend=$comm \
         --set "output.dir=$out/ranks-$mode-$comm" "${settings[@]}"
+      outcome[$comm]=$?
     done
+    [ "${outcome[nccl]}" -ne 77 ] || continue
     worst=$(paste <(losses ranks-$mode-nccl) <(losses ranks-$mode-mpi) |
       awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
     say "| $mode: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
@@ -255,23 +265,28 @@ if wants sanitizer; then
     leaves_out sanitizer "compute-sanitizer is not installed"
   else
     table tool
-    for tool in memcheck racecheck; do
-      run "sanitizer_$tool" 300 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/test_gpu_ops"
+    sanitize() { run "sanitizer_$1" "$2" compute-sanitizer --tool "${1%%_*}" --error-exitcode 9 "${@:3}"; }
+    sanitize memcheck_ops 60 "$bin/test_gpu_ops"
+    for hopper in $(capability | grep -qx 9.0 && echo 0 1 || echo 0); do
+      CARAVAN_HOPPER_ATTENTION=$hopper sanitize "memcheck_attention_cores_$hopper" 30 "$bin/test_gpu_attention_cores" '[attention]~[cudnn]'
     done
+    for shape in 5 6; do  # of its list: tiles cut by length, groups of heads
+      CARAVAN_TEST_HOPPER_CASE=$shape sanitize "memcheck_attention_$shape" 20 "$bin/test_cuda_hopper_attention" "one shape*"
+    done
+    sanitize racecheck_ops 90 "$bin/test_gpu_ops" "[float32]"  # a minute, and as much again for each other type
   fi
 fi
 
 if wants attention; then
   begin_part attention "Attention: own, for Hopper, and cuDNN's"; table "test or benchmark"
   cores=(own cudnn)  # own: the portable kernels
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
-  if [ "$capability" = 9.0 ]; then
+  if [ "$(capability)" = 9.0 ]; then
     cores+=(hopper)
     for test in attention_cores training; do  # part parity has seen Hopper's
       run "portable_$test" 60 env CARAVAN_HOPPER_ATTENTION=0 "$bin/test_gpu_$test"
     done
   else
-    say "| Hopper's kernels | not run: the GPU has compute capability $capability, not 9.0 | |"
+    say "| Hopper's kernels | not run: the GPU has compute capability $(capability), not 9.0 | |"
   fi
   run benchmark_cuda_attention 120 "$bin/benchmark_cuda_attention"
   for core in "${cores[@]}"; do
@@ -309,7 +324,7 @@ no_pytorch() {
 clocks_of() {
   local log=$out/clocks_$1 watcher status
   shift
-  nvidia-smi -i 0 --query-gpu=clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 > "$log.csv" 2>&1 &
+  nvidia-smi -i "$gpu" --query-gpu=clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 > "$log.csv" 2>&1 &
   watcher=$!
   "$@"
   status=$?
@@ -327,7 +342,7 @@ clocks_of() {
 if wants steps; then
   begin_part steps "Steps"
   why_not=$(no_pytorch)
-  [ -z "$why_not" ] || say "PyTorch beside it: not run: $why_not"
+  [ -z "$why_not" ] || leaves_out "PyTorch beside it" "$why_not"
   table program
   # PyTorch gets two parts of the time and Caravan one: it compiles. A third of that is for steps, the rest for the start.
   units=$(grep -c '^step ' "$benchmarks/gpu_goals.txt")

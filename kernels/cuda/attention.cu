@@ -3,6 +3,7 @@
 // derivation is docs/derivations/attention.md. A lane is a key (or, for dk and
 // dv, a query) when scores are computed, and columns of the head when vectors are added up.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core.h"
@@ -123,7 +124,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       const bool sees = key < p.key_len && visible_to(p, row, begin + i).sees(index);
       const float score =
           sees ? p.scale * dot(queries + i * p.head_dim, keys + lane * pitch, p.head_dim) : minus_infinity();
-      const float new_maximum = fmaxf(maximum[own], warp_max(score));
+      // NaN, which fmaxf passes over, counts as 0: a row that sees nothing else must not be taken for one
+      // that sees nothing.
+      const float new_maximum = fmaxf(maximum[own], warp_max(std::isnan(score) ? 0.0F : score));
       if (new_maximum == minus_infinity()) {
         continue;  // the whole warp: nothing seen yet
       }
@@ -300,6 +303,35 @@ LaunchShape tiles_shape(std::int64_t length, std::int64_t heads, const Attention
           .stream = stream};
 }
 
+void launch_forward(const AttentionForwardArgs& args, StreamHandle stream) {
+  with_columns(args.q, args.shape.head_dim, [&]<class T, int kColumns>() {
+    launch("attention_forward", attention_forward_kernel<T, kColumns>,
+           tiles_shape(args.shape.query_len, args.shape.n_heads, args.shape, stream),
+           attention_problem(args.shape, args.mask, args.lse), args.q.data<T>(), args.k.data<T>(),
+           args.v.data<T>(), args.o.data<T>(), args.lse.data<float>());
+  });
+}
+
+/// delta [H, B·Sq] as lse lies.
+void launch_backward(const AttentionBackwardArgs& args, const float* delta, StreamHandle stream) {
+  const AttentionShape& shape = args.shape;
+  with_columns(args.q, shape.head_dim, [&]<class T, int kColumns>() {
+    const AttentionProblem problem = attention_problem(shape, args.mask, args.lse);
+    if (args.q.numel() > 0) {
+      launch("attention_dq", attention_dq_kernel<T, kColumns>,
+             tiles_shape(shape.query_len, shape.n_heads, shape, stream), problem, args.q.data<T>(),
+             args.k.data<T>(), args.v.data<T>(), args.d_o.data<T>(), args.lse.data<float>(), delta,
+             args.dq.data<T>());
+    }
+    if (args.k.numel() > 0) {
+      launch("attention_dkdv", attention_dkdv_kernel<T, kColumns>,
+             tiles_shape(shape.key_len, shape.n_kv_heads, shape, stream), problem, args.q.data<T>(),
+             args.k.data<T>(), args.v.data<T>(), args.d_o.data<T>(), args.lse.data<float>(), delta,
+             args.dk.data<T>(), args.dv.data<T>());
+    }
+  });
+}
+
 }  // namespace
 
 void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
@@ -315,12 +347,8 @@ void attention_forward(const AttentionForwardArgs& args, StreamHandle stream) {
     attention_forward_tensor_core(args, stream);
     return;
   }
-  with_columns(args.q, args.shape.head_dim, [&]<class T, int kColumns>() {
-    launch("attention_forward", attention_forward_kernel<T, kColumns>,
-           tiles_shape(args.shape.query_len, args.shape.n_heads, args.shape, stream),
-           attention_problem(args.shape, args.mask), args.q.data<T>(), args.k.data<T>(), args.v.data<T>(),
-           args.o.data<T>(), args.lse.data<float>());
-  });
+  for_each_part(
+      args, [&](const AttentionForwardArgs& part, std::int64_t /*first*/) { launch_forward(part, stream); });
 }
 
 std::int64_t attention_backward_workspace_bytes(const AttentionShape& shape) {
@@ -346,20 +374,8 @@ void attention_backward(const AttentionBackwardArgs& args, const Workspace& work
   if (args.q.numel() > 0) {
     attention_delta(args, delta, stream);
   }
-  with_columns(args.q, shape.head_dim, [&]<class T, int kColumns>() {
-    const AttentionProblem problem = attention_problem(shape, args.mask);
-    if (args.q.numel() > 0) {
-      launch("attention_dq", attention_dq_kernel<T, kColumns>,
-             tiles_shape(shape.query_len, shape.n_heads, shape, stream), problem, args.q.data<T>(),
-             args.k.data<T>(), args.v.data<T>(), args.d_o.data<T>(), args.lse.data<float>(), delta,
-             args.dq.data<T>());
-    }
-    if (args.k.numel() > 0) {
-      launch("attention_dkdv", attention_dkdv_kernel<T, kColumns>,
-             tiles_shape(shape.key_len, shape.n_kv_heads, shape, stream), problem, args.q.data<T>(),
-             args.k.data<T>(), args.v.data<T>(), args.d_o.data<T>(), args.lse.data<float>(), delta,
-             args.dk.data<T>(), args.dv.data<T>());
-    }
+  for_each_part(args, [&](const AttentionBackwardArgs& part, std::int64_t first) {
+    launch_backward(part, delta + first, stream);
   });
 }
 

@@ -1,6 +1,7 @@
 // What the attention kernels share: the problem as raw pointers, and which keys a tile of queries can see.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "caravan/backend/op_args.h"
@@ -12,7 +13,7 @@ namespace caravan::cuda {
 /// Sizes and mask of one launch; block z is the batch row.
 struct AttentionProblem {
   int query_len, key_len, n_heads, n_kv_heads, head_dim;
-  std::int64_t query_tokens;  // B·Sq: the row length of lse [H, B·Sq]
+  std::int64_t query_tokens;  // from row to row of lse [H, B·Sq]
   float scale;
   const std::int32_t* query_index;     // [B·Sq]
   const std::int32_t* key_index;       // [B·Sk]
@@ -31,17 +32,54 @@ struct AttentionProblem {
   }
 };
 
-inline AttentionProblem attention_problem(const AttentionShape& shape, const AttentionMask& mask) {
+inline AttentionProblem attention_problem(const AttentionShape& shape, const AttentionMask& mask,
+                                          const TensorView& lse) {
   return {.query_len = static_cast<int>(shape.query_len),
           .key_len = static_cast<int>(shape.key_len),
           .n_heads = static_cast<int>(shape.n_heads),
           .n_kv_heads = static_cast<int>(shape.n_kv_heads),
           .head_dim = static_cast<int>(shape.head_dim),
-          .query_tokens = shape.batch * shape.query_len,
+          .query_tokens = lse.stride(0),
           .scale = static_cast<float>(shape.scale),
           .query_index = mask.query_index.data<std::int32_t>(),
           .key_index = mask.key_index.data<std::int32_t>(),
           .document_start = mask.document_start.data<std::int32_t>()};
+}
+
+/// Batch rows [begin, end): views into the whole; lse [H, B·Sq] keeps the distance from row to row.
+template <class Args>
+Args part_of(const Args& whole, std::int64_t begin, std::int64_t end) {
+  Args part = whole;
+  const auto cut = [&](TensorView& x, std::int64_t length, int dim = 0) {
+    x = x.slice(dim, begin * length, end * length);
+  };
+  const std::int64_t query_len = whole.shape.query_len;
+  const std::int64_t key_len = whole.shape.key_len;
+  part.shape.batch = end - begin;
+  cut(part.mask.query_index, query_len);
+  cut(part.mask.key_index, key_len);
+  cut(part.mask.document_start, query_len);
+  cut(part.q, query_len);
+  cut(part.k, key_len);
+  cut(part.v, key_len);
+  cut(part.o, query_len);
+  cut(part.lse, query_len, 1);
+  if constexpr (std::is_same_v<Args, AttentionBackwardArgs>) {
+    cut(part.d_o, query_len);
+    cut(part.dq, query_len);
+    cut(part.dk, key_len);
+    cut(part.dv, key_len);
+  }
+  return part;
+}
+
+/// Calls launch(part, its first token in delta) for as many batch rows at a time as a grid takes in z.
+template <class Args, class Launch>
+void for_each_part(const Args& args, const Launch& launch) {
+  const std::int64_t most = most_blocks_yz();
+  for (std::int64_t row = 0; row < args.shape.batch; row += most) {
+    launch(part_of(args, row, std::min(row + most, args.shape.batch)), row * args.shape.query_len);
+  }
 }
 
 __device__ inline float minus_infinity() {

@@ -216,6 +216,15 @@ struct LaunchShape {
   cudaStream_t stream = nullptr;
 };
 
+/// Blocks that a grid has at most in y, and in z; in x there may be 2^31 − 1.
+inline std::int64_t most_blocks_yz() {
+#if defined(__CUDACC__)
+  return 65535;
+#else
+  return host_runner::most_blocks_yz();
+#endif
+}
+
 /// Runs `kernel` on the stream; on the host, to its end, at once where there is no stream. `name`, a literal,
 /// stands in error messages (DeviceError) with the place of this call.
 template <class... Parameters>

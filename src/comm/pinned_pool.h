@@ -53,13 +53,6 @@ class PinnedPool {
   }
   /// For the next take().
   void give_back(Piece piece) { unused_.push_back(std::move(piece)); }
-  std::int64_t unused_bytes() const {
-    std::int64_t sum = 0;
-    for (const Piece& piece : unused_) {
-      sum += piece.memory.bytes();
-    }
-    return sum;
-  }
 
  private:
   static void wait_for(Piece& piece) {

@@ -1,7 +1,6 @@
 // What was started on this rank and waits for bytes to arrive from a device before the library can be called.
 #pragma once
 
-#include <cstddef>
 #include <deque>
 #include <functional>
 
@@ -23,7 +22,6 @@ class StartQueue {
   void flush();
   /// Starts what is ready; never blocks.
   void advance();
-  std::size_t size() const { return entries_.size(); }
 
  private:
   struct Entry {

@@ -1,8 +1,8 @@
 // LABELS gpu
 // TIMEOUT 900
-// The Hopper attention kernels on a GPU of compute capability 9.0: against the reference in double and
-// against the portable kernels, at small odd shapes. Each shape runs in a process of its own under a time
-// limit, because a wrong barrier does not fail, it waits; the others still run.
+// Attention on a GPU's tensor cores against the reference in double, at small odd shapes: the portable
+// kernels, and on a GPU of compute capability 9.0 those for Hopper. Each shape runs in a process of its own
+// under a time limit, because a wrong barrier does not fail, it waits; the others still run.
 #include <cuda_runtime.h>
 #include <sys/wait.h>
 
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "host_runner/attention_problem.h"
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/device_count.h"
 #include "kernels/cuda/hopper/launchers.h"
 #include "kernels/cuda/launch_status.h"
@@ -26,6 +27,8 @@ using namespace caravan::test;
 namespace {
 
 constexpr int kSecondsPerCase = 20;
+constexpr int kHopper = 90;  // compute capabilities
+constexpr int kTensorCores = 80;
 const char* const kCaseVariable = "CARAVAN_TEST_HOPPER_CASE";
 const char* const kOneCase = "one shape on the GPU";
 
@@ -164,19 +167,47 @@ void print(const GpuCase& c, const char* kernels, const Errors& e) {
       static_cast<long long>(s.head_dim), e.o, e.lse, e.dq, e.dk, e.dv);
 }
 
-/// "" when there is a GPU these kernels run on.
-std::string reason_to_skip() {
+int attribute(cudaDeviceAttr which) {
+  int value = 0;
+  cuda::check_launch("cudaDeviceGetAttribute", cudaDeviceGetAttribute(&value, which, 0));
+  return value;
+}
+
+/// 90 for 9.0.
+int compute_capability() {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
+}
+
+/// "" when there is a GPU that the kernels run on.
+std::string reason_to_skip(bool is_hopper) {
   const cuda::DeviceCount devices = cuda::count_devices();
   if (devices.count == 0) {
     return devices.reason_for_none;
   }
-  int major = 0;
-  int minor = 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
-  return major == 9 && minor == 0 ? ""
-                                  : "the GPU has compute capability " + std::to_string(major) + "." +
-                                        std::to_string(minor) + ", not 9.0";
+  const int capability = compute_capability();
+  if (is_hopper ? capability == kHopper : capability >= kTensorCores) {
+    return "";
+  }
+  return "the GPU has compute capability " + std::to_string(capability / 10) + "." +
+         std::to_string(capability % 10) + (is_hopper ? ", not 9.0" : ", below 8.0");
+}
+
+/// False, with the reason said, where there is no such GPU.
+bool gpu_or_skip(bool is_hopper) {
+  const std::string reason = reason_to_skip(is_hopper);
+  if (!reason.empty()) {
+    WARN("skipped: " << (is_hopper ? "the kernels for Hopper: " : "") << reason);
+    something_was_skipped() = true;
+  }
+  return reason.empty();
+}
+
+void check(const Errors& errors) {
+  CHECK(errors.o <= kForwardTolerance);
+  CHECK(errors.lse <= kLseTolerance);
+  CHECK(errors.dq <= kBackwardTolerance);
+  CHECK(errors.dk <= kBackwardTolerance);
+  CHECK(errors.dv <= kBackwardTolerance);
 }
 
 }  // namespace
@@ -185,25 +216,23 @@ TEST_CASE("one shape on the GPU", "[.one]") {
   const char* number = std::getenv(kCaseVariable);
   REQUIRE(number != nullptr);
   const GpuCase c = cases().at(static_cast<std::size_t>(std::atoi(number)));
+  setenv("CARAVAN_HOPPER_ATTENTION", "0", 1);  // run() chooses
+  cuda::choose_attention(compute_capability(), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
   const Errors portable = run(c, false).errors;
   print(c, "portable", portable);
-  CHECK(portable.o <= kForwardTolerance);
-  const Errors hopper = run(c, true).errors;
-  print(c, "Hopper", hopper);
-  CHECK(hopper.o <= kForwardTolerance);
-  CHECK(hopper.lse <= kLseTolerance);
-  CHECK(hopper.dq <= kBackwardTolerance);
-  CHECK(hopper.dk <= kBackwardTolerance);
-  CHECK(hopper.dv <= kBackwardTolerance);
+  check(portable);
+  if (reason_to_skip(true).empty()) {
+    const Errors hopper = run(c, true).errors;
+    print(c, "Hopper", hopper);
+    check(hopper);
+  }
 }
 
-TEST_CASE("Hopper attention agrees with the reference and the portable kernels", "[gpu]") {
-  const std::string reason = reason_to_skip();
-  if (!reason.empty()) {
-    WARN("skipped: " << reason);
-    something_was_skipped() = true;
+TEST_CASE("portable and Hopper attention agree with the reference", "[gpu]") {
+  if (!gpu_or_skip(false)) {
     return;
   }
+  gpu_or_skip(true);
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
   for (std::size_t i = 0; i < cases().size(); ++i) {
     const std::string command = std::string(kCaseVariable) + "=" + std::to_string(i) + " timeout " +
@@ -220,10 +249,7 @@ TEST_CASE("Hopper attention agrees with the reference and the portable kernels",
 }
 
 TEST_CASE("the Hopper kernels give the same bits twice", "[gpu]") {
-  const std::string reason = reason_to_skip();
-  if (!reason.empty()) {
-    WARN("skipped: " << reason);
-    something_was_skipped() = true;
+  if (!gpu_or_skip(true)) {
     return;
   }
   const GpuCase c{"twice", {attention_shape(2, 515, 515, 8, 2, 128)}};

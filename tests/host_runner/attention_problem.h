@@ -1,7 +1,10 @@
 // The tensors of one attention problem, forward and backward, for the tests of the attention kernels.
 #pragma once
 
+#include <algorithm>
+#include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "host_runner/tensors.h"
@@ -131,5 +134,45 @@ struct AttentionTensors {
             .dv = form(dv)};
   }
 };
+
+/// Checks that forward(args) gives NaN, o and lse, to the queries that see one of the keys [begin, end) of
+/// every row, which are NaN, and to no other.
+template <class Forward>
+void check_nan_keys(const AttentionCase& c, DType dtype, std::int64_t begin, std::int64_t end,
+                    const Forward& forward) {
+  INFO("keys " << begin << " to " << end << " of " << c.shape.key_len << " are NaN, heads of "
+               << c.shape.head_dim << ", " << dtype_name(dtype));
+  AttentionTensors p(c, dtype);
+  const AttentionShape& s = c.shape;
+  std::vector<double> keys = p.k.values();
+  for (std::int64_t j = 0; j < s.batch * s.key_len; ++j) {
+    if (begin <= j % s.key_len && j % s.key_len < end) {
+      const std::int64_t at = j * s.n_kv_heads * s.head_dim;
+      std::fill_n(keys.begin() + at, s.n_kv_heads * s.head_dim, std::numeric_limits<double>::quiet_NaN());
+    }
+  }
+  p.k.fill(keys);
+  forward(p.forward(kernel_form));
+  const auto* key_index = p.key_index.view().data<std::int32_t>();
+  for (std::int64_t i = 0; i < s.batch * s.query_len; ++i) {
+    const std::int32_t first = p.document_start.view().data<std::int32_t>()[i];
+    const std::int32_t last = p.query_index.view().data<std::int32_t>()[i];
+    const std::int32_t* of_row = key_index + i / s.query_len * s.key_len;
+    const bool sees_one = std::any_of(of_row + begin, of_row + end,
+                                      [&](std::int32_t index) { return first <= index && index <= last; });
+    const bool sees_any = first <= of_row[s.key_len - 1] && of_row[0] <= last && first <= last;
+    for (std::int64_t head = 0; head < s.n_heads; ++head) {
+      INFO("query " << i << ", head " << head);
+      const double lse = p.lse.get(static_cast<std::size_t>(head * s.batch * s.query_len + i));
+      CHECK(std::isnan(lse) == sees_one);
+      CHECK(std::isinf(lse) == !sees_any);
+      for (std::int64_t e = 0; e < s.head_dim; e += s.head_dim - 1) {
+        const double o = p.o.get(static_cast<std::size_t>((i * s.n_heads + head) * s.head_dim + e));
+        CHECK(std::isnan(o) == sees_one);
+        CHECK((o == 0.0) == !sees_any);
+      }
+    }
+  }
+}
 
 }  // namespace caravan::test

@@ -83,6 +83,12 @@ inline constexpr std::size_t kHopperSharedBytes = 227UL * 1024;
 /// For every launch from here on; returns what it was.
 std::size_t set_most_shared_bytes(std::size_t bytes);
 
+/// Blocks that a grid may have in y, and in z: a GPU's unless told otherwise.
+inline constexpr unsigned kMostBlocksYz = 65535;
+unsigned most_blocks_yz();
+/// For every launch from here on.
+void set_most_blocks_yz(unsigned blocks);
+
 /// Races reported so far by ThreadSanitizer; 0 in builds without it.
 int race_reports();
 

@@ -72,6 +72,8 @@ class Runner {
  public:
   void set_options(const Options& options) { options_ = options; }
   std::size_t set_most_shared_bytes(std::size_t bytes) { return std::exchange(most_shared_bytes_, bytes); }
+  unsigned most_blocks_yz() const { return most_blocks_yz_; }
+  void set_most_blocks_yz(unsigned blocks) { most_blocks_yz_ = blocks; }
   void set_launch_gate(LaunchGate gate) { gate_ = gate; }
   void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*),
                 void* context);
@@ -122,6 +124,7 @@ class Runner {
   const char* name_ = "";
   std::size_t shared_bytes_ = 0;
   std::size_t most_shared_bytes_ = kPortableSharedBytes;
+  unsigned most_blocks_yz_ = kMostBlocksYz;
   void (*body_)(void*) = nullptr;
   void* context_ = nullptr;
   int n_threads_ = 0;

@@ -10,9 +10,7 @@ namespace caravan::host_runner {
 namespace {
 
 constexpr unsigned kWarpSize = 32;
-// Limits of every GPU since sm_80.
-constexpr unsigned kMostThreads = 1024;
-constexpr unsigned kMostBlocksYz = 65535;
+constexpr unsigned kMostThreads = 1024;  // of a block, on every GPU since sm_80
 
 }  // namespace
 
@@ -34,11 +32,11 @@ void Runner::run_grid(const char* name, dim3 grid, dim3 block, std::size_t share
                       void* context) {
   const unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-      grid.y > kMostBlocksYz || grid.z > kMostBlocksYz || shared_bytes > most_shared_bytes_) {
+      grid.y > most_blocks_yz_ || grid.z > most_blocks_yz_ || shared_bytes > most_shared_bytes_) {
     fail<KernelError>(
         "kernel {}: grid ({}, {}, {}), block ({}, {}, {}), {} bytes of shared memory cannot be "
         "launched: 1 to {} threads, no empty grid, grid.y and grid.z up to {}, up to {} bytes",
-        name, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes, kMostThreads, kMostBlocksYz,
+        name, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes, kMostThreads, most_blocks_yz_,
         most_shared_bytes_);
   }
   CARAVAN_CHECK(current_ == nullptr, "kernel {} is launched from inside a kernel", name);
@@ -309,6 +307,12 @@ void set_options(const Options& options) {
 }
 std::size_t set_most_shared_bytes(std::size_t bytes) {
   return runner().set_most_shared_bytes(bytes);
+}
+unsigned most_blocks_yz() {
+  return runner().most_blocks_yz();
+}
+void set_most_blocks_yz(unsigned blocks) {
+  runner().set_most_blocks_yz(blocks);
 }
 void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*),
               void* context) {

@@ -49,4 +49,14 @@ void expect_race(const IsRight& is_right) {
   CHECK(wrong > 0);
 }
 
+/// Grids of two blocks at most in y and in z: a few batch rows take several launches.
+struct SmallGrids {
+  SmallGrids() { host_runner::set_most_blocks_yz(2); }
+  ~SmallGrids() { host_runner::set_most_blocks_yz(host_runner::kMostBlocksYz); }
+  SmallGrids(const SmallGrids&) = delete;
+  SmallGrids& operator=(const SmallGrids&) = delete;
+  SmallGrids(SmallGrids&&) = delete;
+  SmallGrids& operator=(SmallGrids&&) = delete;
+};
+
 }  // namespace caravan::test

@@ -61,6 +61,13 @@ TEST_CASE("attention forward and backward over masks, groups, lengths and alignm
   });
 }
 
+TEST_CASE("attention over more rows than a grid takes", "[attention]") {
+  const SmallGrids grids;
+  for (const DType dtype : kStorageTypes) {
+    both({attention_shape(3, 7, 9, 2, 1, 8), Mask::kBefore}, dtype);
+  }
+}
+
 TEST_CASE("a query that sees nothing has o = 0 and lse = -inf, and its gradient is 0", "[attention]") {
   const AttentionCase c{attention_shape(1, 5, 3, 1, 1, 8), Mask::kLater};
   AttentionTensors p(c, DType::kFloat32);
@@ -72,6 +79,19 @@ TEST_CASE("a query that sees nothing has o = 0 and lse = -inf, and its gradient 
     CHECK(p.o.get(e) == 0.0);
     CHECK(p.dq.get(e) == 0.0);
   }
+}
+
+TEST_CASE("NaN keys reach the result of every query that sees one, and of no other", "[attention]") {
+  const auto forward = [](const AttentionForwardArgs& args) { cuda::attention_forward(args, nullptr); };
+  for_each_schedule([&] {
+    for (const DType dtype : kStorageTypes) {
+      const AttentionCase later{attention_shape(1, 18, 70, 2, 1, 8), Mask::kLater};
+      check_nan_keys(later, dtype, 0, 70, forward);
+      check_nan_keys({attention_shape(2, 34, 34, 1, 1, 12)}, dtype, 0, 34, forward);
+      check_nan_keys({attention_shape(1, 40, 40, 1, 1, 8)}, dtype, 0, 32, forward);   // a tile, all of it
+      check_nan_keys({attention_shape(1, 40, 40, 1, 1, 8)}, dtype, 33, 34, forward);  // one of a later tile
+    }
+  });
 }
 
 namespace {

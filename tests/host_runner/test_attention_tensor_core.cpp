@@ -64,26 +64,36 @@ void run_backward(AttentionTensors& p) {
   cuda::attention_backward(p.backward(kernel_form), workspace.get(), nullptr);
 }
 
+void both(const AttentionCase& c) {
+  INFO("batch " << c.shape.batch << ", " << c.shape.query_len << " queries, " << c.shape.key_len
+                << " keys, heads " << c.shape.n_heads << " / " << c.shape.n_kv_heads << " of "
+                << c.shape.head_dim << ", mask " << static_cast<int>(c.mask));
+  AttentionTensors p(c, DType::kBFloat16);
+  REQUIRE(cuda::runs_on_tensor_cores(p.forward(kernel_form)));
+  REQUIRE(cuda::runs_on_tensor_cores(p.backward(kernel_form)));
+  run_forward(p);
+  CHECK(p.o.error() <= kForwardTolerance);
+  CHECK(p.lse.error() <= kFloat32Tolerance);
+  run_backward(p);
+  CHECK(p.dq.error() <= kBackwardTolerance);
+  CHECK(p.dk.error() <= kBackwardTolerance);
+  CHECK(p.dv.error() <= kBackwardTolerance);
+}
+
 }  // namespace
 
 TEST_CASE("attention on tensor cores over masks, groups and lengths that cut tiles", "[attention]") {
   for_each_schedule([] {
     for (const AttentionCase& c : cases()) {
-      INFO("batch " << c.shape.batch << ", " << c.shape.query_len << " queries, " << c.shape.key_len
-                    << " keys, heads " << c.shape.n_heads << " / " << c.shape.n_kv_heads << " of "
-                    << c.shape.head_dim << ", mask " << static_cast<int>(c.mask));
-      AttentionTensors p(c, DType::kBFloat16);
-      REQUIRE(cuda::runs_on_tensor_cores(p.forward(kernel_form)));
-      REQUIRE(cuda::runs_on_tensor_cores(p.backward(kernel_form)));
-      run_forward(p);
-      CHECK(p.o.error() <= kForwardTolerance);
-      CHECK(p.lse.error() <= kFloat32Tolerance);
-      run_backward(p);
-      CHECK(p.dq.error() <= kBackwardTolerance);
-      CHECK(p.dk.error() <= kBackwardTolerance);
-      CHECK(p.dv.error() <= kBackwardTolerance);
+      both(c);
     }
   });
+}
+
+TEST_CASE("attention on tensor cores over more rows than a grid takes", "[attention]") {
+  const SmallGrids grids;
+  both({attention_shape(3, 33, 33, 1, 1, 64)});
+  both({attention_shape(3, 33, 40, 1, 1, 128), Mask::kBefore});
 }
 
 TEST_CASE("the same bits under every schedule, and on a second run", "[attention]") {
@@ -98,6 +108,21 @@ TEST_CASE("the same bits under every schedule, and on a second run", "[attention
     first = first.empty() ? bits : first;
     CHECK(bits == first);
   });
+}
+
+TEST_CASE("NaN keys reach the result of every query that sees one, and of no other, on tensor cores",
+          "[attention]") {
+  const auto forward = [](const AttentionForwardArgs& args) {
+    REQUIRE(cuda::runs_on_tensor_cores(args));
+    cuda::attention_forward(args, nullptr);
+  };
+  for (const std::int64_t head_dim : {64, 128}) {
+    const AttentionCase later{attention_shape(1, 30, 130, 1, 1, head_dim), Mask::kLater};
+    check_nan_keys(later, DType::kBFloat16, 0, 130, forward);
+    const AttentionCase causal{attention_shape(1, 70, 70, 1, 1, head_dim)};
+    check_nan_keys(causal, DType::kBFloat16, 0, 64, forward);
+    check_nan_keys(causal, DType::kBFloat16, 66, 67, forward);
+  }
 }
 
 TEST_CASE("what tensor cores cannot do goes to the other kernels", "[attention]") {
@@ -202,7 +227,7 @@ bool forward_is_right() {
                {.grid = blocks_of(args.shape.query_len, C::kQueries),
                 .block = C::kThreads,
                 .shared_bytes = C::kSharedBytes},
-               cuda::attention_problem(args.shape, args.mask), args.q.data<BFloat16>(),
+               cuda::attention_problem(args.shape, args.mask, args.lse), args.q.data<BFloat16>(),
                args.k.data<BFloat16>(), args.v.data<BFloat16>(), args.o.data<BFloat16>(),
                args.lse.data<float>());
   return p.o.error() <= kForwardTolerance;
@@ -220,7 +245,7 @@ bool backward_is_right() {
   reference::attention_backward<double>(p.backward(reference_form));
   TestWorkspace workspace(cuda::attention_backward_workspace_bytes(args.shape));
   const cuda::BackwardScratch scratch = cuda::backward_scratch(args.shape, workspace.get());
-  const cuda::AttentionProblem problem = cuda::attention_problem(args.shape, args.mask);
+  const cuda::AttentionProblem problem = cuda::attention_problem(args.shape, args.mask, args.lse);
   const cuda::BackwardInputs inputs{.q = args.q.data<BFloat16>(),
                                     .k = args.k.data<BFloat16>(),
                                     .v = args.v.data<BFloat16>(),

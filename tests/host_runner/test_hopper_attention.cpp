@@ -103,6 +103,14 @@ TEST_CASE("Hopper attention where rings go round", "[attention]") {
   host_runner::set_options({});
 }
 
+TEST_CASE("Hopper attention over more rows than a grid takes", "[attention]") {
+  if (host_runner::kThreadSanitizer) {
+    return;
+  }
+  const SmallGrids grids;
+  both({attention_shape(3, 20, 30, 2, 1, 64), Mask::kBefore}, cuda::hopper::attention_forward);
+}
+
 TEST_CASE("Hopper attention without overlap gives the same", "[attention]") {
   if (host_runner::kThreadSanitizer) {
     return;
@@ -110,6 +118,22 @@ TEST_CASE("Hopper attention without overlap gives the same", "[attention]") {
   for (const AttentionCase& c : {AttentionCase{attention_shape(1, 150, 150, 1, 1, 64)},
                                  AttentionCase{attention_shape(1, 70, 300, 1, 1, 128), Mask::kLater}}) {
     both(c, cuda::hopper::attention_forward_plain);
+  }
+}
+
+TEST_CASE("NaN keys reach the result of every query that sees one, and of no other, for Hopper",
+          "[attention]") {
+  if (host_runner::kThreadSanitizer) {
+    return;
+  }
+  const HopperLimits limits;
+  for (const auto& forward : {cuda::hopper::attention_forward, cuda::hopper::attention_forward_plain}) {
+    const auto run = [&](const AttentionForwardArgs& args) { forward(args, nullptr); };
+    const AttentionCase later{attention_shape(1, 30, 130, 1, 1, 64), Mask::kLater};
+    check_nan_keys(later, DType::kBFloat16, 0, 130, run);
+    const AttentionCase causal{attention_shape(1, 140, 140, 1, 1, 64)};
+    check_nan_keys(causal, DType::kBFloat16, 0, 128, run);
+    check_nan_keys(causal, DType::kBFloat16, 130, 131, run);
   }
 }
 

@@ -152,7 +152,7 @@ TEST_CASE("no tile that a query sees is left out, and in whole tiles every query
       AttentionCase c{attention_shape(2, 300, key_len, 1, 1, 8), mask};
       c.document_len = 190;
       AttentionTensors tensors(c, DType::kBFloat16);
-      const cuda::AttentionProblem p = cuda::attention_problem(c.shape, tensors.mask());
+      const cuda::AttentionProblem p = cuda::attention_problem(c.shape, tensors.mask(), tensors.lse.view());
       std::vector<KeySteps> steps(6);
       cuda::launch("steps", steps_kernel, {.grid = {3, 2}, .block = 32}, p, steps.data());
       int left_out = 0;

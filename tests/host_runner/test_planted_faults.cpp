@@ -280,6 +280,7 @@ TEST_CASE("a launch beyond the limits of a GPU is refused", "[faults]") {
   const auto nothing = [] {};
   expect_error(+nothing, {.grid = 1, .block = 1056}, {"1056", "1 to 1024 threads"});
   expect_error(+nothing, {.grid = {1, 0, 1}, .block = 32}, {"no empty grid"});
+  expect_error(+nothing, {.grid = {1, 1, 65536}, .block = 32}, {"grid.y and grid.z up to 65535"});
   expect_error(+nothing, {.grid = 1, .block = 32, .shared_bytes = 200000}, {"200000 bytes of shared memory"});
 }
 

@@ -20,6 +20,12 @@ class Scripts(unittest.TestCase):
         return subprocess.run([SOURCE / "scripts" / name, *map(str, arguments)], cwd=self.folder, capture_output=True,
                               encoding="utf-8", env={**os.environ, "CARAVAN_BUILD": str(BUILD), **environment}, timeout=120)
 
+    def script(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
     def test_options_that_do_not_exist_or_fit(self):
         for script, arguments, words in [
             ("gpu_check.sh", ["--speed"], "gpu_check.sh: unknown option --speed"),
@@ -37,8 +43,7 @@ class Scripts(unittest.TestCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_without_a_gpu_it_says_so_and_writes_what_it_knows(self):
-        (self.folder / "nvidia-smi").write_text("#!/bin/sh\necho 'no driver here'\nexit 9\n")
-        (self.folder / "nvidia-smi").chmod(0o755)
+        self.script("nvidia-smi", "echo 'no driver here'; exit 9")
         result = self.run_script("gpu_check.sh", "--out", "out", PATH=f"{self.folder}:{os.environ['PATH']}")
         self.assertEqual(result.returncode, 77, result.stdout + result.stderr)
         report = (self.folder / "out" / "report.md").read_text()
@@ -47,8 +52,7 @@ class Scripts(unittest.TestCase):
 
     def test_parts_are_run_and_what_fails_is_said(self):
         # A machine whose nvidia-smi names a GPU that CUDA does not find: tests are skipped, training fails.
-        (self.folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: none'\n")
-        (self.folder / "nvidia-smi").chmod(0o755)
+        self.script("nvidia-smi", "echo 'GPU 0: none'")
         result = self.run_script("gpu_check.sh", "--out", "out", "--part", "curve", CUDA_VISIBLE_DEVICES="",
                                  PATH=f"{self.folder}:{os.environ['PATH']}")
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
@@ -57,21 +61,35 @@ class Scripts(unittest.TestCase):
         rows = (self.folder / "out" / "curve.jsonl").read_text().splitlines()
         self.assertEqual(len(rows), 1024)
 
+    def test_without_nccl_the_comparison_with_it_is_left_out(self):
+        self.script("nvidia-smi", "echo 'GPU 0: none'")
+        self.script("build/bin/test_gpu_ranks", "exit 0")
+        self.script("build/bin/test_gpu_verify", "exit 0")
+        for error, status, last in [
+            ("comm.backend is nccl, but rank 0 found no NCCL that can be used; tried /nowhere", 0,
+             "All that was run passed. Not run: synchronous_over_nccl, federated_over_nccl."),
+            ("NCCL failed", 1, "**Something failed.**"),
+        ]:
+            with self.subTest(error):
+                self.script("build/bin/caravan", f'case "$*" in *backend=nccl*) echo "{error}"; exit 1 ;; esac\n'
+                                                 f'exec {BUILD}/bin/caravan "$@"')
+                result = self.run_script("gpu_check.sh", "--out", "out", "--part", "ranks", CARAVAN_CHECK_DEVICE="cpu",
+                                         CARAVAN_BUILD=str(self.folder / "build"), PATH=f"{self.folder}:{os.environ['PATH']}")
+                self.assertEqual(result.returncode, status, result.stdout + result.stderr)
+                self.assertEqual(result.stdout.splitlines()[-2], last)
+                self.assertIn("| federated_over_mpi | passed |", result.stdout)
+                self.assertEqual("losses over NCCL and over MPI" in result.stdout, status == 1)
 
     def test_the_same_training_twice_is_compared(self):
-        (self.folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: none'\n")
-        (self.folder / "nvidia-smi").chmod(0o755)
+        self.script("nvidia-smi", "echo 'GPU 0: none'")
         path = dict(CARAVAN_CHECK_DEVICE="cpu", PATH=f"{self.folder}:{os.environ['PATH']}")
         result = self.run_script("gpu_check.sh", "--out", "out", "--part", "reruns", **path)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertIn("| rerun_2 | passed |", result.stdout)
         self.assertRegex(result.stdout, r"The two runs have the same bits \([1-9]\d* files of weights and losses, float32\)")
         # A second run that computes something else is told from the first.
-        program = self.folder / "build" / "bin" / "caravan"
-        program.parent.mkdir(parents=True)
-        program.write_text('#!/bin/sh\ncase "$*" in *rerun-2*) set -- "$@" --set optimizer.lr=1e-4 ;; esac\n'
-                           f'exec {BUILD}/bin/caravan "$@"\n')
-        program.chmod(0o755)
+        self.script("build/bin/caravan", 'case "$*" in *rerun-2*) set -- "$@" --set optimizer.lr=1e-4 ;; esac\n'
+                                         f'exec {BUILD}/bin/caravan "$@"')
         result = self.run_script("gpu_check.sh", "--out", "other", "--part", "reruns", **path,
                                  CARAVAN_BUILD=str(self.folder / "build"))
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)

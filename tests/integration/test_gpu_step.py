@@ -103,7 +103,7 @@ class Report(unittest.TestCase):
         self.folder = pathlib.Path(holder.name)
         self.bin = self.folder / "bin"
         self.bin.mkdir()
-        self.write("nvidia-smi", "#!/bin/sh\necho 'GPU 0: none'\n")
+        self.write("nvidia-smi", f"#!/bin/sh\necho \"$@\" >> {self.folder}/smi.txt\necho 'GPU 0: none'\n")
         (self.bin / "caravan").symlink_to(BIN / "caravan")
         # The real shapes would take the emulated device days: the tiny model's output stands for them.
         (self.folder / "sample.log").write_text(output())
@@ -113,19 +113,22 @@ class Report(unittest.TestCase):
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def check(self, *options, python):
+    def check(self, *options, python, **environment):
         done = subprocess.run([SOURCE / "scripts" / "gpu_check.sh", "--out", self.folder / "out", *options], encoding="utf-8",
                               env={**os.environ, "CARAVAN_BUILD": str(self.folder), "CARAVAN_PYTHON": python,
-                                   "PATH": f"{self.bin}:{os.environ['PATH']}"}, capture_output=True, check=False, timeout=250)
+                                   "PATH": f"{self.bin}:{os.environ['PATH']}", **environment}, capture_output=True, check=False, timeout=250)
         return done, (self.folder / "out" / "report.md").read_text()
 
     def rows(self, report, begin):
         return [cells(line) for line in report.splitlines() if line.startswith(f"| {begin}")]
 
     def test_steps_are_measured_and_held_against_the_goals(self):
-        done, report = self.check("--part", "steps=120", python="no-such-python")
+        done, report = self.check("--part", "steps=120", python="no-such-python", CUDA_VISIBLE_DEVICES="3,1")
         self.assertEqual(done.returncode, 0, report)
         self.assertIn("PyTorch beside it: not run: there is no no-such-python", report)
+        self.assertIn("All that was run passed. Not run: PyTorch beside it.", report)
+        watched = [line for line in (self.folder / "smi.txt").read_text().splitlines() if "clocks.sm,power.draw" in line]
+        self.assertEqual({line[:5] for line in watched}, {"-i 3 "})
         rate = round(float(facts_of(output())["tokens_per_second"]))
         self.assertEqual([float(row[2]) for row in self.rows(report, "Llama 3.2") if row[1] == "Caravan"], [rate] * 3)
         asked = [line.rsplit(" --seconds ", 1) for line in (self.folder / "asked.txt").read_text().splitlines()]
@@ -161,6 +164,18 @@ sed -e 's/^program:.*/program: PyTorch 9.9/' -e '$a compile: layers' "$3" |
         self.assertEqual(done.returncode, 1)
         self.assertIn("ran past its limit of 1 s", report)
 
+    def test_the_sanitizer_runs_over_ops_and_every_attention(self):
+        self.write("compute-sanitizer", f'#!/bin/sh\necho "$CARAVAN_HOPPER_ATTENTION$CARAVAN_TEST_HOPPER_CASE $*" >> {self.folder}/asked.txt\n')
+        self.write("nvidia-smi", '#!/bin/sh\ncase "$*" in *compute_cap*) echo 9.0 ;; *) echo "GPU 0: none" ;; esac\n')
+        done, report = self.check("--part", "sanitizer", python="no-such-python")
+        self.assertEqual(done.returncode, 0, report)
+        one = f"{self.bin}/test_cuda_hopper_attention one shape*"
+        cores = f"{self.bin}/test_gpu_attention_cores [attention]~[cudnn]"
+        memcheck = [f" {self.bin}/test_gpu_ops", f"0 {cores}", f"1 {cores}", f"5 {one}", f"6 {one}"]
+        asked = (self.folder / "asked.txt").read_text().splitlines()
+        self.assertEqual([line.replace("--tool memcheck --error-exitcode 9 ", "") for line in asked[:-1]], memcheck)
+        self.assertEqual(asked[-1], f" --tool racecheck --error-exitcode 9 {self.bin}/test_gpu_ops [float32]")
+
     def test_each_attention_is_proven_and_measured(self):
         for name in ("test_gpu_attention_cores", "test_gpu_training", "benchmark_cuda_attention"):
             self.write(name, f'#!/bin/sh\necho "{name} $CARAVAN_HOPPER_ATTENTION" >> {self.folder}/asked.txt\n')
@@ -175,7 +190,7 @@ cat {self.folder}/sample.log
                          ["benchmark_cuda_attention ", f"step 0 {step} own", f"step 0 {step} cudnn"])
         self.assertIn("| Hopper's kernels | not run: the GPU has compute capability GPU 0: none, not 9.0 | |", report)
         (self.folder / "asked.txt").unlink()
-        self.write("nvidia-smi", '#!/bin/sh\ncase $1 in *compute_cap*) echo 9.0 ;; *) echo "GPU 0: none" ;; esac\n')
+        self.write("nvidia-smi", '#!/bin/sh\ncase "$*" in *compute_cap*) echo 9.0 ;; *) echo "GPU 0: none" ;; esac\n')
         done, report = self.check("--part", "attention", python="no-such-python")
         self.assertEqual(done.returncode, 0, report)
         self.assertEqual((self.folder / "asked.txt").read_text().splitlines(),

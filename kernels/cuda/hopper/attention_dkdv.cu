@@ -357,7 +357,7 @@ void launch_dkdv(const AttentionBackwardArgs& args, const float* delta, StreamHa
           .block = kThreads,
           .shared_bytes = static_cast<std::size_t>(shared_bytes),
           .stream = stream},
-         attention_problem(s, args.mask), tokens(args.q, s.query_len, s.n_heads),
+         attention_problem(s, args.mask, args.lse), tokens(args.q, s.query_len, s.n_heads),
          tokens(args.d_o, s.query_len, s.n_heads), tokens(args.k, s.key_len, s.n_kv_heads),
          tokens(args.v, s.key_len, s.n_kv_heads), tokens(args.dk, s.key_len, s.n_kv_heads),
          tokens(args.dv, s.key_len, s.n_kv_heads), args.lse.data<float>(), delta, shared_bytes);
@@ -366,11 +366,13 @@ void launch_dkdv(const AttentionBackwardArgs& args, const float* delta, StreamHa
 }  // namespace
 
 void attention_dkdv(const AttentionBackwardArgs& args, const float* delta, StreamHandle stream) {
-  if (args.shape.head_dim == 64) {
-    launch_dkdv<64>(args, delta, stream);
-  } else {
-    launch_dkdv<128>(args, delta, stream);
-  }
+  for_each_part(args, [&](const AttentionBackwardArgs& part, std::int64_t first) {
+    if (args.shape.head_dim == 64) {
+      launch_dkdv<64>(part, delta + first, stream);
+    } else {
+      launch_dkdv<128>(part, delta + first, stream);
+    }
+  });
 }
 
 }  // namespace caravan::cuda::hopper

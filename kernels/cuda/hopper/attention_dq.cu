@@ -221,18 +221,20 @@ void launch_dq(const AttentionBackwardArgs& args, const float* delta, StreamHand
           .block = kThreads,
           .shared_bytes = DqTiles<kHeadDim>::kSharedBytes,
           .stream = stream},
-         attention_problem(s, args.mask), queries(args.q), queries(args.d_o), keys(args.k), keys(args.v),
-         queries(args.dq), args.lse.data<float>(), delta);
+         attention_problem(s, args.mask, args.lse), queries(args.q), queries(args.d_o), keys(args.k),
+         keys(args.v), queries(args.dq), args.lse.data<float>(), delta);
 }
 
 }  // namespace
 
 void attention_dq(const AttentionBackwardArgs& args, const float* delta, StreamHandle stream) {
-  if (args.shape.head_dim == 64) {
-    launch_dq<64>(args, delta, stream);
-  } else {
-    launch_dq<128>(args, delta, stream);
-  }
+  for_each_part(args, [&](const AttentionBackwardArgs& part, std::int64_t first) {
+    if (args.shape.head_dim == 64) {
+      launch_dq<64>(part, delta + first, stream);
+    } else {
+      launch_dq<128>(part, delta + first, stream);
+    }
+  });
 }
 
 }  // namespace caravan::cuda::hopper

@@ -236,18 +236,20 @@ void launch_forward(const AttentionForwardArgs& args, StreamHandle stream) {
           .block = kThreads,
           .shared_bytes = ForwardTiles<kHeadDim>::kSharedBytes,
           .stream = stream},
-         attention_problem(s, args.mask), tokens(args.q, s.query_len, s.n_heads, kWarpgroupRows),
+         attention_problem(s, args.mask, args.lse), tokens(args.q, s.query_len, s.n_heads, kWarpgroupRows),
          tokens(args.k, s.key_len, s.n_kv_heads, kKeys), tokens(args.v, s.key_len, s.n_kv_heads, kKeys),
          tokens(args.o, s.query_len, s.n_heads, kWarpgroupRows), args.lse.data<float>());
 }
 
 template <bool kOverlap>
 void launch_any(const AttentionForwardArgs& args, StreamHandle stream) {
-  if (args.shape.head_dim == 64) {
-    launch_forward<64, kOverlap>(args, stream);
-  } else {
-    launch_forward<128, kOverlap>(args, stream);
-  }
+  for_each_part(args, [&](const AttentionForwardArgs& part, std::int64_t /*first*/) {
+    if (args.shape.head_dim == 64) {
+      launch_forward<64, kOverlap>(part, stream);
+    } else {
+      launch_forward<128, kOverlap>(part, stream);
+    }
+  });
 }
 
 }  // namespace
