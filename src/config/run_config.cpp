@@ -230,6 +230,26 @@ void check_masters(const RunConfig& config, std::vector<ConfigProblem>& problems
   }
 }
 
+void check_loss_scale(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const LossScaleSection& scale = config.training.loss_scale;
+  const auto add = [&](const char* key, auto value) {
+    problems.push_back(
+        {fmt::format("training.loss_scale.{}", key),
+         fmt::format("is {}, which is for dtype float16, and dtype is {}; leave it out, or set "
+                     "dtype to float16",
+                     value, dtype_name(config.dtype))});
+  };
+  if (config.dtype == DType::kFloat16) {
+    return;
+  }
+  if (scale.initial != LossScaleSection{}.initial) {
+    add("initial", scale.initial);
+  }
+  if (scale.growth_interval != LossScaleSection{}.growth_interval) {
+    add("growth_interval", scale.growth_interval);
+  }
+}
+
 void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   check_masters(config, problems);
   if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
@@ -307,6 +327,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_training(config, problems);
   check_pipeline(config.parallel, problems);
   check_offload(config.parallel, problems);
+  check_loss_scale(config, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {
