@@ -7,11 +7,13 @@
 #include <string_view>
 
 #include "caravan/comm/mpi_session.h"
+#include "caravan/config/run_config_fields.h"
 #include "caravan/core/build_info.h"
 #include "caravan/core/log.h"
 #include "caravan/federated/federated_training.h"
 #include "caravan/federated/local_schedule.h"
 #include "caravan/federated/run_plan.h"
+#include "caravan/io/config_differences.h"
 #include "caravan/io/run_folder.h"
 #include "caravan/io/run_folder_lock.h"
 #include "caravan/io/yaml_config.h"
@@ -204,6 +206,9 @@ void run(const TrainOptions& options) {
   facts.emplace_back("model", describe(plan, config, inputs.model.config, "", ""));
   facts.emplace_back("finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1));
   check_agreement(world, facts);
+  if (const std::string unused = unused_values(config); world.rank() == 0 && !unused.empty()) {
+    log::warning("mode: {} does not use {}", enum_name(config.mode), unused);
+  }
   // Without a limit it still tells of faults that show on a device alone.
   constexpr double kForEver = std::numeric_limits<double>::infinity();
   const auto watch =

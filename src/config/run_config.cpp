@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -287,6 +288,14 @@ void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems)
 std::optional<double> comm_timeout_seconds(const RunConfig& config) {
   const bool is_synchronous = config.mode == TrainMode::kSynchronous;
   return config.comm.timeout_seconds || !is_synchronous ? config.comm.timeout_seconds : kCommTimeoutSeconds;
+}
+
+std::span<const std::string_view> unused_keys(TrainMode mode) {
+  static constexpr std::array<std::string_view, 6> kInFederated = {
+      "training.steps",      "training.epochs", "training.batch_size", "training.batch_size_per_rank",
+      "training.eval_every", "checkpoint"};
+  static constexpr std::array<std::string_view, 1> kInSynchronous = {"federated"};
+  return mode == TrainMode::kFederated ? std::span<const std::string_view>(kInFederated) : kInSynchronous;
 }
 
 Resume resume_choice(const RunConfig& config) {
