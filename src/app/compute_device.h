@@ -15,9 +15,8 @@ namespace caravan::app {
 /// One rank's devices, for the time of a command.
 struct ComputeDevice {
   std::unique_ptr<Backend> host;
-  cuda::OpenDevice gpu;     // empty on CPUs
-  std::string gpu_of_job;   // host and bus id: the same on ranks that share the GPU, on no others
-  int ranks_on_device = 1;  // that share this rank's GPU, whatever each calls it
+  cuda::OpenDevice gpu;    // empty on CPUs
+  std::string gpu_of_job;  // host and bus id: the same on ranks that share the GPU, on no others
 
   bool is_gpu() const { return gpu.backend != nullptr; }
   Backend& backend() const { return is_gpu() ? *gpu.backend : *host; }
