@@ -1,6 +1,7 @@
 // A GPU through CUDA's runtime library, linked statically; the driver is looked for when the first call is
 // made.
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 #include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
@@ -34,7 +35,9 @@ DeviceFacts facts_of(int index) {
                     .multiprocessors = properties.multiProcessorCount,
                     .shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin),
                     .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem)};
-  CARAVAN_CUDA(cudaDriverGetVersion(&facts.driver_version));
+  for (const char byte : properties.uuid.bytes) {
+    facts.memory_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  }
   if (facts.compute_capability < kLeastComputeCapability) {
     fail<DeviceError>(
         "GPU {} ({}) has compute capability {}.{}, and the kernels need 8.0 (Ampere) or later; choose "

@@ -78,6 +78,7 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
       device.gpu = cuda::open_device(local_rank() % found.count);
       device.gpu_of_job =
           fmt::format("{} {}", host_name(), cuda::make_device_streams(*device.gpu.runtime)->bus_id());
+      device.memory_of_job = fmt::format("{} {}", host_name(), device.gpu.runtime->facts().memory_id);
     } catch (const DeviceError& error) {
       problem = error.what();
     }
@@ -159,7 +160,7 @@ void require_device_memory(const ComputeDevice& device, const RankMemory& mine, 
   if (!device.is_gpu()) {
     return;  // nor is any other rank on one
   }
-  const SharedNeed need = need_on_gpu(device.gpu_of_job, RankMemory::sum(mine.device), world);
+  const SharedNeed need = need_on_gpu(device.memory_of_job, RankMemory::sum(mine.device), world);
   const std::string reason = reason_of_first_rank(world, shortage(device, mine, need));
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);

@@ -15,8 +15,9 @@ namespace caravan::app {
 /// One rank's devices, for the time of a command.
 struct ComputeDevice {
   std::unique_ptr<Backend> host;
-  cuda::OpenDevice gpu;    // empty on CPUs
-  std::string gpu_of_job;  // host and bus id: the same on ranks that share the GPU, on no others
+  cuda::OpenDevice gpu;       // empty on CPUs
+  std::string gpu_of_job;     // host and bus id: the same on ranks that share the GPU, on no others
+  std::string memory_of_job;  // likewise of its memory: instances of a divided GPU have their own
 
   bool is_gpu() const { return gpu.backend != nullptr; }
   Backend& backend() const { return is_gpu() ? *gpu.backend : *host; }

@@ -28,12 +28,13 @@ class OnEmulatedDevices(DeviceTest):
 
 
 class SharedGpu(OnEmulatedDevices):
-    """Every process counts one device: whether it is another's too, its bus id says."""
+    """Every process counts one device: whether it is another's too, its bus id says, and its memory's UUID."""
 
     ROOM = 1740 << 10  # for the 1.14 MiB of one rank's plan, and not for those of two
 
-    def arguments(self, *bus_ids, room=ROOM, **values):
-        ranks = [{"CARAVAN_EMULATED_BUS_ID": bus_id, "CARAVAN_EMULATED_BYTES": room} for bus_id in bus_ids]
+    def arguments(self, *bus_ids, room=ROOM, uuids=None, **values):
+        ranks = [{"CARAVAN_EMULATED_BUS_ID": bus_id, "CARAVAN_EMULATED_BYTES": room, "CARAVAN_EMULATED_UUID": uuid}
+                 for bus_id, uuid in zip(bus_ids, uuids or bus_ids, strict=True)]
         values = {**self.values, "comm__backend": "auto", **values}
         return ["train", "run.yaml", *overrides(**values)], {"rank_env": ranks, "env": {"CARAVAN_NCCL": "/nowhere"}}
 
@@ -46,6 +47,13 @@ class SharedGpu(OnEmulatedDevices):
         self.expect_failure(FAILURE, ["caravan: rank 0 on ", "are free of 1.70 MiB, and its 2 ranks will hold ",
                                       " on it, this one 1.14 MiB (", "); lower training.micro_batch"], *words, **options)
         words, options = self.arguments("0000:1b", "0000:1b", room=2 * self.ROOM)
+        self.assertIn("(ranks share a GPU; comm.backend: nccl tries", self.succeed(*words, **options).err)
+
+    def test_ranks_with_an_instance_each_of_a_divided_gpu_need_room_for_one(self):
+        # They have one bus id, and NCCL refuses them; their memories are two.
+        words, options = self.arguments("0000:1b", "0000:1b", uuids=("MIG-1", "MIG-1"))
+        self.expect_failure(FAILURE, "and its 2 ranks will hold ", *words, **options)
+        words, options = self.arguments("0000:1b", "0000:1b", uuids=("MIG-1", "MIG-2"))
         self.assertIn("(ranks share a GPU; comm.backend: nccl tries", self.succeed(*words, **options).err)
 
     def test_of_three_ranks_two_share(self):
