@@ -178,10 +178,8 @@ class CudaRuntime final : public DeviceRuntime {
     std::size_t total = 0;
     cudaMemGetInfo(&free, &total);
     fail<DeviceError>(
-        "out of memory on GPU {} ({}): could not allocate {} bytes, {} of {} bytes are free; use fewer rows "
-        "per batch (training.micro_batch), a smaller data.max_seq_len, training.recompute, "
-        "parallel.cpu_offload "
-        "or more ranks (caravan train --dry-run shows the memory plan)",
+        "out of memory on GPU {} ({}): could not allocate {} bytes, {} of {} bytes are free; see with "
+        "nvidia-smi who holds the rest, use smaller batches or shorter rows, or more GPUs",
         facts_.index, facts_.name, bytes, free, total);
   }
   /// Two products that run at the same time may not share one.

@@ -132,7 +132,8 @@ SharedNeed need_on_gpu(const std::string& gpu, std::int64_t mine, Communicator& 
 }
 
 /// Why what its ranks will hold on the GPU, `mine` on this one, has no room there; empty when it has.
-std::string shortage(const ComputeDevice& device, const RankMemory& mine, const SharedNeed& need) {
+std::string shortage(const ComputeDevice& device, const RankMemory& mine, const SharedNeed& need,
+                     const std::string& remedy) {
   const cuda::DeviceFacts& facts = device.gpu.runtime->facts();
   if (need.bytes <= facts.free_bytes) {
     return "";
@@ -145,23 +146,31 @@ std::string shortage(const ComputeDevice& device, const RankMemory& mine, const 
   }
   const bool is_alone = need.ranks == 1;
   return fmt::format(
-      "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it{} ({}); lower "
-      "training.micro_batch or "
-      "data.max_seq_len, set training.recompute, parallel.cpu_offload or parallel.zero_stage: 3, or use more "
-      "GPUs",
-      facts.index, facts.name, format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
+      "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it{} ({}); {}", facts.index,
+      facts.name, format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
       is_alone ? "this rank" : fmt::format("its {} ranks", need.ranks), format_bytes(need.bytes),
-      is_alone ? "" : fmt::format(", this one {}", format_bytes(RankMemory::sum(mine.device))), categories);
+      is_alone ? "" : fmt::format(", this one {}", format_bytes(RankMemory::sum(mine.device))), categories,
+      remedy);
 }
 
 }  // namespace
 
-void require_device_memory(const ComputeDevice& device, const RankMemory& mine, Communicator& world) {
+std::string training_remedy(TrainMode mode) {
+  return mode == TrainMode::kFederated ? "lower federated.batch_size, training.micro_batch or "
+                                         "data.max_seq_len, set training.recompute, or "
+                                         "use more GPUs"
+                                       : "lower training.micro_batch or data.max_seq_len, set "
+                                         "training.recompute, parallel.cpu_offload or "
+                                         "parallel.zero_stage: 3, or use more GPUs";
+}
+
+void require_device_memory(const ComputeDevice& device, const RankMemory& mine, const std::string& remedy,
+                           Communicator& world) {
   if (!device.is_gpu()) {
     return;  // nor is any other rank on one
   }
   const SharedNeed need = need_on_gpu(device.memory_of_job, RankMemory::sum(mine.device), world);
-  const std::string reason = reason_of_first_rank(world, shortage(device, mine, need));
+  const std::string reason = reason_of_first_rank(world, shortage(device, mine, need, remedy));
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);
   }

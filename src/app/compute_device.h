@@ -35,8 +35,12 @@ std::string reason_of_first_rank(Communicator& world, const std::string& mine);
 /// The kind that the configuration names; of one that leaves it open CPUs, until the device is opened.
 DeviceKind configured_kind(DeviceChoice choice, DType dtype);
 
-/// Throws AgreedError, with the memory of this rank by category and what to change, where a GPU has less free
-/// than its ranks will hold. Collective; nothing on CPUs.
-void require_device_memory(const ComputeDevice& device, const RankMemory& mine, Communicator& world);
+/// What a training run changes to take less of a GPU's memory, for require_device_memory.
+std::string training_remedy(TrainMode mode);
+
+/// Throws AgreedError, with the memory of this rank by category and the command's `remedy`, where a GPU has
+/// less free than its ranks will hold. Collective; nothing on CPUs.
+void require_device_memory(const ComputeDevice& device, const RankMemory& mine, const std::string& remedy,
+                           Communicator& world);
 
 }  // namespace caravan::app

@@ -231,7 +231,8 @@ void run(const TrainOptions& options) {
     return;
   }
   log::info("{}", plan_text);
-  require_device_memory(device, world.rank() == 0 ? plan.aggregator : plan.trainer, world);
+  require_device_memory(device, world.rank() == 0 ? plan.aggregator : plan.trainer,
+                        training_remedy(config.mode), world);
   use_attention(device, std::move(attention));
   warn_about_memory(plan, device.is_gpu() ? HostUse::kOffloadOnly : HostUse::kEverything, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
