@@ -34,7 +34,8 @@ DeviceFacts facts_of(int index) {
                     .compute_capability = 10 * properties.major + properties.minor,
                     .multiprocessors = properties.multiProcessorCount,
                     .shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin),
-                    .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem)};
+                    .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem),
+                    .workspace_bytes = Products::kWorkspaceBytes};
   for (const char byte : properties.uuid.bytes) {
     facts.memory_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   }

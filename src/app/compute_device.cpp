@@ -155,6 +155,13 @@ std::string shortage(const ComputeDevice& device, const RankMemory& mine, const 
 
 }  // namespace
 
+void add_library_memory(const ComputeDevice& device, RankMemory& memory) {
+  const std::int64_t bytes = device.is_gpu() ? device.gpu.runtime->facts().workspace_bytes : 0;
+  if (bytes > 0) {
+    memory.device.emplace_back("workspace of products", bytes);
+  }
+}
+
 std::string training_remedy(TrainMode mode) {
   return mode == TrainMode::kFederated ? "lower federated.batch_size, training.micro_batch or "
                                          "data.max_seq_len, set training.recompute, or "

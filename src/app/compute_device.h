@@ -35,6 +35,10 @@ std::string reason_of_first_rank(Communicator& world, const std::string& mine);
 /// The kind that the configuration names; of one that leaves it open CPUs, until the device is opened.
 DeviceKind configured_kind(DeviceChoice choice, DType dtype);
 
+/// Adds what the libraries take of a GPU's memory as soon as they are used, beside the model; nothing on
+/// CPUs.
+void add_library_memory(const ComputeDevice& device, RankMemory& memory);
+
 /// What a training run changes to take less of a GPU's memory, for require_device_memory.
 std::string training_remedy(TrainMode mode);
 

@@ -92,12 +92,13 @@ void require_model_memory(const ComputeDevice& device, const OpenedModel& opened
   }
   const InferenceNeeds needs =
       InferenceModel::measure(opened.source.config, opened.dtype, device.backend().kind(), room, ranks);
-  const RankMemory memory{.device = {{"weights", needs.weight_bytes},
-                                     {"keys and values", needs.cache_bytes},
-                                     {"scratch", needs.step_bytes},
-                                     {"rotary tables and batch", needs.table_bytes},
-                                     {"messages between stages", needs.message_bytes}},
-                          .host = {}};
+  RankMemory memory{.device = {{"weights", needs.weight_bytes},
+                               {"keys and values", needs.cache_bytes},
+                               {"scratch", needs.step_bytes},
+                               {"rotary tables and batch", needs.table_bytes},
+                               {"messages between stages", needs.message_bytes}},
+                    .host = {}};
+  add_library_memory(device, memory);
   const bool is_wide = accumulation_dtype(opened.dtype) == opened.dtype;
   require_device_memory(device, memory,
                         fmt::format("{}{}, or start more ranks with a GPU each, which share the model",

@@ -220,6 +220,9 @@ void run(const TrainOptions& options) {
   if (device.backend().kind() != plan.kind) {
     plan = make_plan(config, inputs.model.config, plan.ranks, device.backend().kind());
   }
+  for (RankMemory* memory : {&plan.aggregator, &plan.trainer}) {
+    add_library_memory(device, *memory);
+  }
   ComputeAttention attention = choose_attention(device, config, plan, world);
   const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
   const std::string plan_text = describe(plan, config, inputs.model.config, inputs.model.description,

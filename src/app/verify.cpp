@@ -102,6 +102,7 @@ void require_room(const CheckedVerification& checked, const ComputeDevice& devic
     }
     mine.host.insert(mine.host.end(), one_rank.host.begin(), one_rank.host.end());
   }
+  add_library_memory(device, mine);
   require_device_memory(device, mine, training_remedy(config.mode), world);
   const VerifierBytes extra = verifier_bytes(config, model, checked.sizes, kind);
   const std::int64_t models = device.is_gpu() ? RankMemory::sum(mine.host) : mine.total();

@@ -251,6 +251,21 @@ class OnTheEmulatedDevice(DeviceTest):
                             env={"CARAVAN_EMULATED_BYTES": str(400 << 10)})
 
 
+    def test_what_products_take_is_in_the_plan(self):
+        self.train(output__dir="out", device="cuda", **SHORT)
+        checkpoint = self.checkpoint(3)
+        room = {"env": {"CARAVAN_EMULATED_WORKSPACE": str(8 << 20), "CARAVAN_EMULATED_BYTES": str(8 << 20)}}
+        values = program.overrides(device="cuda", output__dir="other", **SHORT)
+        plan = self.succeed("train", "run.yaml", *values, "--dry-run", **room).out
+        self.assertIn("workspace of products          8.00 MiB\n", plan)
+        for words in (("train", "run.yaml", *values), ("verify", "run.yaml", *values),
+                      ("eval", "--checkpoint", checkpoint, "--data", "eval.jsonl", "--max-seq-len", 10, "--device", "cuda"),
+                      ("generate", "--checkpoint", checkpoint, "--ids", "1,2,3", "-n", 5, "--device", "cuda")):
+            with self.subTest(words[0]):
+                self.expect_failure(FAILURE, ["is too small: 8.00 MiB are free", "workspace of products 8.00 MiB); lower"],
+                                    *words, **room)
+
+
 class WithoutGpu(DeviceTest):
     def test_nccl_for_what_is_on_cpus(self):
         self.refuse(CONFIG, "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs",
