@@ -103,6 +103,20 @@ class OnTheEmulatedDevice(DeviceTest):
                 self.assertIn("weights: all 21 tensors", done.out)
                 self.assertEqual((self.folder / f"{dtype}.h5").read_bytes()[:4], b"\x89HDF")
 
+    def test_verifying_a_mesh_with_attention_of_cudnn(self):
+        values = program.overrides(device="cuda", dtype="bfloat16", attention="cudnn", parallel__tp=2,
+                                   **{**SHORT, "training__batch_size": 4, "comm__backend": "mpi"})
+        words = ("verify", "run.yaml", "--steps", 1, *values)
+        done = self.succeed(*words, ranks=2, env={"CARAVAN_CUDNN": FAKE_CUDNN})
+        self.assertIn(f"attention: cuDNN 9.19.0 ({FAKE_CUDNN})\n", done.err)
+        self.assertIn("result: the mesh computes the model of one rank", done.out)
+        result = self.caravan(*words, "--output", "other.h5", ranks=2,
+                              env={"CARAVAN_CUDNN": FAKE_CUDNN, "FAKE_CUDNN_FAIL": "BackendExecute"})
+        self.assertEqual(result.code, FAILURE, result.err)
+        self.assertIn("cudnnBackendExecute (", result.err)
+        self.expect_failure(FAILURE, "attention is cudnn, but rank 0 on ", *words, "--output", "third.h5", ranks=2,
+                            env={"CARAVAN_CUDNN": "/nowhere"})
+
     def test_verifying_where_a_device_is_too_small(self):
         # The mesh's own part would fit: 256 KiB of it and the same again for one rank.
         self.expect_failure(FAILURE, ["is too small: ", "weights in place of the one-rank model "], "verify", "run.yaml",
