@@ -1,6 +1,7 @@
 // A GPU through CUDA's runtime library, linked statically; the driver is looked for when the first call is
 // made.
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 #include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
@@ -33,8 +34,11 @@ DeviceFacts facts_of(int index) {
                     .compute_capability = 10 * properties.major + properties.minor,
                     .multiprocessors = properties.multiProcessorCount,
                     .shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin),
-                    .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem)};
-  CARAVAN_CUDA(cudaDriverGetVersion(&facts.driver_version));
+                    .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem),
+                    .workspace_bytes = Products::kWorkspaceBytes};
+  for (const char byte : properties.uuid.bytes) {
+    facts.memory_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  }
   if (facts.compute_capability < kLeastComputeCapability) {
     fail<DeviceError>(
         "GPU {} ({}) has compute capability {}.{}, and the kernels need 8.0 (Ampere) or later; choose "
@@ -175,10 +179,8 @@ class CudaRuntime final : public DeviceRuntime {
     std::size_t total = 0;
     cudaMemGetInfo(&free, &total);
     fail<DeviceError>(
-        "out of memory on GPU {} ({}): could not allocate {} bytes, {} of {} bytes are free; use fewer rows "
-        "per batch (training.micro_batch), a smaller data.max_seq_len, training.recompute, "
-        "parallel.cpu_offload "
-        "or more ranks (caravan train --dry-run shows the memory plan)",
+        "out of memory on GPU {} ({}): could not allocate {} bytes, {} of {} bytes are free; see with "
+        "nvidia-smi who holds the rest, use smaller batches or shorter rows, or more GPUs",
         facts_.index, facts_.name, bytes, free, total);
   }
   /// Two products that run at the same time may not share one.

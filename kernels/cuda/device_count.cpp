@@ -8,6 +8,19 @@
 #include "kernels/cuda/launch_status.h"
 
 namespace caravan::cuda {
+namespace {
+
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+}  // namespace
+
+std::string describe_driver(int driver, int runtime) {
+  return fmt::format("{}, this program needs one for CUDA {}.0 or later",
+                     driver == 0 ? "there is no driver" : "the driver is for CUDA " + version_text(driver),
+                     runtime / 1000);
+}
 
 DeviceCount count_devices() {
   int count = 0;
@@ -18,17 +31,21 @@ DeviceCount count_devices() {
   if (status == cudaSuccess) {
     return {.count = count, .reason_for_none = ""};
   }
+  std::string driver;
+  if (int version = 0;
+      status == cudaErrorInsufficientDriver && cudaDriverGetVersion(&version) == cudaSuccess) {
+    driver = ": " + describe_driver(version, CUDART_VERSION);
+  }
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   return {
       .count = 0,
       .reason_for_none = fmt::format(
-          "no usable GPU: {} ({}){}; {}", cudaGetErrorString(status), cudaGetErrorName(status),
+          "no usable GPU: {} ({}){}{}; {}", cudaGetErrorString(status), cudaGetErrorName(status), driver,
           visible != nullptr ? fmt::format(", CUDA_VISIBLE_DEVICES is '{}'", visible) : "", remedy(status))};
 }
 
 std::string build_description() {
-  return fmt::format("CUDA {}.{} for {}", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
-                     CARAVAN_CUDA_ARCHITECTURES);
+  return fmt::format("CUDA {} for {}", version_text(CUDART_VERSION), CARAVAN_CUDA_ARCHITECTURES);
 }
 
 }  // namespace caravan::cuda

@@ -15,6 +15,10 @@ struct DeviceCount {
 /// too old, is a reason.
 DeviceCount count_devices();
 
+/// "the driver is for CUDA 12.4, this program needs one for CUDA 13.0 or later", from versions as CUDA writes
+/// them (12040; 0: there is no driver). A driver of a major version runs programs of all its minor ones.
+std::string describe_driver(int driver, int runtime);
+
 /// "CUDA 13.0 for 80-real 90", or "without CUDA": what this program was built with.
 std::string build_description();
 

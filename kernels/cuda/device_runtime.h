@@ -32,8 +32,10 @@ struct DeviceFacts {
   int multiprocessors = 0;
   std::int64_t shared_bytes = 0;  // that a block may have
   std::int64_t memory_bytes = 0;
-  std::int64_t free_bytes = 0;  // when the runtime was opened
-  int driver_version = 0;       // 13000 for 13.0
+  std::int64_t free_bytes = 0;       // when the runtime was opened
+  std::int64_t workspace_bytes = 0;  // that the first product takes, for good
+  std::string memory_id = {};  // whose memory it is, on this machine: instances of a divided GPU (MIG) have
+                               // one each, though they have its bus id
 };
 
 /// One device, used by one thread. Errors are DeviceErrors with the call, CUDA's name and words for it, and a

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -36,13 +35,6 @@ std::string rank_on(std::size_t rank, const std::string& host, const Communicato
 
 int local_rank() {
   return MpiSession::exists() ? MpiSession::current().local_rank() : 0;
-}
-
-/// Not by the GPUs that a process counts: a batch system may show each rank one of its own, or all of them
-/// the same. Collective.
-int ranks_sharing(const std::string& gpu, Communicator& world) {
-  const std::vector<std::string> gpus = texts_of_ranks(world, gpu);
-  return static_cast<int>(std::count(gpus.begin(), gpus.end(), gpu));
 }
 
 void check_same_type(const ComputeDevice& device, Communicator& world) {
@@ -86,6 +78,7 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
       device.gpu = cuda::open_device(local_rank() % found.count);
       device.gpu_of_job =
           fmt::format("{} {}", host_name(), cuda::make_device_streams(*device.gpu.runtime)->bus_id());
+      device.memory_of_job = fmt::format("{} {}", host_name(), device.gpu.runtime->facts().memory_id);
     } catch (const DeviceError& error) {
       problem = error.what();
     }
@@ -93,7 +86,6 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
   const std::string reason = reason_of_first_rank(world, problem);
   if (reason.empty()) {
     check_same_type(device, world);
-    device.ranks_on_device = ranks_sharing(device.gpu_of_job, world);
     return device;
   }
   device.gpu.backend.reset();
@@ -118,11 +110,32 @@ DeviceKind configured_kind(DeviceChoice choice, DType dtype) {
 
 namespace {
 
-/// Why what `mine` lists, times the ranks on the device, has no room there; empty when it has.
-std::string shortage(const ComputeDevice& device, const RankMemory& mine) {
+/// The ranks on this rank's GPU, and what all of them will hold there.
+struct SharedNeed {
+  int ranks = 0;
+  std::int64_t bytes = 0;
+};
+
+/// Ranks differ: one may have more to hold than the others. Not by the GPUs that a process counts: a batch
+/// system may show each rank one of its own, or all of them the same. Collective.
+SharedNeed need_on_gpu(const std::string& gpu, std::int64_t mine, Communicator& world) {
+  const std::vector<std::string> gpus = texts_of_ranks(world, gpu);
+  const std::vector<std::string> bytes = texts_of_ranks(world, fmt::format("{}", mine));
+  SharedNeed need;
+  for (std::size_t rank = 0; rank < gpus.size(); ++rank) {
+    if (gpus[rank] == gpu) {
+      ++need.ranks;
+      need.bytes += std::stoll(bytes[rank]);
+    }
+  }
+  return need;
+}
+
+/// Why what its ranks will hold on the GPU, `mine` on this one, has no room there; empty when it has.
+std::string shortage(const ComputeDevice& device, const RankMemory& mine, const SharedNeed& need,
+                     const std::string& remedy) {
   const cuda::DeviceFacts& facts = device.gpu.runtime->facts();
-  const std::int64_t wanted = RankMemory::sum(mine.device) * device.ranks_on_device;
-  if (wanted <= facts.free_bytes) {
+  if (need.bytes <= facts.free_bytes) {
     return "";
   }
   std::string categories;
@@ -131,21 +144,40 @@ std::string shortage(const ComputeDevice& device, const RankMemory& mine) {
       categories += fmt::format("{}{} {}", categories.empty() ? "" : ", ", name, format_bytes(bytes));
     }
   }
-  const bool is_alone = device.ranks_on_device == 1;
+  const bool is_alone = need.ranks == 1;
   return fmt::format(
-      "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it ({}{}); lower "
-      "training.micro_batch or "
-      "data.max_seq_len, set training.recompute, parallel.cpu_offload or parallel.zero_stage: 3, or use more "
-      "GPUs",
-      facts.index, facts.name, format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
-      is_alone ? "this rank" : fmt::format("its {} ranks", device.ranks_on_device), format_bytes(wanted),
-      categories, is_alone ? "" : " each");
+      "GPU {} ({}) is too small: {} are free of {}, and {} will hold {} on it{} ({}); {}", facts.index,
+      facts.name, format_bytes(facts.free_bytes), format_bytes(facts.memory_bytes),
+      is_alone ? "this rank" : fmt::format("its {} ranks", need.ranks), format_bytes(need.bytes),
+      is_alone ? "" : fmt::format(", this one {}", format_bytes(RankMemory::sum(mine.device))), categories,
+      remedy);
 }
 
 }  // namespace
 
-void require_device_memory(const ComputeDevice& device, const RankMemory& mine, Communicator& world) {
-  const std::string reason = reason_of_first_rank(world, device.is_gpu() ? shortage(device, mine) : "");
+void add_library_memory(const ComputeDevice& device, RankMemory& memory) {
+  const std::int64_t bytes = device.is_gpu() ? device.gpu.runtime->facts().workspace_bytes : 0;
+  if (bytes > 0) {
+    memory.device.emplace_back("workspace of products", bytes);
+  }
+}
+
+std::string training_remedy(TrainMode mode) {
+  return mode == TrainMode::kFederated ? "lower federated.batch_size, training.micro_batch or "
+                                         "data.max_seq_len, set training.recompute, or "
+                                         "use more GPUs"
+                                       : "lower training.micro_batch or data.max_seq_len, set "
+                                         "training.recompute, parallel.cpu_offload or "
+                                         "parallel.zero_stage: 3, or use more GPUs";
+}
+
+void require_device_memory(const ComputeDevice& device, const RankMemory& mine, const std::string& remedy,
+                           Communicator& world) {
+  if (!device.is_gpu()) {
+    return;  // nor is any other rank on one
+  }
+  const SharedNeed need = need_on_gpu(device.memory_of_job, RankMemory::sum(mine.device), world);
+  const std::string reason = reason_of_first_rank(world, shortage(device, mine, need, remedy));
   if (!reason.empty()) {
     throw AgreedError(reason, kExitFailure);
   }

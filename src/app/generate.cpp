@@ -104,11 +104,13 @@ void run(const GenerateOptions& options) {
   const auto watch_ranks = watch_waiting(options.model.timeout_seconds);
   set_threads(options.model.threads);
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
+  const KvCache cache = options.no_cache ? KvCache::kOff : KvCache::kOn;
+  require_model_memory(device, opened, {.rows = 1, .seq_len = longest, .cache = cache}, ranks,
+                       "lower --max-new-tokens");
   const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);
   const InferenceRanks on_device{compute.all(ranks.all), ranks.pp};
   Generator generator(
-      opened.source.config, opened.dtype, device.backend(), longest,
-      options.no_cache ? KvCache::kOff : KvCache::kOn,
+      opened.source.config, opened.dtype, device.backend(), longest, cache,
       [&](const Context& ctx, ParameterSet& parameters) {
         load_parameters(opened.source, 0, ctx, whole_shards(parameters));
       },

@@ -1,5 +1,7 @@
 #include "model_options.h"
 
+#include <fmt/format.h>
+
 #include "caravan/comm/mpi_session.h"
 #include "caravan/comm/self_communicator.h"
 #include "caravan/config/run_config_fields.h"
@@ -82,6 +84,28 @@ InferenceRanks model_ranks(const ModelOptions& options) {
   }
   static SelfCommunicator alone{};
   return {alone, options.pp};
+}
+
+void require_model_memory(const ComputeDevice& device, const OpenedModel& opened,
+                          const InferenceModel::Room& room, const InferenceRanks& ranks,
+                          const std::string& smaller) {
+  if (!device.is_gpu()) {
+    return;
+  }
+  const InferenceNeeds needs =
+      InferenceModel::measure(opened.source.config, opened.dtype, device.backend().kind(), room, ranks);
+  RankMemory memory{.device = {{"weights", needs.weight_bytes},
+                               {"keys and values", needs.cache_bytes},
+                               {"scratch", needs.step_bytes},
+                               {"rotary tables and batch", needs.table_bytes},
+                               {"messages between stages", needs.message_bytes}},
+                    .host = {}};
+  add_library_memory(device, memory);
+  const bool is_wide = accumulation_dtype(opened.dtype) == opened.dtype;
+  require_device_memory(device, memory,
+                        fmt::format("{}{}, or start more ranks with a GPU each, which share the model",
+                                    smaller, is_wide ? ", give --dtype bfloat16" : ""),
+                        ranks.all);
 }
 
 }  // namespace caravan::app

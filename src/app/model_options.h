@@ -6,8 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "caravan/train/inference_layout.h"
+#include "caravan/train/inference_model.h"
 #include "caravan/train/run_inputs.h"
+#include "compute_device.h"
 
 namespace caravan::app {
 
@@ -36,5 +37,11 @@ OpenedModel open(const ModelOptions& options);
 
 /// The ranks that hold the model together: all that were started, or this one alone.
 InferenceRanks model_ranks(const ModelOptions& options);
+
+/// require_device_memory for a model with this room; `smaller` says what makes the room smaller, like "lower
+/// --batch-size". Collective; nothing on CPUs.
+void require_model_memory(const ComputeDevice& device, const OpenedModel& opened,
+                          const InferenceModel::Room& room, const InferenceRanks& ranks,
+                          const std::string& smaller);
 
 }  // namespace caravan::app

@@ -7,11 +7,13 @@
 #include <string_view>
 
 #include "caravan/comm/mpi_session.h"
+#include "caravan/config/run_config_fields.h"
 #include "caravan/core/build_info.h"
 #include "caravan/core/log.h"
 #include "caravan/federated/federated_training.h"
 #include "caravan/federated/local_schedule.h"
 #include "caravan/federated/run_plan.h"
+#include "caravan/io/config_differences.h"
 #include "caravan/io/run_folder.h"
 #include "caravan/io/run_folder_lock.h"
 #include "caravan/io/yaml_config.h"
@@ -202,6 +204,9 @@ void run(const TrainOptions& options) {
   facts.emplace_back("model", describe(plan, config, inputs.model.config, "", ""));
   facts.emplace_back("finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1));
   check_agreement(world, facts);
+  if (const std::string unused = unused_values(config); world.rank() == 0 && !unused.empty()) {
+    log::warning("mode: {} does not use {}", enum_name(config.mode), unused);
+  }
   // Without a limit it still tells of faults that show on a device alone.
   constexpr double kForEver = std::numeric_limits<double>::infinity();
   const auto watch =
@@ -212,6 +217,9 @@ void run(const TrainOptions& options) {
   ComputeDevice device = open_compute_device(config.device, config.dtype, world);
   if (device.backend().kind() != plan.kind) {
     plan = make_plan(config, inputs.model.config, plan.ranks, device.backend().kind());
+  }
+  for (RankMemory* memory : {&plan.aggregator, &plan.trainer}) {
+    add_library_memory(device, *memory);
   }
   ComputeAttention attention = choose_attention(device, config, plan, world);
   const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
@@ -224,7 +232,8 @@ void run(const TrainOptions& options) {
     return;
   }
   log::info("{}", plan_text);
-  require_device_memory(device, world.rank() == 0 ? plan.aggregator : plan.trainer, world);
+  require_device_memory(device, world.rank() == 0 ? plan.aggregator : plan.trainer,
+                        training_remedy(config.mode), world);
   use_attention(device, std::move(attention));
   warn_about_memory(plan, device.is_gpu() ? HostUse::kOffloadOnly : HostUse::kEverything, world);
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};

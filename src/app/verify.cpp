@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <utility>
 
 #include "caravan/comm/mpi_session.h"
 #include "caravan/config/run_config_fields.h"
@@ -19,6 +20,7 @@
 #include "caravan/train/synchronous_training.h"
 #include "caravan/train/verify_report.h"
 #include "commands.h"
+#include "compute_attention.h"
 #include "compute_device.h"
 #include "compute_ranks.h"
 #include "failure.h"
@@ -82,31 +84,40 @@ CheckedVerification check(const VerifyOptions& options, std::int64_t ranks) {
   const auto plan_for = [&](const ModelConfig& model) {
     checked.sizes = resolve_mesh(config.parallel, ranks);
     checked.one_rank = one_rank_config(config, checked.sizes);
+    check_attention(config, model);
     make_plan(config, model, ranks);  // throws where the mesh cannot be
   };
   checked.inputs = open_inputs(config, DataUse::kOpen, plan_for);
   return checked;
 }
 
-/// Throws AgreedError where the two models and what is compared have no room. Collective.
-void require_room(const CheckedVerification& checked, const ComputeDevice& device, Communicator& world) {
+/// Throws AgreedError where the attention that the configuration names cannot be had, and where the two
+/// models and what is compared have no room. Collective.
+ComputeAttention require_room(const CheckedVerification& checked, const ComputeDevice& device,
+                              Communicator& world) {
   const RunConfig& config = checked.inputs.config;
   const ModelConfig& model = checked.inputs.model.config;
   const bool is_root = world.rank() == Verifier::kRoot;
   const DeviceKind kind = device.backend().kind();
-  RankMemory mine = make_plan(config, model, world.size(), kind).trainer;
+  RunPlan plan = make_plan(config, model, world.size(), kind);
+  const RunPlan alone = make_plan(checked.one_rank, model, 1, kind);
+  plan.attention = alone.attention;  // with all heads: the larger one
+  ComputeAttention attention = choose_attention(device, config, plan, world);
+  RankMemory mine = plan.trainer;
   if (is_root) {
-    const RankMemory one_rank = make_plan(checked.one_rank, model, 1, kind).aggregator;
+    const RankMemory& one_rank = alone.aggregator;
     for (const auto& [name, bytes] : one_rank.device) {
       mine.device.emplace_back(name + " of the one-rank model", bytes);
     }
     mine.host.insert(mine.host.end(), one_rank.host.begin(), one_rank.host.end());
   }
-  require_device_memory(device, mine, world);
+  add_library_memory(device, mine);
+  require_device_memory(device, mine, training_remedy(config.mode), world);
   const VerifierBytes extra = verifier_bytes(config, model, checked.sizes, kind);
   const std::int64_t models = device.is_gpu() ? RankMemory::sum(mine.host) : mine.total();
   require_memory(world, models + extra.rank + (is_root ? extra.root : 0),
                  "caravan verify holds the whole model a second time on rank 0");
+  return attention;
 }
 
 /// A model with its weights, on this rank alone or, with `world` of all ranks, on the mesh.
@@ -176,8 +187,12 @@ void run(const VerifyOptions& options) {
   const auto watch = watch_waiting(waiting_limit(inputs.config, world.size()));
   const bool is_root = world.rank() == Verifier::kRoot;
   set_threads(inputs.config.threads);
-  const ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
-  require_room(checked, device, world);
+  ComputeDevice device = open_compute_device(inputs.config.device, inputs.config.dtype, world);
+  ComputeAttention attention = require_room(checked, device, world);
+  if (!attention.description.empty()) {
+    log::info("attention: {}", attention.description);
+  }
+  use_attention(device, std::move(attention));
   const ComputeRanks ranks = open_compute_ranks(device, inputs.config.comm.backend, world);
   const std::string hosts = host_names(world);
   const Verification result = verify(options, checked, ranks.all(world), device);

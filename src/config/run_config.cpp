@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -230,6 +231,26 @@ void check_masters(const RunConfig& config, std::vector<ConfigProblem>& problems
   }
 }
 
+void check_loss_scale(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const LossScaleSection& scale = config.training.loss_scale;
+  const auto add = [&](const char* key, auto value) {
+    problems.push_back(
+        {fmt::format("training.loss_scale.{}", key),
+         fmt::format("is {}, which is for dtype float16, and dtype is {}; leave it out, or set "
+                     "dtype to float16",
+                     value, dtype_name(config.dtype))});
+  };
+  if (config.dtype == DType::kFloat16) {
+    return;
+  }
+  if (scale.initial != LossScaleSection{}.initial) {
+    add("initial", scale.initial);
+  }
+  if (scale.growth_interval != LossScaleSection{}.growth_interval) {
+    add("growth_interval", scale.growth_interval);
+  }
+}
+
 void check_optimizer(const RunConfig& config, std::vector<ConfigProblem>& problems) {
   check_masters(config, problems);
   if (!config.optimizer.name.empty() && config.optimizer.name != "adamw") {
@@ -267,6 +288,14 @@ void check_resume(const RunConfig& config, std::vector<ConfigProblem>& problems)
 std::optional<double> comm_timeout_seconds(const RunConfig& config) {
   const bool is_synchronous = config.mode == TrainMode::kSynchronous;
   return config.comm.timeout_seconds || !is_synchronous ? config.comm.timeout_seconds : kCommTimeoutSeconds;
+}
+
+std::span<const std::string_view> unused_keys(TrainMode mode) {
+  static constexpr std::array<std::string_view, 6> kInFederated = {
+      "training.steps",      "training.epochs", "training.batch_size", "training.batch_size_per_rank",
+      "training.eval_every", "checkpoint"};
+  static constexpr std::array<std::string_view, 1> kInSynchronous = {"federated"};
+  return mode == TrainMode::kFederated ? std::span<const std::string_view>(kInFederated) : kInSynchronous;
 }
 
 Resume resume_choice(const RunConfig& config) {
@@ -307,6 +336,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
   check_training(config, problems);
   check_pipeline(config.parallel, problems);
   check_offload(config.parallel, problems);
+  check_loss_scale(config, problems);
   check_optimizer(config, problems);
   check_resume(config, problems);
   if (config.output.name && config.output.name->find('/') != std::string::npos) {

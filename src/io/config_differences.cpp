@@ -57,6 +57,17 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
   return differences;
 }
 
+std::string unused_values(const RunConfig& config) {
+  const auto unused = unused_keys(config.mode);
+  std::string text;
+  for (const ConfigDifference& value : config_differences(RunConfig{}, config)) {
+    if (is_among(value.key, unused)) {
+      text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", value.key, value.now);
+    }
+  }
+  return text;
+}
+
 std::vector<ConfigDifference> check_resumable(const std::string& stored, const std::string& found,
                                               const RunConfig& now) {
   const RunConfig before = parse_run_config(stored, found, {});

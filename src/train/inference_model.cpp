@@ -10,7 +10,30 @@ std::int64_t parts_of(std::int64_t whole, std::int64_t part) {
   return (whole + part - 1) / part;
 }
 
+Executor::Limits forward_limits(std::int64_t rows, std::int64_t seq_len) {
+  return {.batch = rows, .seq_len = seq_len, .pass = Pass::kForward};
+}
+
 }  // namespace
+
+InferenceNeeds InferenceModel::measure(const ModelConfig& config, DType dtype, DeviceKind kind,
+                                       const Room& room, const InferenceRanks& ranks) {
+  const InferenceLayout layout(config, dtype, room.seq_len, ranks);
+  const std::int64_t rows = parts_of(room.rows, ranks.pp);
+  const std::int64_t micro_batches = parts_of(room.rows, rows);
+  const Executor::Limits limits = forward_limits(rows, room.seq_len);
+  CountingBackend counting(kind);
+  const Llama part(config, layout.model(), counting, layout.ports());
+  const StepNeeds step = layout.needs(limits, micro_batches, kind);
+  const std::int64_t batches = layout.pp().size() == 1 ? 1 : micro_batches;
+  return {.weight_bytes = part.parameters().value_bytes(),
+          .cache_bytes = room.cache == KvCache::kOn ? CachedAttention::bytes(dtype, layout.layers().size(),
+                                                                             room.seq_len, layout.kv_width())
+                                                    : 0,
+          .table_bytes = part.rope_bytes() + batches * DeviceBatch(counting, limits.room()).bytes(),
+          .step_bytes = step.saved_bytes + step.scratch_bytes,
+          .message_bytes = step.message_bytes};
+}
 
 InferenceModel::InferenceModel(const ModelConfig& config, DType dtype, Backend& backend, const Room& room,
                                const InferenceRanks& ranks)
@@ -29,7 +52,7 @@ InferenceModel::InferenceModel(const ModelConfig& config, DType dtype, Backend& 
 }
 
 std::unique_ptr<StepExecutor> InferenceModel::make_executor(Backend& backend, std::int64_t seq_len) {
-  const Executor::Limits limits{.batch = rows_at_a_time_, .seq_len = seq_len, .pass = Pass::kForward};
+  const Executor::Limits limits = forward_limits(rows_at_a_time_, seq_len);
   // The cache's attention needs values to run; the local one allocates the same on shapes alone.
   const StepNeeds needs = layout_.needs(limits, micro_batches_, backend.kind());
   if (layout_.pp().size() == 1) {

@@ -53,6 +53,20 @@ TEST_CASE("without a usable GPU the reason is told in CUDA's words", "[cuda]") {
   }
 }
 
+TEST_CASE("a driver that is too old is told with its version and the one that is needed", "[cuda]") {
+  CHECK(cuda::describe_driver(12040, 13010) ==
+        "the driver is for CUDA 12.4, this program needs one for CUDA 13.0 or later");
+  CHECK(cuda::describe_driver(0, 13000) ==
+        "there is no driver, this program needs one for CUDA 13.0 or later");
+  int driver = 0;
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaErrorInsufficientDriver &&
+      cudaDriverGetVersion(&driver) == cudaSuccess) {
+    CHECK_THAT(cuda::count_devices().reason_for_none,
+               Contains(": " + cuda::describe_driver(driver, CUDART_VERSION)));
+  }
+}
+
 TEST_CASE("a kernel launched without a usable GPU is an error with its name", "[cuda]") {
   if (cuda::count_devices().count > 0) {
     return;

@@ -101,7 +101,8 @@ EmulatedRuntime::EmulatedRuntime(int index)
              .shared_bytes = std::int64_t{163} * 1024,
              .memory_bytes = memory().limit(),
              .free_bytes = memory().free_bytes(),
-             .driver_version = 0} {
+             .workspace_bytes = from_environment("CARAVAN_EMULATED_WORKSPACE", std::int64_t{0}),
+             .memory_id = from_environment("CARAVAN_EMULATED_UUID", emulated_bus_id())} {
   set_launch_gate([](bool begins) {
     if (begins) {
       count_launch();

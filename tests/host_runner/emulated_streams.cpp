@@ -1,6 +1,4 @@
 // Streams of the emulated device: its queues.
-#include <unistd.h>
-
 #include <vector>
 
 #include "host_runner/device_queues.h"
@@ -30,9 +28,7 @@ class EmulatedStreams final : public DeviceStreams {
   EmulatedStreams& operator=(EmulatedStreams&&) = delete;
 
   Device device() const override { return {DeviceKind::kCuda, runtime_.facts().index}; }
-  std::string bus_id() const override {
-    return host_runner::from_environment("CARAVAN_EMULATED_BUS_ID", "process " + std::to_string(getpid()));
-  }
+  std::string bus_id() const override { return host_runner::emulated_bus_id(); }
   Buffer allocate_pinned(std::int64_t bytes) override { return runtime_.allocate_pinned(bytes); }
   Stream stream(StreamId id) override { return {id, runtime_.stream(id)}; }
   Stream make_stream(StreamId id) override {

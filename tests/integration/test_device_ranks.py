@@ -3,6 +3,7 @@
 # TIMEOUT 300
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -27,12 +28,13 @@ class OnEmulatedDevices(DeviceTest):
 
 
 class SharedGpu(OnEmulatedDevices):
-    """Every process counts one device: whether it is another's too, its bus id says."""
+    """Every process counts one device: whether it is another's too, its bus id says, and its memory's UUID."""
 
     ROOM = 1740 << 10  # for the 1.14 MiB of one rank's plan, and not for those of two
 
-    def arguments(self, *bus_ids, room=ROOM, **values):
-        ranks = [{"CARAVAN_EMULATED_BUS_ID": bus_id, "CARAVAN_EMULATED_BYTES": room} for bus_id in bus_ids]
+    def arguments(self, *bus_ids, room=ROOM, uuids=None, **values):
+        ranks = [{"CARAVAN_EMULATED_BUS_ID": bus_id, "CARAVAN_EMULATED_BYTES": room, "CARAVAN_EMULATED_UUID": uuid}
+                 for bus_id, uuid in zip(bus_ids, uuids or bus_ids, strict=True)]
         values = {**self.values, "comm__backend": "auto", **values}
         return ["train", "run.yaml", *overrides(**values)], {"rank_env": ranks, "env": {"CARAVAN_NCCL": "/nowhere"}}
 
@@ -43,13 +45,44 @@ class SharedGpu(OnEmulatedDevices):
     def test_ranks_on_one_gpu_need_room_for_all_of_them(self):
         words, options = self.arguments("0000:1b", "0000:1b")
         self.expect_failure(FAILURE, ["caravan: rank 0 on ", "are free of 1.70 MiB, and its 2 ranks will hold ",
-                                      " each); lower training.micro_batch"], *words, **options)
+                                      " on it, this one 1.14 MiB (", "); lower training.micro_batch"], *words, **options)
         words, options = self.arguments("0000:1b", "0000:1b", room=2 * self.ROOM)
+        self.assertIn("(ranks share a GPU; comm.backend: nccl tries", self.succeed(*words, **options).err)
+
+    def test_ranks_with_an_instance_each_of_a_divided_gpu_need_room_for_one(self):
+        # They have one bus id, and NCCL refuses them; their memories are two.
+        words, options = self.arguments("0000:1b", "0000:1b", uuids=("MIG-1", "MIG-1"))
+        self.expect_failure(FAILURE, "and its 2 ranks will hold ", *words, **options)
+        words, options = self.arguments("0000:1b", "0000:1b", uuids=("MIG-1", "MIG-2"))
         self.assertIn("(ranks share a GPU; comm.backend: nccl tries", self.succeed(*words, **options).err)
 
     def test_of_three_ranks_two_share(self):
         words, options = self.arguments("0000:1b", "0000:43", "0000:43", training__batch_size=3)
         self.expect_failure(FAILURE, ["caravan: rank 1 on ", "and its 2 ranks will hold "], *words, **options)
+
+
+class FederatedRanksOnOneGpu(OnEmulatedDevices):
+    """Rank 0 has the whole model beside its slice; what the ranks hold together is not twice that."""
+
+    def arguments(self, room):
+        (self.folder / "tiny.json").write_text(json.dumps({**TINY, "n_kv_heads": 2}))
+        values = {**self.values, "mode": "federated", "federated__rounds": 1, "federated__batch_size": 2}
+        return (["train", "run.yaml", *overrides(**values)],
+                {"rank_env": 2 * [{"CARAVAN_EMULATED_BUS_ID": "0000:1b", "CARAVAN_EMULATED_BYTES": room}]})
+
+    def plans(self):
+        """The bytes of rank 0 and of the other, by the refusal of each."""
+        words, options = self.arguments(1 << 10)
+        said = self.expect_failure(FAILURE, "and its 2 ranks will hold ", *words, **options).err
+        found = re.search(r"will hold ([0-9.]+) (\w+) on it, this one ([0-9.]+) (\w+)", said).groups()
+        both, first = (float(size) * {"KiB": 1 << 10, "MiB": 1 << 20}[unit] for size, unit in (found[:2], found[2:]))
+        return first, both - first
+
+    def test_need_room_for_what_each_of_them_holds(self):
+        first, other = self.plans()
+        self.assertGreater(first, 1.2 * other)
+        words, options = self.arguments(int(first + other) + (10 << 10))  # beyond the rounding of what was read
+        self.succeed(*words, **options)
 
 
 class DifferentGpus(OnEmulatedDevices):

@@ -25,6 +25,20 @@ class TrainingOptions(ProgramTest):
         return tensors_of_pth(self.checkpoint(number, folder) / "consolidated.00.pth")
 
 
+class KeysOfTheOtherMode(TrainingOptions):
+    def test_one_warning_lists_those_that_are_set(self):
+        used = dict(training__steps="null", training__batch_size="null", federated__rounds=5)
+        for mode, words in (("federated", "training.batch_size (64), checkpoint.every (10)"),
+                            ("synchronous", "federated.rounds (1)")):
+            with self.subTest(mode):
+                values = {**used, "training__batch_size": 64, "checkpoint__every": 10, "federated__rounds": 1}
+                said = self.train("--dry-run", mode=mode, ranks=2, **values).err
+                lines = [line for line in said.splitlines() if "does not use" in line]
+                self.assertEqual(len(lines), 1, said)
+                self.assertTrue(lines[0].endswith(f"mode: {mode} does not use {words}"), said)
+                self.assertNotIn("does not use", self.train("--dry-run", mode=mode, **used).err)
+
+
 class RecomputeKey(TrainingOptions):
     def test_changes_no_bit(self):
         for mode in MODES:

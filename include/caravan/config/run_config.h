@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "caravan/config/pipeline_kind.h"
@@ -191,6 +193,10 @@ struct RunConfig {
 
 /// What config.resume says. Any text but never and latest is a folder.
 Resume resume_choice(const RunConfig& config);
+
+/// Keys, and sections with all that is below them, that a run in this mode never looks at and that are no
+/// error in its configuration: one file may serve both modes. In the order of the configuration.
+std::span<const std::string_view> unused_keys(TrainMode mode);
 
 /// How long a rank waits for others in one operation when nobody says how long: more than anything that one
 /// does between two exchanges of a step.

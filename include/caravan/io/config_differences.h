@@ -25,6 +25,10 @@ struct ConfigDifference {
 std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& now,
                                                  std::span<const std::string_view> ignored = {});
 
+/// What the configuration asks for and its mode never looks at: "training.batch_size (64), checkpoint.every
+/// (10)", the values that are not the defaults. Empty where there is nothing.
+std::string unused_values(const RunConfig& config);
+
 /// Whether a synchronous run with the configuration `now` may go on from the checkpoint `found`, whose
 /// effective configuration is `stored` (YAML). Steps, layout (parallel, threads), device, checkpoint, output,
 /// how often it is evaluated and anything about federated rounds may differ. The values of the optimizer and

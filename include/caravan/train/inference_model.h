@@ -11,6 +11,15 @@ namespace caravan {
 
 enum class KvCache : std::uint8_t { kOff, kOn };
 
+/// Bytes that a rank will hold where the model computes.
+struct InferenceNeeds {
+  std::int64_t weight_bytes = 0;
+  std::int64_t cache_bytes = 0;    // keys and values
+  std::int64_t table_bytes = 0;    // of rotary embedding, and batches
+  std::int64_t step_bytes = 0;     // everything that lives inside one call
+  std::int64_t message_bytes = 0;  // between stages
+};
+
 class InferenceModel {
  public:
   struct Room {
@@ -18,6 +27,10 @@ class InferenceModel {
     std::int64_t seq_len = 0;       // most tokens of a row
     KvCache cache = KvCache::kOff;  // kOn: keys and values of one row stay, so that a batch can continue it
   };
+  /// What a model of this room on a device of this kind will allocate, found on shapes alone. Throws, and is
+  /// collective, as the constructor.
+  static InferenceNeeds measure(const ModelConfig& config, DType dtype, DeviceKind kind, const Room& room,
+                                const InferenceRanks& ranks);
   /// Allocates everything it will ever need; parameters are to be filled. `backend` outlives it. Throws
   /// ConfigError when the ranks cannot hold the model. Collective over the ranks, as every function is that
   /// computes.

@@ -62,8 +62,20 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
        },
        "optimizer.master_weights",
        "is false, which mode synchronous knows; leave it out, or set mode to synchronous"},
-      {[](auto& c) { c.training.loss_scale.initial = 0.5; }, "training.loss_scale.initial",
-       "is 0.5; it must be from 1 to 16777216"},
+      {[](auto& c) {
+         c.mode = TrainMode::kSynchronous;
+         c.dtype = DType::kFloat16;
+         c.training.loss_scale.initial = 0.5;
+       },
+       "training.loss_scale.initial", "is 0.5; it must be from 1 to 16777216"},
+      {[](auto& c) { c.training.loss_scale.initial = 1024.0; }, "training.loss_scale.initial",
+       "is 1024, which is for dtype float16, and dtype is float32; leave it out, or set dtype to float16"},
+      {[](auto& c) {
+         c.dtype = DType::kBFloat16;
+         c.training.loss_scale.growth_interval = 10;
+       },
+       "training.loss_scale.growth_interval",
+       "is 10, which is for dtype float16, and dtype is bfloat16; leave it out, or set dtype to float16"},
       {[](auto& c) { c.training.clip_norm = 0.0; }, "training.clip_norm", "is 0; it must be greater than 0"},
       {[](auto& c) {
          c.mode = TrainMode::kSynchronous;
@@ -83,6 +95,14 @@ TEST_CASE("values that came from code are checked like those from files", "[conf
     CHECK(problems.front().key == one.key);
     CHECK(problems.front().message == one.message);
   }
+}
+
+TEST_CASE("the loss scale may be chosen in float16", "[config][run]") {
+  RunConfig config = good();
+  config.mode = TrainMode::kSynchronous;
+  config.dtype = DType::kFloat16;
+  config.training.loss_scale = {.initial = 1024.0, .growth_interval = 10};
+  CHECK(find_problems(config).empty());
 }
 
 TEST_CASE("cuDNN's attention is refused where it cannot compute, all reasons at once", "[config][run]") {

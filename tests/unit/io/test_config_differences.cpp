@@ -46,6 +46,35 @@ TEST_CASE("differences are named by their keys, in the order of the configuratio
   CHECK(D{"seed", "42", "7"}.str() == "seed was 42 and is 7 now");
 }
 
+TEST_CASE("values that a mode does not use are listed where they are not the defaults",
+          "[io][config_differences]") {
+  RunConfig config = sample();
+  CHECK(unused_values(config).empty());
+  TrainingSection& training = config.training;
+  training.steps = 7;
+  training.epochs = 2;
+  training.batch_size = 64;
+  training.batch_size_per_rank = 8;
+  training.eval_every = 5;
+  config.checkpoint = {.every = 10, .keep = 1, .is_async = true};
+  CHECK(unused_values(config).empty());
+  config.federated.rounds = 3;
+  config.federated.outer.momentum = 0.5;
+  CHECK(unused_values(config) == "federated.rounds (3), federated.outer.momentum (0.5)");
+  config.mode = TrainMode::kFederated;
+  CHECK(
+      unused_values(config) ==
+      "training.steps (7), training.epochs (2), training.batch_size (64), training.batch_size_per_rank (8), "
+      "training.eval_every (5), checkpoint.every (10), checkpoint.keep (1), checkpoint.async (true)");
+  training = {};
+  training.micro_batch = 2;
+  training.clip_norm = 1.0;
+  training.recompute = Recompute::kFull;
+  training.dropout = 0.1;
+  config.checkpoint = {};
+  CHECK(unused_values(config).empty());
+}
+
 TEST_CASE("every key of the effective configuration is compared", "[io][config_differences]") {
   const std::string text = to_yaml(sample());
   const auto values = config_values(sample());
