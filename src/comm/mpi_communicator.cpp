@@ -89,7 +89,7 @@ int MpiCommunicator::size() const {
 std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
   CARAVAN_CHECK(color >= 0, "split with colour {}, key {}", color, key);
   MPI_Comm comm = MPI_COMM_NULL;
-  CARAVAN_MPI(MPI_Comm_split(group_->comm, color, key, &comm));
+  noted("split", [&] { CARAVAN_MPI(MPI_Comm_split(group_->comm, color, key, &comm)); });
   return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(describe(comm, group_->max_count)));
 }
 

@@ -64,8 +64,10 @@ bool StagedCommunicator::serves(const Device& device) const {
 }
 
 std::unique_ptr<Communicator> StagedCommunicator::split(int color, int key) {
+  std::unique_ptr<Communicator> members;
+  noted("split", [&] { members = host().split(color, key); });
   return std::make_unique<StagedCommunicator>(
-      host().split(color, key), device(), group_->is_direct ? DevicePath::kDirect : DevicePath::kThroughHost,
+      std::move(members), device(), group_->is_direct ? DevicePath::kDirect : DevicePath::kThroughHost,
       group_->piece_bytes);
 }
 

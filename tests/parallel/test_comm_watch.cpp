@@ -34,6 +34,13 @@ std::string self_test(Communicator& ranks, const ParallelSection& parallel, std:
   return "";
 }
 
+/// Late enough for the others to say theirs.
+void say_and_end(const std::string& report) {
+  fmt::print(stderr, "[rank {}] {}\n", world().rank(), report);
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  MpiSession::abort(1);
+}
+
 }  // namespace
 
 TEST_CASE("the self-test passes on every mesh", "[parallel][comm]") {
@@ -58,19 +65,23 @@ TEST_CASE("the self-test names a group whose ranks stand in another order, or do
   CHECK_THAT(self_test(silent, parallel), Catch::Contains("group tp") && Catch::Contains("adds the numbers"));
 }
 
-// Hidden: tests/integration/test_hanging_rank.sh runs it and expects the job to end.
+// Hidden: tests/integration/test_hanging_rank.sh runs them and expects the job to end.
 TEST_CASE("#810, #1207: rank 1 misses an all_reduce over tp", "[.][skips-all-reduce]") {
   const Mesh mesh(world(), {.dp_shard = world().size() / 2, .tp = 2});
-  CommWatch watch(1.0, [](const std::string& report) {
-    fmt::print(stderr, "[rank {}] {}\n", world().rank(), report);
-    std::this_thread::sleep_for(std::chrono::seconds(2));
-    MpiSession::abort(1);
-  });
+  CommWatch watch(1.0, say_and_end);
   Communicator& tp = mesh.axis(MeshAxis::kTp);
   tp.all_reduce_value(1.0);
   if (world().rank() != 1) {
     double value = 1.0;
     tp.start_all_reduce(TensorView(&value, DType::kFloat64, {1})).wait();
+  }
+  world().barrier();
+}
+
+TEST_CASE("rank 1 misses the making of a group", "[.][skips-split]") {
+  CommWatch watch(1.0, say_and_end);
+  if (world().rank() != 1) {
+    world().split(0, world().rank());
   }
   world().barrier();
 }
