@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -51,7 +52,9 @@ class Bench {
 
   void products();
   void attention(std::int64_t seq_len, std::int64_t head_dim, std::int64_t heads, std::int64_t kv_heads);
-  void memory_bound();
+  void row_ops();
+  void loss();
+  void update();
 
  private:
   TensorView tensor(const Shape& shape) {
@@ -137,7 +140,7 @@ void Bench::attention(std::int64_t seq_len, std::int64_t head_dim, std::int64_t 
               }));
 }
 
-void Bench::memory_bound() {
+void Bench::row_ops() {
   const std::int64_t rows = 512;
   const std::int64_t width = 2048;
   const TensorView x = tensor({rows, width});
@@ -171,9 +174,14 @@ void Bench::memory_bound() {
   });
   StepScalars mask;
   bytes("dropout 512x2048", 2 * one, [&] { backend_.dropout({x, y, index, index, 0, 0.1, &mask}, stream_); });
+}
+
+void Bench::loss() {
+  std::vector<std::int32_t> ids(64);
+  std::iota(ids.begin(), ids.end(), 0);
   const TensorView logits = tensor({64, 128256});
   const TensorView statistic = tensor({64});
-  const TensorView targets(positions.data(), DType::kInt32, {64});
+  const TensorView targets(ids.data(), DType::kInt32, {64});
   bytes("cross entropy stats 64x128256", logits.bytes(), [&] {
     backend_.cross_entropy_stats({logits, targets, 0, statistic, statistic, statistic}, stream_);
   });
@@ -189,6 +197,9 @@ void Bench::memory_bound() {
     backend_.cross_entropy_stats({logits, targets, 0, statistic, statistic, statistic}, stream_);
     backend_.cross_entropy_backward({logits, targets, target_weights, statistic, 0, &mean}, stream_);
   });
+}
+
+void Bench::update() {
   const TensorView param = tensor({1 << 22});
   const TensorView grad = tensor({1 << 22});
   const TensorView m = tensor({1 << 22});
@@ -221,6 +232,8 @@ int main(int argc, char** argv) {
   bench.attention(512, 64, 8, 2);
   bench.attention(1024, 64, 8, 2);
   bench.attention(512, 128, 4, 1);
-  bench.memory_bound();
+  bench.row_ops();
+  bench.loss();
+  bench.update();
   return 0;
 }

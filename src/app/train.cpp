@@ -119,6 +119,29 @@ CheckedRun check_run(const TrainOptions& options, const Communicator& world, Run
   return checked;
 }
 
+/// Throws where ranks found different files or decided on different runs. Collective.
+void check_same_run(const CheckedRun& checked, Communicator& world) {
+  const RunConfig& config = checked.inputs.config;
+  Facts facts = input_facts(checked.inputs);
+  facts.emplace_back("configuration", to_yaml(config));
+  facts.emplace_back("model", describe(checked.plan, config, checked.inputs.model.config, "", ""));
+  facts.emplace_back("finished round to resume from",
+                     fmt::format("{}", checked.resume ? *checked.resume->record.round : -1));
+  check_agreement(world, facts);
+}
+
+void say_where_it_goes_on(const CheckedRun& checked) {
+  if (checked.resume) {
+    log::info("resume: round {} of {} is finished ({})", *checked.resume->record.round,
+              checked.inputs.config.federated.rounds, checked.resume->folder);
+  }
+  if (checked.checkpoint) {
+    const TrainingState& state = checked.checkpoint->state();
+    log::info("resume: step {} is finished ({}, written by {} rank{}: {})", state.step,
+              checked.checkpoint->folder(), state.ranks, state.ranks == 1 ? "" : "s", state.mesh);
+  }
+}
+
 /// The checkpoint of a synchronous run to go on from, found by all ranks together. Collective.
 void find_checkpoint(CheckedRun& checked, Communicator& world) {
   const RunConfig& config = checked.inputs.config;
@@ -197,13 +220,8 @@ void run(const TrainOptions& options) {
   agree([&] { checked = check_run(options, world, lock); });
   const RunInputs& inputs = checked.inputs;
   RunPlan& plan = checked.plan;
-  const std::optional<FoundCheckpoint>& resume = checked.resume;
   const RunConfig& config = inputs.config;
-  Facts facts = input_facts(inputs);
-  facts.emplace_back("configuration", to_yaml(config));
-  facts.emplace_back("model", describe(plan, config, inputs.model.config, "", ""));
-  facts.emplace_back("finished round to resume from", fmt::format("{}", resume ? *resume->record.round : -1));
-  check_agreement(world, facts);
+  check_same_run(checked, world);
   if (const std::string unused = unused_values(config); world.rank() == 0 && !unused.empty()) {
     log::warning("mode: {} does not use {}", enum_name(config.mode), unused);
   }
@@ -250,17 +268,9 @@ void run(const TrainOptions& options) {
     agree([&] { recorder = open_recorder(options, checked, world, environment); });
     return recorder.get();
   };
-  if (resume) {
-    log::info("resume: round {} of {} is finished ({})", *resume->record.round, config.federated.rounds,
-              resume->folder);
-  }
-  if (checked.checkpoint) {
-    const TrainingState& state = checked.checkpoint->state();
-    log::info("resume: step {} is finished ({}, written by {} rank{}: {})", state.step,
-              checked.checkpoint->folder(), state.ranks, state.ranks == 1 ? "" : "s", state.mesh);
-  }
+  say_where_it_goes_on(checked);
   if (config.mode == TrainMode::kFederated) {
-    run_federated(inputs, ranks.all(world), device.backend(), open, resume);
+    run_federated(inputs, ranks.all(world), device.backend(), open, checked.resume);
   } else {
     run_synchronous(inputs, ranks.all(world), {device.backend(), *device.host}, open,
                     checked.checkpoint.get());
