@@ -202,6 +202,30 @@ std::unique_ptr<RunRecorder> open_recorder(const TrainOptions& options, const Ch
       environment, point.get());
 }
 
+/// Rank 0 holds the lock of the run's folder, which all ranks see where all write to it: each its part of a
+/// checkpoint. Collective.
+void lock_folder(const RunConfig& config, Communicator& world, RunFolderLock& lock) {
+  agree([&] {
+    if (world.rank() == 0) {
+      lock.take(config.output.dir);
+    }
+  });
+  if (config.mode == TrainMode::kSynchronous) {
+    check_folder_is_shared(config.output.dir, world);
+  }
+}
+
+/// The plan for what computes, which `device: auto` leaves open until it is there.
+void plan_on(const ComputeDevice& device, CheckedRun& checked) {
+  RunPlan& plan = checked.plan;
+  if (device.backend().kind() != plan.kind) {
+    plan = make_plan(checked.inputs.config, checked.inputs.model.config, plan.ranks, device.backend().kind());
+  }
+  for (RankMemory* memory : {&plan.aggregator, &plan.trainer}) {
+    add_library_memory(device, *memory);
+  }
+}
+
 /// What computes, for the plan.
 std::string describe_compute(const ComputeDevice& device, const ComputeAttention& attention,
                              const ComputeRanks& ranks) {
@@ -233,12 +257,7 @@ void run(const TrainOptions& options) {
   find_checkpoint(checked, world);
   set_threads(config.threads);
   ComputeDevice device = open_compute_device(config.device, config.dtype, world);
-  if (device.backend().kind() != plan.kind) {
-    plan = make_plan(config, inputs.model.config, plan.ranks, device.backend().kind());
-  }
-  for (RankMemory* memory : {&plan.aggregator, &plan.trainer}) {
-    add_library_memory(device, *memory);
-  }
+  plan_on(device, checked);
   ComputeAttention attention = choose_attention(device, config, plan, world);
   const ComputeRanks ranks = open_compute_ranks(device, config.comm.backend, world);
   const std::string plan_text = describe(plan, config, inputs.model.config, inputs.model.description,
@@ -257,14 +276,7 @@ void run(const TrainOptions& options) {
   const RunEnvironment environment{build_info().commit, version_text(), host_names(world)};
   std::unique_ptr<RunRecorder> recorder;
   const auto open = [&] {
-    agree([&] {
-      if (world.rank() == 0) {
-        lock.take(config.output.dir);
-      }
-    });
-    if (config.mode == TrainMode::kSynchronous) {  // every rank writes its part of a checkpoint
-      check_folder_is_shared(config.output.dir, world);
-    }
+    lock_folder(config, world, lock);
     agree([&] { recorder = open_recorder(options, checked, world, environment); });
     return recorder.get();
   };

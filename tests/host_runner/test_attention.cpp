@@ -120,10 +120,12 @@ std::vector<MergeCase> merge_cases() {
 TEST_CASE("attention_merge joins two parts; a query that saw nothing in one takes the other's bits",
           "[attention]") {
   for_each_schedule([] {
-    for (const auto& [dtype, head_dim, offset] : merge_cases()) {
+    for (const MergeCase& c : merge_cases()) {
+      const DType dtype = c.dtype;
+      const std::int64_t head_dim = c.head_dim;
       constexpr std::int64_t kTokens = 7;
       constexpr std::int64_t kHeads = 3;
-      TestTensor o(dtype, {kTokens, kHeads * head_dim}, offset);
+      TestTensor o(dtype, {kTokens, kHeads * head_dim}, c.offset);
       TestTensor o_part(dtype, {kTokens, kHeads * head_dim});
       TestTensor lse(DType::kFloat32, {kHeads, kTokens});
       TestTensor lse_part(DType::kFloat32, {kHeads, kTokens});
@@ -140,13 +142,16 @@ TEST_CASE("attention_merge joins two parts; a query that saw nothing in one take
         return AttentionMergeArgs{
             .o = form(o), .lse = form(lse), .o_part = form(o_part), .lse_part = form(lse_part)};
       };
-      const double kept = o.get(5 * kHeads * head_dim);
+      const auto token = [&](std::int64_t number) {
+        return static_cast<std::size_t>(number * kHeads * head_dim);
+      };
+      const double kept = o.get(token(5));
       reference::attention_merge<double>(args(reference_form), 0, kTokens);
       cuda::attention_merge(args(kernel_form), nullptr);
       CHECK(o.error() <= tolerance(dtype));
       CHECK(lse.error() <= kFloat32Tolerance);
-      CHECK(o.get(5 * kHeads * head_dim) == kept);
-      CHECK(o.get(2 * kHeads * head_dim) == o_part.get(2 * kHeads * head_dim));
+      CHECK(o.get(token(5)) == kept);
+      CHECK(o.get(token(2)) == o_part.get(token(2)));
     }
   });
 }

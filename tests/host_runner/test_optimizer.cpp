@@ -111,8 +111,9 @@ TEST_CASE("stochastic rounding takes the bits of the counter generator, whatever
     }
     CHECK(divided.param.bits() == whole.param.bits());
     // As a matrix, cut by columns: each rank's are contiguous.
-    for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 4}, {4, kColumns}}) {
-      const std::int64_t width = end - begin;
+    for (const auto& columns : {std::pair<std::int64_t, std::int64_t>{0, 4}, {4, kColumns}}) {
+      const std::int64_t begin = columns.first;
+      const std::int64_t width = columns.second - begin;
       State part(kRows * width, 0, DType::kBFloat16, DType::kFloat32);
       const auto take = [&](TestTensor& to, const TestTensor& from) {
         std::vector<double> values;

@@ -140,8 +140,8 @@ void ThreadedDevice::synchronize(StreamId id) {
 }
 
 void ThreadedDevice::finish() {
-  for (std::size_t i = 0; i < workers_.size(); ++i) {
-    record({StreamId::kCompute, workers_[i].get()})->wait();
+  for (const auto& worker : workers_) {
+    record({StreamId::kCompute, worker.get()})->wait();
   }
 }
 
