@@ -212,6 +212,8 @@ def main():
     parser.add_argument("--no-decoding", action="store_true")
     parser.add_argument("--no-steps", action="store_true", help="decoding only")
     options = parser.parse_args()
+    if options.preload and any(letter in options.preload for letter in " :"):
+        parser.error(f"--preload {options.preload}: the loader takes spaces and colons for ends of names")
     for threads in options.threads:
         begin = time.monotonic()
         ours = Turn("Caravan", [options.program, str(threads)])
