@@ -33,16 +33,25 @@ class UnderSlurm(ProgramTest):
             os.environ[name] = value.strip("'")
         cls.addClassCleanup(subprocess.run, [LOCAL / "stop.sh", "--purge"], check=True)
 
-    def batch(self, script, *options, **values):
-        """Runs a batch script of ours to its end; returns its log."""
+    def submit(self, script, *options, timeout=400, **values):
+        """Runs a batch script of ours to its end; returns the exit code, and its log. Once more when a rank died
+        within MPI_Init, before it said a word (docs/notes/meshes.md)."""
         log = self.folder / "job.log"
-        log.unlink(missing_ok=True)
-        job = subprocess.run(["sbatch", "--wait", "--cpus-per-task=1", f"--output={log}", *options,
-                              SOURCE / "slurm" / script, "run.yaml", *overrides(**values)],
-                             cwd=self.folder, capture_output=True, encoding="utf-8", timeout=400)
-        text = log.read_text() if log.exists() else ""
-        self.assertEqual(job.returncode, 0, f"{job.stdout}{job.stderr}{text}")
-        return text
+        for _ in range(3):
+            log.unlink(missing_ok=True)
+            job = subprocess.run(["sbatch", "--wait", "--cpus-per-task=1", f"--output={log}", *options,
+                                  SOURCE / "slurm" / script, "run.yaml", *overrides(**values)],
+                                 cwd=self.folder, capture_output=True, encoding="utf-8", timeout=timeout)
+            text = log.read_text() if log.exists() else ""
+            died_in_init = "Failing at address: (nil)" in text and "caravan:" not in text and "plan:" not in text
+            if not died_in_init:
+                break
+            print("a rank died within MPI_Init; submitting again", file=sys.stderr)
+        return job.returncode, f"{job.stdout}{job.stderr}{text}"
+
+    def batch(self, script, *options, **values):
+        code, text = self.submit(script, *options, **values)
+        self.assertEqual(code, 0, text)
 
     def hosts(self, folder):
         return set(re.findall(r"\bn[1-4]\b", self.succeed("inspect", f"{folder}/results.h5").out))
@@ -79,13 +88,9 @@ class UnderSlurm(ProgramTest):
         self.assertEqual(self.hosts("slurm"), {"n1", "n2", "n3", "n4"})
 
     def test_a_refused_run_ends_the_job_at_once(self):
-        log = self.folder / "job.log"
-        job = subprocess.run(["sbatch", "--wait", "--cpus-per-task=1", f"--output={log}",
-                              SOURCE / "slurm" / "train_synchronous.sbatch", "run.yaml",
-                              *overrides(mode="synchronous", parallel__tp=3)],
-                             cwd=self.folder, capture_output=True, encoding="utf-8", timeout=100)
-        self.assertNotEqual(job.returncode, 0)
-        self.assertEqual(log.read_text().count("which does not divide 8 ranks"), 1, log.read_text())
+        code, text = self.submit("train_synchronous.sbatch", timeout=100, mode="synchronous", parallel__tp=3)
+        self.assertNotEqual(code, 0)
+        self.assertEqual(text.count("which does not divide 8 ranks"), 1, text)
 
 
 if __name__ == "__main__":
