@@ -21,6 +21,7 @@ class DeviceMemory {
   void* allocate(std::int64_t bytes);
   void* allocate_pinned(std::int64_t bytes);
   /// As cudaFree and cudaFreeHost: waits for the whole device, since work that is enqueued may use it.
+  /// Whoever touches it afterwards faults: the addresses are never given out again.
   void release(void* data);
   Kind kind_of(const void* data) const;
 

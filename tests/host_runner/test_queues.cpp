@@ -2,6 +2,7 @@
 // errors and freed memory mean what they do on a GPU.
 #include <catch2/catch.hpp>
 #include <optional>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -231,6 +232,15 @@ TEST_CASE("memory that is freed is waited for, on every queue", "[queues]") {
   CHECK(scene.runtime.free_bytes() == free);
   CHECK(scene.get(scene.b, StreamId::kCopy) == 7.0F);
   CHECK(scene.on_host() == 7.0F);
+}
+
+TEST_CASE("addresses of freed memory are not given out again", "[queues]") {
+  Scene scene(kLate);
+  std::set<const void*> seen;
+  for (int i = 0; i < 20; ++i) {
+    CHECK(seen.insert(scene.runtime.allocate(kBytes).data()).second);
+    CHECK(seen.insert(scene.runtime.allocate_pinned(kBytes).data()).second);
+  }
 }
 
 TEST_CASE("what work throws comes out where the host waits, and the rest is not run", "[queues]") {
