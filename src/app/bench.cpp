@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 
 #include "bench_report.h"
 #include "caravan/comm/mpi_session.h"
@@ -90,6 +91,18 @@ std::vector<int> world_sizes(int ranks) {
   return sizes;
 }
 
+/// On one rank every division is the same program, which is run once: what was measured, or nothing yet.
+std::optional<Measurement> measured_alone(const BenchResults& results, Division division) {
+  const auto found = std::find_if(results.fixed.begin(), results.fixed.end(),
+                                  [](const Measurement& each) { return each.ranks == 1; });
+  if (found == results.fixed.end()) {
+    return std::nullopt;
+  }
+  Measurement alone = *found;
+  alone.division = division;
+  return alone;
+}
+
 /// One division at all world sizes; with `grows` the batch is that of a rank.
 void measure_division(Communicator& world, const BenchOptions& options, Division division, bool grows,
                       Backend& backend, BenchResults& results) {
@@ -102,10 +115,8 @@ void measure_division(Communicator& world, const BenchOptions& options, Division
       log::info("{} on {} ranks is left out: {}", division_name(division), ranks, problem);
       continue;
     }
-    if (grows && ranks == 1) {
-      rows.push_back(*std::find_if(results.fixed.begin(), results.fixed.end(), [&](const Measurement& each) {
-        return each.division == division && each.ranks == 1;
-      }));
+    if (const auto alone = measured_alone(results, division); alone && ranks == 1) {
+      rows.push_back(*alone);
       continue;
     }
     const bool is_timed = ranks <= results.cores;

@@ -155,7 +155,8 @@ std::string markdown(const BenchResults& results) {
                       results.command, results.hardware, results.steps, results.commit, results.time);
   text +=
       "Every step is timed from a barrier to the end of the slowest rank. What is sent counts as in "
-      "`comm/traffic.h`: an all_reduce its tensor once.\n\n";
+      "`comm/traffic.h`: an all_reduce its tensor once. One rank has nothing to divide: it was measured "
+      "once.\n\n";
   text +=
       fmt::format("## The same work on more ranks\n\n{}\n## The same work per rank (weak scaling)\n\n{}\n{}",
                   fixed_table(results), growing_table(results), model_text(results));

@@ -23,6 +23,9 @@ class TpVsDdp(ProgramTest):
                 for division in divisions:
                     for ranks in (1, 2):
                         self.assertEqual(report.count(f"| {division} | {ranks} |"), 2, report)
+                alone = [line.split("|", 2)[2] for line in report.splitlines()
+                         if line.count("|") == 11 and line.split("|")[2] == " 1 "]
+                self.assertEqual((len(alone), len(set(alone))), (len(divisions), 1), report)
                 for division in ["CP", "PP"]:
                     self.assertEqual(f"| {division} |" in report, workload == "block")
                 self.assertEqual("2 Llama blocks" in report, workload == "block")
