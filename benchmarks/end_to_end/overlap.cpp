@@ -45,11 +45,11 @@ class SteeredCommunicator final : public test::ForwardingCommunicator {
       : ForwardingCommunicator(inner), behaviour_(behaviour) {}
   SteeredCommunicator(std::unique_ptr<Communicator> inner, Behaviour& behaviour)
       : ForwardingCommunicator(std::move(inner)), behaviour_(behaviour) {}
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return std::make_unique<SteeredCommunicator>(inner().split(color, key), behaviour_);
-  }
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override {
+    return std::make_unique<SteeredCommunicator>(inner().split(color, key), behaviour_);
+  }
   Pending do_start_all_reduce(const TensorView& values, ReduceOp op) override {
     return steer([&] { return inner().start_all_reduce(values, op); });
   }

@@ -128,6 +128,12 @@ void Communicator::noted(std::string_view what, const std::function<void()>& wor
   work();
 }
 
+std::unique_ptr<Communicator> Communicator::split(int color, int key, CallSite site) {
+  CARAVAN_CHECK(color >= 0, "split with colour {}, key {}", color, key);
+  const Call call(*this, "split", 0, site);
+  return do_split(color, key);
+}
+
 void Communicator::count(Collective collective, std::int64_t sent_bytes, std::int64_t received_bytes) {
   TrafficCounter& counter = traffic_[collective];
   ++counter.calls;

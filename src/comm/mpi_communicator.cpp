@@ -86,10 +86,9 @@ int MpiCommunicator::size() const {
   return group_->size;
 }
 
-std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
-  CARAVAN_CHECK(color >= 0, "split with colour {}, key {}", color, key);
+std::unique_ptr<Communicator> MpiCommunicator::do_split(int color, int key) {
   MPI_Comm comm = MPI_COMM_NULL;
-  noted("split", [&] { CARAVAN_MPI(MPI_Comm_split(group_->comm, color, key, &comm)); });
+  CARAVAN_MPI(MPI_Comm_split(group_->comm, color, key, &comm));
   return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(describe(comm, group_->max_count)));
 }
 

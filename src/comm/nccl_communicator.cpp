@@ -67,10 +67,8 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> host_group, Dev
 
 NcclCommunicator::~NcclCommunicator() = default;
 
-std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
-  std::unique_ptr<Communicator> members;
-  noted("split", [&] { members = host().split(color, key); });
-  return std::make_unique<NcclCommunicator>(std::move(members), device(), library_, path_);
+std::unique_ptr<Communicator> NcclCommunicator::do_split(int color, int key) {
+  return std::make_unique<NcclCommunicator>(host().split(color, key), device(), library_, path_);
 }
 
 bool NcclCommunicator::is_nccl(const TensorView& view) const {

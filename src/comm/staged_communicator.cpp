@@ -63,11 +63,9 @@ bool StagedCommunicator::serves(const Device& device) const {
   return device.kind == DeviceKind::kCpu || device == group_->device.device();
 }
 
-std::unique_ptr<Communicator> StagedCommunicator::split(int color, int key) {
-  std::unique_ptr<Communicator> members;
-  noted("split", [&] { members = host().split(color, key); });
+std::unique_ptr<Communicator> StagedCommunicator::do_split(int color, int key) {
   return std::make_unique<StagedCommunicator>(
-      std::move(members), device(), group_->is_direct ? DevicePath::kDirect : DevicePath::kThroughHost,
+      host().split(color, key), device(), group_->is_direct ? DevicePath::kDirect : DevicePath::kThroughHost,
       group_->piece_bytes);
 }
 

@@ -31,11 +31,11 @@ class WatchedCommunicator final : public ForwardingCommunicator {
       : ForwardingCommunicator(inner), log_(log) {}
   WatchedCommunicator(std::unique_ptr<Communicator> inner, std::vector<Started>& log)
       : ForwardingCommunicator(std::move(inner)), log_(log) {}
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return std::make_unique<WatchedCommunicator>(inner().split(color, key), log_);
-  }
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override {
+    return std::make_unique<WatchedCommunicator>(inner().split(color, key), log_);
+  }
   Pending do_start_all_reduce(const TensorView& values, ReduceOp op) override {
     return watch(values.bytes(), inner().start_all_reduce(values, op));
   }

@@ -47,11 +47,11 @@ class GatherWatch final : public ForwardingCommunicator {
   GatherWatch(Communicator& inner, Watched& watched) : ForwardingCommunicator(inner), watched_(watched) {}
   GatherWatch(std::unique_ptr<Communicator> inner, Watched& watched)
       : ForwardingCommunicator(std::move(inner)), watched_(watched) {}
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return std::make_unique<GatherWatch>(inner().split(color, key), watched_);
-  }
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override {
+    return std::make_unique<GatherWatch>(inner().split(color, key), watched_);
+  }
   Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) override {
     const std::size_t index = watched_.gathers.size();
     watched_.gathers.push_back({watched_.products, -1});

@@ -20,9 +20,9 @@ class NotingCopies final : public ForwardingCommunicator {
   NotingCopies(std::unique_ptr<Communicator> inner, const ThreadedDevice& device,
                std::vector<std::int64_t>& copies)
       : ForwardingCommunicator(std::move(inner)), device_(device), copies_(copies) {}
-  std::unique_ptr<Communicator> split(int color, int key) override { return inner().split(color, key); }
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override { return inner().split(color, key); }
   void do_all_reduce(const TensorView& values, ReduceOp op) override {
     copies_.push_back(device_.copies());
     inner().all_reduce(values, op);

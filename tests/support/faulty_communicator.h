@@ -27,14 +27,13 @@ class FaultyCommunicator final : public ForwardingCommunicator {
   FaultyCommunicator(Communicator& inner, PlantedFault fault)
       : ForwardingCommunicator(inner), fault_(fault) {}
 
-  std::unique_ptr<Communicator> split(int color, int key) override {
+ protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override {
     const bool is_faulty = splits_++ == fault_.split;
     const bool is_reversed = is_faulty && fault_.kind == PlantedFault::Kind::kReversedRanks;
     return std::unique_ptr<Communicator>(
         new FaultyCommunicator(inner().split(color, is_reversed ? size() - key : key), fault_, is_faulty));
   }
-
- protected:
   void do_all_reduce(const TensorView& values, ReduceOp op) override {
     if (!misses_this_call()) {
       inner().all_reduce(values, op);

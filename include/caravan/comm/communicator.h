@@ -126,7 +126,7 @@ class Communicator {
   void barrier(CallSite site = CallSite::current());
 
   /// Groups of the ranks that gave the same colour (>= 0), ordered by key, then by rank here. Collective.
-  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  std::unique_ptr<Communicator> split(int color, int key, CallSite site = CallSite::current());
   /// A group of this rank alone that serves the same devices.
   virtual std::unique_ptr<Communicator> alone() const;
 
@@ -157,6 +157,7 @@ class Communicator {
   virtual void do_receive(const TensorView& values, int peer, int tag) = 0;
   virtual void do_send_receive(const TensorView& outgoing, int to, const TensorView& incoming, int from) = 0;
   virtual void do_barrier() = 0;
+  virtual std::unique_ptr<Communicator> do_split(int color, int key) = 0;
   virtual Pending do_start_all_reduce(const TensorView& values, ReduceOp op) = 0;
   virtual Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) = 0;
   virtual Pending do_start_reduce_scatter(const TensorView& values, const TensorView& mine) = 0;

@@ -15,9 +15,9 @@ class CountingCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   /// InternalError: the other ranks' colours are not known. Construct the part instead.
-  std::unique_ptr<Communicator> split(int color, int key) override;
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView&, ReduceOp) override {}
   void do_broadcast(const TensorView&, int) override {}
   void do_gatherv(const TensorView&, std::span<const TensorView>, int) override {}

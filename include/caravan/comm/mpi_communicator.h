@@ -28,9 +28,9 @@ class MpiCommunicator final : public Communicator {
   int rank() const override;
   int size() const override;
   /// Keeps max_count.
-  std::unique_ptr<Communicator> split(int color, int key) override;
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView& values, ReduceOp op) override;
   void do_broadcast(const TensorView& values, int root) override;
   void do_gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root) override;

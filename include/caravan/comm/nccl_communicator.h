@@ -29,9 +29,9 @@ class NcclCommunicator final : public StagedCommunicator {
   NcclCommunicator(std::unique_ptr<Communicator> host, DeviceStreams& device,
                    std::shared_ptr<const NcclLibrary> library, DevicePath path = DevicePath::kThroughHost);
   ~NcclCommunicator() override;
-  std::unique_ptr<Communicator> split(int color, int key) override;
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView& values, ReduceOp op) override;
   void do_broadcast(const TensorView& values, int root) override;
   void do_send(const TensorView& values, int peer, int tag) override;

@@ -20,9 +20,9 @@ class SelfCommunicator final : public Communicator {
   std::unique_ptr<Communicator> alone() const override;
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  std::unique_ptr<Communicator> split(int color, int key) override;
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView& values, ReduceOp op) override;
   void do_broadcast(const TensorView& values, int root) override;
   void do_gatherv(const TensorView& mine, std::span<const TensorView> parts_on_root, int root) override;

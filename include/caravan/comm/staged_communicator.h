@@ -37,10 +37,10 @@ class StagedCommunicator : public Communicator {
   int rank() const override;
   int size() const override;
   bool serves(const Device& device) const override;
-  std::unique_ptr<Communicator> split(int color, int key) override;
   std::unique_ptr<Communicator> alone() const override;
 
  protected:
+  std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView& values, ReduceOp op) override;
   void do_broadcast(const TensorView& values, int root) override;
   /// Whole parts are staged: MPI_Gatherv finds where they belong. Each part may be on the host or the device.
