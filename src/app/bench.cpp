@@ -138,7 +138,7 @@ void run(const BenchOptions& options) {
   set_threads(1);
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   BenchResults results{
-      .size = size_of(options, world.size()), .steps = options.steps, .cores = usable_core_count()};
+      .size = size_of(options, world.size()), .steps = options.steps, .cores = usable_core_count(world)};
   if (world.size() > 1) {
     results.link = measure_link(world);
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <map>
 #include <thread>
 
 #include "caravan/comm/mpi_session.h"
@@ -27,6 +28,15 @@ cpu_set_t usable_cores() {
   return set;
 }
 
+/// A character for every core: '1' where it is in the set, else '0'.
+std::string core_list(const cpu_set_t& set) {
+  std::string list;
+  for (std::size_t core = 0; core < CPU_SETSIZE; ++core) {
+    list += CPU_ISSET(core, &set) ? '1' : '0';
+  }
+  return list;
+}
+
 /// The cores this process may use, divided by the ranks on this machine that may use the same ones: right
 /// whether mpirun or Slurm bound ranks to cores, to sockets, or not at all. A quota on processor time counts
 /// as that many cores, shared by all ranks of the machine. Collective.
@@ -39,10 +49,7 @@ int default_threads() {
   if (!MpiSession::exists() || MpiSession::current().world().size() == 1) {
     return std::min(cores, within_quota);
   }
-  std::string key = host_name() + ' ';
-  for (std::size_t core = 0; core < CPU_SETSIZE; ++core) {
-    key += CPU_ISSET(core, &mine) ? '1' : '0';
-  }
+  const std::string key = host_name() + ' ' + core_list(mine);
   Communicator& world = MpiSession::current().world();
   std::string all;
   for (const std::string& other : world.gather_bytes(key, 0)) {
@@ -58,9 +65,23 @@ int default_threads() {
 
 }  // namespace
 
-int usable_core_count() {
-  const cpu_set_t mine = usable_cores();
-  return std::max(1, std::min(CPU_COUNT(&mine), static_cast<int>(cpu_quota().value_or(CPU_SETSIZE))));
+int usable_core_count(Communicator& world) {
+  // mpirun binds two ranks to a core each where nobody tells it otherwise: neither knows of the other's.
+  const std::string mine = core_list(usable_cores());
+  std::map<std::string, std::string> by_host;
+  const std::vector<std::string> hosts = world.gather_bytes(host_name(), 0);
+  const std::vector<std::string> cores = world.gather_bytes(mine, 0);
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
+    std::string& all = by_host.try_emplace(hosts[rank], CPU_SETSIZE, '0').first->second;
+    std::transform(all.begin(), all.end(), cores[rank].begin(), all.begin(),
+                   [](char a, char b) { return std::max(a, b); });
+  }
+  std::int64_t count = 0;
+  for (const auto& [host, all] : by_host) {
+    count += std::min<std::int64_t>(std::count(all.begin(), all.end(), '1'),
+                                    static_cast<std::int64_t>(cpu_quota().value_or(CPU_SETSIZE)));
+  }
+  return static_cast<int>(world.all_reduce_value(std::max<std::int64_t>(count, 1), ReduceOp::kMax));
 }
 
 void set_threads(std::optional<std::int64_t> wanted) {

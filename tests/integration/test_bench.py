@@ -1,7 +1,9 @@
 # caravan bench through the program.
+import os
 import pathlib
 import sys
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
@@ -37,6 +39,14 @@ class TpVsDdp(ProgramTest):
         report = (self.folder / "x.md").read_text(encoding="utf-8")
         self.assertEqual((report.count("| PP | 1 |"), report.count("| PP | 2 |")), (2, 0))
         self.assertEqual(report.count("| CP | 2 |"), 2)
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
+    def test_ranks_that_are_bound_to_a_core_each_have_two(self):
+        with unittest.mock.patch.dict(os.environ, {"OMPI_MCA_hwloc_base_binding_policy": "core"}):
+            self.succeed(*SMALL, 64, "--output", "x.h5", ranks=2)
+        report = (self.folder / "x.md").read_text(encoding="utf-8")
+        self.assertIn(", 2 cores; 3 steps each", report)
+        self.assertNotIn("| modelled |", report)
 
     def test_what_cannot_be_measured(self):
         self.expect_failure(CONFIG, "--hidden 100: must be a multiple of 64", *SMALL, 100)
