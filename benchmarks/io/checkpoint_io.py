@@ -7,14 +7,19 @@ The program is build/release/bin/benchmark_checkpoint_io; several are measured i
 the last with one thread only.
 FOLDER is on the disk to be measured (not tmpfs) and has 9 GB free; what is made there is removed at the end.
 
-load, cold: before each run the file's pages are written back and dropped (posix_fadvise DONTNEED), for dd too.
+load, cold: before each run the file's pages are written back and dropped (posix_fadvise DONTNEED), for dd too; the
+            readers' order changes from round to round. A virtual machine may have given memory that was free for some
+            seconds back to its host, and 2 GB of it come back in 3 s: so that much is touched before each run.
 load, warm: the file is in the page cache. dd reads it into 4 MiB of memory that stay in the processor's cache; a load
             has to fill 2 GB or more, so "copy" is beside it: read() into fresh memory of the file's size.
 save:       until everything is on the disk. dd writes the same bytes from a file in memory, once with conv=fsync
             through the page cache, once with oflag=direct and conv=fsync.
 """
 import argparse
+import ctypes
+import functools
 import json
+import mmap
 import os
 import pathlib
 import shutil
@@ -25,6 +30,17 @@ import time
 
 CASES = [("meta", "float32"), ("meta", "bfloat16"), ("hf", "float32"), ("hf", "bfloat16")]
 BLOCK = 4 << 20
+FREE_BYTES = 7 << 30  # a file in the page cache, up to 4 GB of parameters, and some more
+
+
+def fetch_free_memory():
+    """Lets the host of a virtual machine give back what the page cache and the parameters will take."""
+    memory = mmap.mmap(-1, FREE_BYTES)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    view = ctypes.c_char.from_buffer(memory)
+    ctypes.memset(ctypes.addressof(view), 1, FREE_BYTES)
+    del view
+    memory.close()
 
 
 def drop(path):
@@ -102,6 +118,9 @@ def measure_case(programs, folder, layout, dtype, rounds, threads):
         table.add(name, result["seconds"])
         extra[name, words[1]] = max(extra.get((name, words[1]), 0.0), result["more_memory_mb"])
 
+    def read_cold(flags):
+        cold.add(" ".join(["dd", *flags]), dd(f"if={path}", "of=/dev/null", *flags))
+
     def threads_of(name):
         return threads if name == list(programs)[-1] else threads[:1]
 
@@ -122,13 +141,13 @@ def measure_case(programs, folder, layout, dtype, rounds, threads):
                 saving.add("dd " + " ".join(flags), dd(f"if={memory}", f"of={target}", *flags))
             target.unlink()
             os.sync()
-            for flags in ([], ["iflag=direct"]):
+            readers = [functools.partial(read_cold, flags) for flags in ([], ["iflag=direct"])]
+            readers += [functools.partial(run, cold, f"{name}, {threads_text(count)}", program, "load", checkpoint, str(count))
+                        for name, program in programs.items() for count in threads_of(name)]
+            for reader in readers[number % len(readers):] + readers[:number % len(readers)]:
                 drop(path)
-                cold.add(" ".join(["dd", *flags]), dd(f"if={path}", "of=/dev/null", *flags))
-            for name, program in programs.items():
-                for count in threads_of(name):
-                    drop(path)
-                    run(cold, f"{name}, {threads_text(count)}", program, "load", checkpoint, str(count))
+                fetch_free_memory()
+                reader()
             warm(path)
             hot.add("dd", dd(f"if={path}", "of=/dev/null"))
             hot.add("copy", copy_to_memory(path))
