@@ -30,15 +30,14 @@ import time
 
 CASES = [("meta", "float32"), ("meta", "bfloat16"), ("hf", "float32"), ("hf", "bfloat16")]
 BLOCK = 4 << 20
-FREE_BYTES = 7 << 30  # a file in the page cache, up to 4 GB of parameters, and some more
 
 
-def fetch_free_memory():
+def fetch_free_memory(count):
     """Lets the host of a virtual machine give back what the page cache and the parameters will take."""
-    memory = mmap.mmap(-1, FREE_BYTES)
+    memory = mmap.mmap(-1, count)
     memory.madvise(mmap.MADV_HUGEPAGE)
     view = ctypes.c_char.from_buffer(memory)
-    ctypes.memset(ctypes.addressof(view), 1, FREE_BYTES)
+    ctypes.memset(ctypes.addressof(view), 1, count)
     del view
     memory.close()
 
@@ -146,7 +145,7 @@ def measure_case(programs, folder, layout, dtype, rounds, threads):
                         for name, program in programs.items() for count in threads_of(name)]
             for reader in readers[number % len(readers):] + readers[:number % len(readers)]:
                 drop(path)
-                fetch_free_memory()
+                fetch_free_memory(path.stat().st_size * (2 if dtype == "float32" else 3) + (1 << 30))
                 reader()
             warm(path)
             hot.add("dd", dd(f"if={path}", "of=/dev/null"))
