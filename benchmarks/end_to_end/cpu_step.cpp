@@ -146,7 +146,7 @@ class ProductRates {
 };
 
 /// McCalpin's copy and triad on arrays that fit no cache, bytes as he counts them (no write-allocate), and a
-/// pass that only reads, as decoding does.
+/// pass that only reads (sum_squares), as decoding does.
 class StreamRates {
  public:
   explicit StreamRates(Backend& backend) : backend_(backend) {

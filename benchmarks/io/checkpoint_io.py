@@ -9,7 +9,8 @@ FOLDER is on the disk to be measured (not tmpfs) and has 9 GB free; what is made
 
 load, cold: before each run the file's pages are written back and dropped (posix_fadvise DONTNEED), for dd too; the
             readers' order changes from round to round. A virtual machine may have given memory that was free for some
-            seconds back to its host, and 2 GB of it come back in 3 s: so that much is touched before each run.
+            seconds back to its host, and 2 GB of it come back in 3 s: so before each run as much as the file, the parameters
+            and 1 GiB is touched (8 GB of memory are needed).
 load, warm: the file is in the page cache. dd reads it into 4 MiB of memory that stay in the processor's cache; a load
             has to fill 2 GB or more, so "copy" is beside it: read() into fresh memory of the file's size.
 save:       until everything is on the disk. dd writes the same bytes from a file in memory, once with conv=fsync
@@ -34,7 +35,7 @@ BLOCK = 4 << 20
 
 def fetch_free_memory(count):
     """Lets the host of a virtual machine give back what the page cache and the parameters will take."""
-    memory = mmap.mmap(-1, count)
+    memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     view = ctypes.c_char.from_buffer(memory)
     ctypes.memset(ctypes.addressof(view), 1, count)

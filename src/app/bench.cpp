@@ -119,7 +119,7 @@ void measure_division(Communicator& world, const BenchOptions& options, Division
       rows.push_back(*alone);
       continue;
     }
-    const bool is_timed = ranks <= results.cores;
+    const bool is_timed = ranks <= results.timed_ranks;
     rows.push_back(measure(world, ranks, size, division, is_timed ? options.steps : 0, backend));
     if (!is_timed && world.rank() == 0) {
       model_time(rows.back(), rows.at(first), *results.link);
@@ -137,8 +137,11 @@ void run(const BenchOptions& options) {
   const auto watch = watch_waiting(options.timeout_seconds);
   set_threads(1);
   const std::unique_ptr<Backend> backend = make_cpu_backend();
-  BenchResults results{
-      .size = size_of(options, world.size()), .steps = options.steps, .cores = usable_core_count(world)};
+  const CoreCount cores = count_cores(world);
+  BenchResults results{.size = size_of(options, world.size()),
+                       .steps = options.steps,
+                       .cores = cores.cores,
+                       .timed_ranks = cores.ranks};
   if (world.size() > 1) {
     results.link = measure_link(world);
   }

@@ -65,14 +65,14 @@ std::string model_text(const BenchResults& results) {
     return fmt::format("Every rank had one of the {} cores.\n", results.cores);
   }
   return fmt::format(
-      "Up to {} ranks, the number of cores, times were measured. Beyond, bytes, messages and memory come "
+      "Up to {} ranks, which had a core each, times were measured. Beyond, bytes, messages and memory come "
       "from a step that "
       "all ranks really made, and times from one rank's: its work divided among the ranks, an update where "
       "weights are "
       "not divided whole, and the messages one after another with nothing hidden behind work, each {:.1f} µs "
       "and {} a "
       "second, as sums over two ranks of this machine took.\n",
-      results.cores, 1e6 * results.link->latency_seconds,
+      results.timed_ranks, 1e6 * results.link->latency_seconds,
       format_bytes(static_cast<std::int64_t>(results.link->bytes_per_second)));
 }
 

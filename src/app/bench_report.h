@@ -12,7 +12,8 @@ namespace caravan::app {
 struct BenchResults {
   WorkloadSize size;
   std::int64_t steps = 0;
-  int cores = 1;                          // ranks on more than these are modelled
+  int cores = 1;                          // of all machines
+  int timed_ranks = 1;                    // so many have a core each; more are modelled
   std::optional<Link> link = {};          // absent on one rank
   std::vector<Measurement> fixed = {};    // `batch` rows on any number of ranks
   std::vector<Measurement> growing = {};  // `batch` rows per rank

@@ -65,23 +65,41 @@ int default_threads() {
 
 }  // namespace
 
-int usable_core_count(Communicator& world) {
+CoreCount count_cores(Communicator& world) {
   // mpirun binds two ranks to a core each where nobody tells it otherwise: neither knows of the other's.
-  const std::string mine = core_list(usable_cores());
-  std::map<std::string, std::string> by_host;
   const std::vector<std::string> hosts = world.gather_bytes(host_name(), 0);
-  const std::vector<std::string> cores = world.gather_bytes(mine, 0);
+  const std::vector<std::string> lists = world.gather_bytes(core_list(usable_cores()), 0);
+  const std::vector<std::string> quotas =
+      world.gather_bytes(std::to_string(static_cast<int>(cpu_quota().value_or(CPU_SETSIZE))), 0);
+  struct Host {
+    std::string cores = std::string(CPU_SETSIZE, '0');
+    std::int64_t ranks = 0;
+    std::int64_t quota = CPU_SETSIZE;
+    std::int64_t usable() const {
+      return std::max<std::int64_t>(1, std::min(std::count(cores.begin(), cores.end(), '1'), quota));
+    }
+  };
+  std::map<std::string, Host> by_name;
   for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
-    std::string& all = by_host.try_emplace(hosts[rank], CPU_SETSIZE, '0').first->second;
-    std::transform(all.begin(), all.end(), cores[rank].begin(), all.begin(),
+    Host& host = by_name[hosts[rank]];
+    std::transform(host.cores.begin(), host.cores.end(), lists[rank].begin(), host.cores.begin(),
                    [](char a, char b) { return std::max(a, b); });
+    host.quota = std::min<std::int64_t>(host.quota, std::stoi(quotas[rank]));
   }
-  std::int64_t count = 0;
-  for (const auto& [host, all] : by_host) {
-    count += std::min<std::int64_t>(std::count(all.begin(), all.end(), '1'),
-                                    static_cast<std::int64_t>(cpu_quota().value_or(CPU_SETSIZE)));
+  std::int64_t cores = 0;
+  for (const auto& [name, host] : by_name) {
+    cores += host.usable();
   }
-  return static_cast<int>(world.all_reduce_value(std::max<std::int64_t>(count, 1), ReduceOp::kMax));
+  std::int64_t ranks = 0;
+  for (const std::string& name : hosts) {
+    Host& host = by_name[name];
+    if (++host.ranks > host.usable()) {
+      break;
+    }
+    ++ranks;
+  }
+  return {static_cast<int>(world.all_reduce_value(std::max<std::int64_t>(ranks, 1), ReduceOp::kMax)),
+          static_cast<int>(world.all_reduce_value(std::max<std::int64_t>(cores, 1), ReduceOp::kMax))};
 }
 
 void set_threads(std::optional<std::int64_t> wanted) {

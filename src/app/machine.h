@@ -15,8 +15,13 @@ namespace caravan::app {
 /// this process may use (by affinity and quota) divided by the ranks that share them. Collective.
 void set_threads(std::optional<std::int64_t> wanted);
 int threads();
-/// Cores that the ranks may use together, by affinity and quota, on all their machines. Collective.
-int usable_core_count(Communicator& world);
+/// How many of the first ranks have a core each, by affinity and quota of their machines, and how many cores
+/// all ranks may use together. Collective.
+struct CoreCount {
+  int ranks = 1;
+  int cores = 1;
+};
+CoreCount count_cores(Communicator& world);
 std::string host_name();
 /// Names of all machines, in rank order without repetition, comma between. Collective; complete on rank 0.
 std::string host_names(Communicator& world);

@@ -1,6 +1,7 @@
 # caravan bench through the program.
 import os
 import pathlib
+import re
 import sys
 import unittest
 import unittest.mock
@@ -41,12 +42,14 @@ class TpVsDdp(ProgramTest):
         self.assertEqual(report.count("| CP | 2 |"), 2)
 
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
-    def test_ranks_that_are_bound_to_a_core_each_have_two(self):
-        with unittest.mock.patch.dict(os.environ, {"OMPI_MCA_hwloc_base_binding_policy": "core"}):
-            self.succeed(*SMALL, 64, "--output", "x.h5", ranks=2)
-        report = (self.folder / "x.md").read_text(encoding="utf-8")
-        self.assertIn(", 2 cores; 3 steps each", report)
-        self.assertNotIn("| modelled |", report)
+    def test_ranks_that_are_bound_to_a_core_each_have_the_cores_of_both(self):
+        def hardware(binding):
+            with unittest.mock.patch.dict(os.environ, {"OMPI_MCA_hwloc_base_binding_policy": binding}):
+                self.succeed(*SMALL, 64, "--output", f"{binding}.h5", ranks=2)
+            report = (self.folder / f"{binding}.md").read_text(encoding="utf-8")
+            return re.search(r", (\d+ cores?); 3 steps each", report)[1], "| modelled |" in report
+
+        self.assertEqual(hardware("hwthread"), hardware("none"))
 
     def test_what_cannot_be_measured(self):
         self.expect_failure(CONFIG, "--hidden 100: must be a multiple of 64", *SMALL, 100)

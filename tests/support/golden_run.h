@@ -27,8 +27,8 @@ struct GoldenLayout {
 
 /// `golden`: the model's folder. float64. Collective over `world`. Where more layers are needed than the
 /// references have, layers that add nothing lie between theirs: what such a layer writes to the stream, it
-/// multiplies with zeros, which are put back after every update. (No clipping then: the gradients of those
-/// zeros are not zero.)
+/// multiplies with zeros, which are put back and published after every update; that the update itself is
+/// published shows only without such layers. No clipping then: the gradients of those zeros are not zero.
 struct GoldenRun {
   GoldenRun(Communicator& world, const std::string& golden, const GoldenLayout& layout)
       : backend(make_cpu_backend()) {
@@ -49,6 +49,8 @@ struct GoldenRun {
     config.parallel = layout.parallel;
     inputs = open_inputs(config, DataUse::kOpen);
     model = inputs.model.config;
+    CARAVAN_CHECK(!layout.clip_norm || layout.stages <= model.n_layers, "{} stages of a clipped run",
+                  layout.stages);
     model.n_layers = std::max(model.n_layers, layout.stages);
     run = std::make_unique<SynchronousRun>(
         SynchronousRun::Setup{inputs.config, model, world, *backend, inputs.pad_id});

@@ -14,9 +14,9 @@ class CountingCommunicator final : public Communicator {
   CountingCommunicator(int rank, int size);
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  /// InternalError: the other ranks' colours are not known. Construct the part instead.
 
  protected:
+  /// InternalError: the other ranks' colours are not known. Construct the part instead.
   std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView&, ReduceOp) override {}
   void do_broadcast(const TensorView&, int) override {}

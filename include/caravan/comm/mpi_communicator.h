@@ -27,9 +27,9 @@ class MpiCommunicator final : public Communicator {
   ~MpiCommunicator() override;
   int rank() const override;
   int size() const override;
-  /// Keeps max_count.
 
  protected:
+  /// Keeps max_count.
   std::unique_ptr<Communicator> do_split(int color, int key) override;
   void do_all_reduce(const TensorView& values, ReduceOp op) override;
   void do_broadcast(const TensorView& values, int root) override;
