@@ -115,7 +115,7 @@ void measure_division(Communicator& world, const BenchOptions& options, Division
       log::info("{} on {} ranks is left out: {}", division_name(division), ranks, problem);
       continue;
     }
-    if (const auto alone = measured_alone(results, division); alone && ranks == 1) {
+    if (const auto alone = ranks == 1 ? measured_alone(results, division) : std::nullopt) {
       rows.push_back(*alone);
       continue;
     }

@@ -42,6 +42,7 @@ class TpVsDdp(ProgramTest):
         self.assertEqual(report.count("| CP | 2 |"), 2)
 
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "two ranks cannot be bound to one core")
     def test_ranks_that_are_bound_to_a_core_each_have_the_cores_of_both(self):
         def hardware(binding):
             with unittest.mock.patch.dict(os.environ, {"OMPI_MCA_hwloc_base_binding_policy": binding}):

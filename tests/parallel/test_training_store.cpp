@@ -64,13 +64,6 @@ bool counts(const Parameter& parameter, const Coordinates& at) {
                      [&](const std::string& axis) { return at.count(axis) > 1; });
 }
 
-void add(Product& product, const double* a, const std::vector<double>& b) {
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    product.value += a[i] * b[i];
-    product.magnitude += std::abs(a[i] * b[i]);
-  }
-}
-
 Product over_ranks(Communicator& world, const Product& part) {
   return {world.all_reduce_value(part.value), world.all_reduce_value(part.magnitude)};
 }
@@ -102,7 +95,7 @@ Product visit_groups(SynchronousRun& run, std::uint64_t micro_batch, MicroBatch 
       }
       const std::vector<double> y = gradients_of(parameter, at, micro_batch);
       if (counts(parameter, at)) {
-        add(product, parameter.value().data<double>(), y);
+        add_products(product, parameter.value().data<double>(), y);
       }
       auto* grad = parameter.grad().data<double>();
       std::transform(y.begin(), y.end(), grad, grad, std::plus<>());
@@ -135,7 +128,7 @@ void check_adjoint(Communicator& world, const RunConfig& config, const ModelConf
     elements = 0;
     for (const ParameterShard& shard : run.store().shards()) {
       if (shard.is_first_copy) {
-        add(right, shard.grad.data<double>(), weights_of(*shard.parameter, shard.region));
+        add_products(right, shard.grad.data<double>(), weights_of(*shard.parameter, shard.region));
         elements += shard.value.numel();
       }
     }

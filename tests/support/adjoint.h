@@ -31,14 +31,19 @@ struct Product {
   double magnitude = 0.0;
 };
 
+/// Adds what a rank has of it; `a` is as long as `b`.
+inline void add_products(Product& product, const double* a, const std::vector<double>& b) {
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    product.value += a[i] * b[i];
+    product.magnitude += std::abs(a[i] * b[i]);
+  }
+}
+
 /// On every rank the same. Collective.
 inline Product inner_product(Communicator& group, Spread spread, const std::vector<double>& a,
                              const std::vector<double>& b) {
   Product product;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    product.value += a[i] * b[i];
-    product.magnitude += std::abs(a[i] * b[i]);
-  }
+  add_products(product, a.data(), b);
   if (spread == Spread::kEachRankItsOwn) {
     product.value = group.all_reduce_value(product.value);
     product.magnitude = group.all_reduce_value(product.magnitude);
