@@ -37,8 +37,8 @@ std::vector<std::vector<double>> pass_on(Communicator& ranks, int distance, int 
   const int from = (ranks.rank() - distance + size) % size;
   std::vector<std::vector<double>> arrived;
   std::vector<Pending> arriving;
-  for (std::uint64_t i = 0; i < values.size(); ++i) {
-    arrived.emplace_back(values[i].size());
+  for (const std::vector<double>& message : values) {
+    arrived.emplace_back(message.size());
   }
   for (std::uint64_t i = 0; i < values.size(); ++i) {
     const Shape shape = {tokens_of(i), kWidth};
