@@ -12,7 +12,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, children_of, command, is_gone, overrides, snapshot, wait_for, write_ids  # noqa: E402
+from program import ProgramTest, children_of, command, freeze, is_gone, overrides, snapshot, wait_for, write_ids  # noqa: E402
 
 CONFIG, INPUT = 2, 1  # exit codes: what the user wrote, what a file holds
 
@@ -104,7 +104,7 @@ class OneRunAtATime(ProgramTest):
         wait_for((self.folder / "out" / "checkpoints").exists, 60, "the first finished round")
         ranks = children_of(job.pid)
         for pid in ranks:
-            os.kill(pid, signal.SIGSTOP)  # it writes nothing more, and is still there
+            freeze(pid)  # it writes nothing more, and is still there
         in_use = ["out is in use by process", "choose another output.dir"]
         self.refuse(CONFIG, in_use, ranks=2)
         self.refuse(CONFIG, in_use, "--overwrite")
@@ -120,7 +120,7 @@ class OneRunAtATime(ProgramTest):
         write_ids(self.folder / "eval.jsonl", 4000, seed=2)
         late, log = self.start(resume="latest")
         wait_for(lambda: b"plan:" in log.read_bytes(), 60, "the plan")
-        os.kill(late.pid, signal.SIGSTOP)  # it is evaluating the model and has locked nothing yet
+        freeze(late.pid)  # it is evaluating the model and has locked nothing yet
         self.assertFalse((self.folder / "out").exists())
         self.train(resume="latest")
         before = snapshot(self.folder)

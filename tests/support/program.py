@@ -88,6 +88,20 @@ def is_gone(pid):
         return True
 
 
+def stands_still(pid):
+    try:
+        return all((thread / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+                   for thread in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
+        return False
+
+
+def freeze(pid):
+    """Stops a process, all threads: one that is within a system call, a write to the disk, ends that first."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stands_still(pid), 20, f"that process {pid} stands still")
+
+
 def children_of(pid):
     """The processes that `pid` started: of mpirun the ranks."""
     path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
