@@ -3,7 +3,8 @@
 # and benchmarks for GPUs, configurations, and the shared libraries they need. That machine needs no Open MPI, HDF5 or
 # yaml-cpp; for GPUs it needs a driver and a CUDA 13 toolkit (cuBLASLt), whose libraries are not in the bundle.
 #
-#   scripts/bundle.sh [--build build/release] [--output build/caravan-bundle] [--folder-only]
+#   cmake --preset release -DCARAVAN_BUILD_BENCHMARKS=ON && cmake --build --preset release
+#   scripts/bundle.sh [--build build/release] [--output build/caravan-bundle] [--folder-only] [--without-benchmarks]
 #
 # In the bundle: bin/ (start these), program/ (what they start), lib/, openmpi/, configs/, scripts/gpu_check.sh and what it
 # reads of benchmarks/.
@@ -13,11 +14,13 @@ cd "$(dirname "$0")/.."
 build=build/release
 output=build/caravan-bundle
 folder_only=false
+needed=(test_gpu_ops benchmark_gpu_step benchmark_cuda_kernels benchmark_cuda_attention)
 while [ $# -gt 0 ]; do
   case $1 in
     --build) build=${2:?--build needs a folder}; shift 2 ;;
     --output) output=${2:?--output needs a folder}; shift 2 ;;
     --folder-only) folder_only=true; shift ;;
+    --without-benchmarks) needed=(); shift ;;
     *) echo "bundle.sh: unknown option $1; see the head of $0" >&2; exit 2 ;;
   esac
 done
@@ -25,6 +28,13 @@ if [ ! -x "$build/bin/caravan" ]; then
   echo "bundle.sh: $build/bin/caravan is not there; build first (scripts/test.sh), or give --build" >&2
   exit 2
 fi
+for name in "${needed[@]}"; do
+  if [ ! -x "$build/bin/$name" ]; then
+    echo "bundle.sh: $build/bin/$name is not there, and scripts/gpu_check.sh wants it; configure with -DCARAVAN_CUDA=ON" \
+      "-DCARAVAN_BUILD_BENCHMARKS=ON, or give --without-benchmarks" >&2
+    exit 2
+  fi
+done
 if [ -e "$output" ] && [ ! -f "$output/BUNDLE" ]; then
   echo "bundle.sh: $output exists and is no bundle; give another --output" >&2
   exit 2

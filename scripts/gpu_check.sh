@@ -4,7 +4,7 @@
 #   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part NAME[=SECONDS]]...
 #
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
-#   ranks      2 and 4 ranks with a GPU each, or sharing one: every way to divide a model; and NCCL beside MPI
+#   ranks      2 and 4 ranks that share a GPU, over MPI: every way to divide a model; and training over NCCL beside MPI
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   reruns     the same training twice: weights and losses must have the same bits
@@ -14,7 +14,7 @@
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
 #   speed      kernels and steps (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 80, ranks 60, federated 30, curve 25, reruns 15, sanitizer 105,
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 80, federated 20, curve 15, reruns 15, sanitizer 105,
 # attention 140, kernels 25, steps 240, at most twelve minutes in all; what it has not begun then is said and counts as failed, as
 # does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything
 # failed, with 77 when there is no GPU.
@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=80 [ranks]=60 [federated]=30 [curve]=25 [reruns]=15 [sanitizer]=105 [attention]=140 [kernels]=25
+declare -A seconds=([parity]=80 [ranks]=80 [federated]=20 [curve]=15 [reruns]=15 [sanitizer]=105 [attention]=140 [kernels]=25
   [steps]=240)
 wanted=
 for part in "${parts[@]}"; do
@@ -67,8 +67,29 @@ if [ ! -x "$bin/caravan" ]; then
   exit 2
 fi
 
+# What the parts start, before anything is: a run that finds them missing when it comes to them has lost its time.
+missing=
+needs() { [ -x "$bin/$1" ] || missing+=" $1"; }
+for name in $wanted; do
+  case $name in
+    parity) needs test_gpu_ops ;;
+    ranks) needs test_gpu_ranks ;;
+    federated) [ -z "$goldens" ] || needs test_gpu_goldens_federated ;;
+    attention) needs test_gpu_training; needs benchmark_cuda_attention; needs benchmark_gpu_step ;;
+    sanitizer) needs test_gpu_ops ;;
+    kernels) needs benchmark_cuda_kernels ;;
+    steps) needs benchmark_gpu_step ;;
+  esac
+done
+if [ -n "$missing" ]; then
+  echo "gpu_check.sh: not in $bin:$missing; cmake --preset release -DCARAVAN_CUDA=ON -DCARAVAN_BUILD_BENCHMARKS=ON &&" \
+    "cmake --build --preset release makes them, or choose parts with --part" >&2
+  exit 2
+fi
+
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+rm -f "$out"/{clocks,step,torch,attention_step}_*.log "$out"/benchmark_cuda_*.log  # what is reported is of this run alone
 report=$out/report.md
 failed=0
 not_run=
@@ -167,22 +188,27 @@ if wants ranks; then
     echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
   done > "$out/ranks.jsonl"
   declare -A outcome
-  for mode in synchronous federated; do
+  for what in ddp tp pp cp fsdp federated; do
+    mode=synchronous settings=(--set training.steps=4 --set training.batch_size=4)
+    case $what in
+      tp | pp) settings+=(--set "parallel.$what=2") ;;
+      cp) settings+=(--set parallel.cp=2 --set parallel.context=ring) ;;
+      ddp) settings+=(--set parallel.dp_replicate=2 --set parallel.dp_shard=1) ;;
+      federated) mode=federated settings=(--set federated.rounds=2 --set federated.batch_size=4) ;;
+    esac
     for comm in nccl mpi; do
-      settings=(--set training.steps=4 --set training.batch_size=4)
-      [ $mode = synchronous ] || settings=(--set federated.rounds=2 --set federated.batch_size=4)
-      run "${mode}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
+      run "${what}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
         --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set comm.backend=$comm \
-        --set "output.dir=$out/ranks-$mode-$comm" "${settings[@]}"
+        --set "output.dir=$out/ranks-$what-$comm" "${settings[@]}"
       outcome[$comm]=$?
     done
     [ "${outcome[nccl]}" -ne 77 ] || continue
-    worst=$(paste <(losses ranks-$mode-nccl) <(losses ranks-$mode-mpi) |
+    worst=$(paste <(losses "ranks-$what-nccl") <(losses "ranks-$what-mpi") |
       awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
-    say "| $mode: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
+    say "| $what: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
     awk -v worst="${worst:-1}" 'BEGIN { exit worst > 1e-5 }' || failed=1
   done
-  grep -h -m 1 'tensors between GPUs' "$out"/{synchronous,federated}_over_nccl.log 2> /dev/null | sort -u | sed 's/^ */\n/' | tee -a "$report"
+  grep -h -m 1 'tensors between GPUs' "$out"/{ddp,federated}_over_nccl.log 2> /dev/null | sort -u | sed 's/^ */\n/' | tee -a "$report"
 fi
 
 if wants federated; then
@@ -303,9 +329,6 @@ if wants attention; then
 fi
 
 benchmarks=$here/benchmarks/end_to_end
-if wants kernels || wants steps; then
-  rm -f "$out"/{clocks,step}_*.log "$out"/torch_*.log "$out/benchmark_cuda_kernels.log"  # the report is of this run alone
-fi
 if wants kernels; then
   begin_part kernels "Kernels"; table benchmark
   run benchmark_cuda_kernels 400 "$bin/benchmark_cuda_kernels"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/core/build_info.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/error.h"
 #include "caravan/core/parallel_for.h"
@@ -87,8 +88,8 @@ void run(const std::string& path, std::int64_t epochs, const std::vector<std::st
     waited += seconds;
   }
   const auto steps = static_cast<double>(waits.others.size() + waits.first.size() + 1);
-  fmt::print("{} steps of {:.2f} ms, {:.0f} tokens/s, {} thread(s)\n", steps, 1e3 * waits.steps / steps,
-             static_cast<double>(waits.tokens) / waits.steps, thread_count());
+  fmt::print("commit {}: {} steps of {:.2f} ms, {:.0f} tokens/s, {} thread(s)\n", build_info().commit, steps,
+             1e3 * waits.steps / steps, static_cast<double>(waits.tokens) / waits.steps, thread_count());
   fmt::print("wait for a batch within an epoch: median {:.4f} ms, longest {:.3f} ms, {:.4f} % of the steps\n",
              1e3 * median(waits.others), 1e3 * longest(waits.others), 100.0 * waited / waits.steps);
   fmt::print(

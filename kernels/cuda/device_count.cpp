@@ -32,16 +32,19 @@ DeviceCount count_devices() {
     return {.count = count, .reason_for_none = ""};
   }
   std::string driver;
+  bool is_broken = status != cudaErrorNoDevice && status != cudaErrorInsufficientDriver;
   if (int version = 0;
       status == cudaErrorInsufficientDriver && cudaDriverGetVersion(&version) == cudaSuccess) {
     driver = ": " + describe_driver(version, CUDART_VERSION);
+    is_broken = version > 0;  // 0: there is none
   }
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   return {
       .count = 0,
       .reason_for_none = fmt::format(
           "no usable GPU: {} ({}){}{}; {}", cudaGetErrorString(status), cudaGetErrorName(status), driver,
-          visible != nullptr ? fmt::format(", CUDA_VISIBLE_DEVICES is '{}'", visible) : "", remedy(status))};
+          visible != nullptr ? fmt::format(", CUDA_VISIBLE_DEVICES is '{}'", visible) : "", remedy(status)),
+      .is_broken = is_broken};
 }
 
 std::string build_description() {

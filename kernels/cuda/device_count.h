@@ -7,8 +7,10 @@ namespace caravan::cuda {
 
 struct DeviceCount {
   int count = 0;
-  std::string
-      reason_for_none;  // "no usable GPU: ...", in CUDA's words and with a remedy; empty where there is one
+  /// "no usable GPU: ...", in CUDA's words and with a remedy; empty where there is one.
+  std::string reason_for_none;
+  /// There is a driver, and something is wrong with it or its GPUs: other than that there are none.
+  bool is_broken = false;
 };
 
 /// GPUs that CUDA gives this process (CUDA_VISIBLE_DEVICES counts). Never throws: no driver, or one that is

@@ -60,20 +60,24 @@ std::string growing_table(const BenchResults& results) {
   return text;
 }
 
+std::string memory_text(const BenchResults& results) {
+  return results.size.kind == WorkloadKind::kBlock
+             ? "Memory is that of the plan (`caravan train --dry-run`), whose parts are what is allocated.\n"
+             : "Memory is what was allocated.\n";
+}
+
 std::string model_text(const BenchResults& results) {
   if (!results.link) {
-    return fmt::format("Every rank had one of the {} cores.\n", results.cores);
+    return fmt::format("Every rank had one of the {} cores. {}", results.cores, memory_text(results));
   }
   return fmt::format(
-      "Up to {} ranks, which had a core each, times were measured. Beyond, bytes, messages and memory come "
-      "from a step that "
-      "all ranks really made, and times from one rank's: its work divided among the ranks, an update where "
-      "weights are "
-      "not divided whole, and the messages one after another with nothing hidden behind work, each {:.1f} µs "
-      "and {} a "
-      "second, as sums over two ranks of this machine took.\n",
+      "Up to {} ranks, which had a core each, times were measured. Beyond, bytes and messages come from a "
+      "step "
+      "that all ranks really made, and times from one rank's: its work divided among the ranks, an update "
+      "where weights are not divided whole, and the messages one after another with nothing hidden behind "
+      "work, each {:.1f} µs and {} a second, as sums over two ranks of this machine took. {}",
       results.timed_ranks, 1e6 * results.link->latency_seconds,
-      format_bytes(static_cast<std::int64_t>(results.link->bytes_per_second)));
+      format_bytes(static_cast<std::int64_t>(results.link->bytes_per_second)), memory_text(results));
 }
 
 std::string pipeline_text(const BenchResults& results) {

@@ -97,7 +97,8 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
     throw AgreedError(fmt::format("dtype: {} is for GPUs; {}, and dtype: float32", dtype_name(dtype), reason),
                       kExitFailure);
   }
-  if (world.all_reduce_value(std::int64_t{found.count > 0 ? 1 : 0}, ReduceOp::kMax) > 0) {
+  const std::int64_t is_unexpected = found.count > 0 || found.is_broken ? 1 : 0;
+  if (world.all_reduce_value(is_unexpected, ReduceOp::kMax) > 0) {
     log::warning("device: auto: all ranks compute on CPUs, since not every rank has a GPU; {}", reason);
   }
   return device;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <string_view>
@@ -14,6 +15,8 @@ namespace {
 
 /// Operations beyond this many are not watched: nobody looks, or a step has more than any.
 constexpr std::size_t kMostUnderWay = 4096;
+/// What a rank that threw may take to end by itself.
+constexpr double kMostUnwindingSeconds = 5.0;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -157,8 +160,14 @@ void NcclGroup::forget_done() {
 
 void NcclGroup::throw_fault() {
   if (const auto fault = async_fault()) {
-    is_told_ = true;
+    note_thrown(*fault);
     fail<CommError>("{}", *fault);
+  }
+}
+
+void NcclGroup::note_thrown(std::string text) {
+  if (!thrown_) {
+    thrown_ = {std::move(text), now_seconds()};
   }
 }
 
@@ -177,7 +186,7 @@ Mark NcclGroup::run(const CommOperation& operation, const Stream& stream, const 
   const std::lock_guard lock(mutex_);
   if (result != nccl::kSuccess && result != nccl::kInProgress) {
     under_way_.pop_back();
-    is_told_ = true;
+    note_thrown(fault_text(result, comm_, call));
   }
   check(result, comm_, call);
   Mark done = device_.record(stream);
@@ -201,6 +210,14 @@ std::optional<std::string> NcclGroup::trouble(double limit_seconds) {
   const std::lock_guard lock(mutex_);
   if (is_told_) {
     return std::nullopt;
+  }
+  if (thrown_) {
+    // The program ends by itself, unless freeing memory of the device waits for what can never end there.
+    if (now_seconds() - thrown_->seconds < std::min(kMostUnwindingSeconds, limit_seconds)) {
+      return std::nullopt;
+    }
+    is_told_ = true;
+    return thrown_->text;
   }
   if (auto fault = async_fault()) {
     is_told_ = true;

@@ -75,6 +75,7 @@ class NcclGroup final : public WatchedGroup {
   /// What NCCL has found by itself, on any handle.
   std::optional<std::string> async_fault();
   void throw_fault();
+  void note_thrown(std::string text);
   void forget_done();
 
   std::shared_ptr<const NcclLibrary> library_;
@@ -84,7 +85,12 @@ class NcclGroup final : public WatchedGroup {
   int exceptions_at_start_;
   std::string name_;                     // as the operations give it
   std::atomic<bool> has_failed_{false};  // its handles are to be aborted
-  bool is_told_ = false;                 // thrown, or reported by the watch
+  bool is_told_ = false;                 // by the watch
+  struct Thrown {
+    std::string text;
+    double seconds = 0.0;  // when, by now_seconds()
+  };
+  std::optional<Thrown> thrown_;  // to the rank's thread
   nccl::Comm* comm_ = nullptr;
   std::map<LaneKey, Lane> lanes_;
   std::mutex mutex_;  // of everything above that changes, and of what is under way

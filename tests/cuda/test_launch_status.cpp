@@ -43,6 +43,15 @@ TEST_CASE("a failed launch names the kernel, the error in CUDA's words, and a re
   CHECK_THAT(message(cudaErrorInsufficientDriver),
              Contains("rmsnorm_forward") && Contains("cudaErrorInsufficientDriver") &&
                  Contains("driver version is insufficient") && Contains("nvidia-smi"));
+  for (const cudaError_t status :
+       {cudaErrorInitializationError, cudaErrorSystemDriverMismatch, cudaErrorCompatNotSupportedOnDevice,
+        cudaErrorStubLibrary, cudaErrorSystemNotReady, cudaErrorDevicesUnavailable}) {
+    CAPTURE(cudaGetErrorName(status));
+    CHECK_THAT(message(status),
+               Contains("nvidia-smi") && Contains("device: cpu") && !Contains("--sync-kernels"));
+  }
+  CHECK_THAT(message(cudaErrorSystemNotReady), Contains("nvidia-fabricmanager"));
+  CHECK_THAT(message(cudaErrorDevicesUnavailable), Contains("another process"));
   CHECK_THAT(message(cudaErrorNoKernelImageForDevice), Contains("CARAVAN_CUDA_ARCHITECTURES"));
   CHECK_THAT(message(cudaErrorInvalidConfiguration), Contains("bug in Caravan"));
 }

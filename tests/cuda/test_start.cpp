@@ -48,6 +48,9 @@ TEST_CASE("without a usable GPU the reason is told in CUDA's words", "[cuda]") {
     CHECK(found.reason_for_none.empty());
   } else {
     CHECK(found.count == 0);
+    int driver = 0;
+    const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
+    CHECK(found.is_broken == (has_driver && status != cudaSuccess && status != cudaErrorNoDevice));
     CHECK_THAT(found.reason_for_none, StartsWith("no usable GPU: ") && Contains(cudaGetErrorString(status)) &&
                                           Contains("nvidia-smi"));
   }

@@ -1,8 +1,7 @@
 // RANKS 2 4
 // TIMEOUT 300
-// Ranks with a device each: every way to divide a model, and a federated round, on device tensors over the
-// communicator that a job gets, against one rank on the CPU. Device memory that the host touches ends the
-// test.
+// Ranks that share a device: every way to divide a model, and a federated round, on device tensors staged
+// over MPI, against one rank on the CPU. Device memory that the host touches ends the test.
 #include <algorithm>
 #include <catch2/catch.hpp>
 

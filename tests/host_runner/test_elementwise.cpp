@@ -54,11 +54,18 @@ TEST_CASE("copy converts as core rounds, contiguous or between strided views", "
         }
       }
     }
-    TestTensor ids(DType::kInt32, {6});
-    TestTensor copied(DType::kInt32, {6});
-    ids.ints({3, -1, 1 << 30, 0, 7, 9});
-    cuda::copy({.from = ids.view(), .to = copied.view()}, nullptr);
-    CHECK(copied.bits() == ids.bits());
+    for (const std::int64_t offset : {0, 1}) {
+      TestTensor ids(DType::kInt32, {3, 2}, offset);
+      TestTensor copied(DType::kInt32, {3, 2}, offset);
+      ids.ints({3, -1, 1 << 30, 0, 7, 9});
+      cuda::copy({.from = ids.view(), .to = copied.view()}, nullptr);
+      CHECK(copied.bits() == ids.bits());
+      TestTensor column(DType::kInt32, {3, 1}, offset);
+      TestTensor expected(DType::kInt32, {3, 1}, offset);
+      expected.ints({-1, 0, 9});
+      cuda::copy({.from = ids.view().slice(1, 1, 2), .to = column.view()}, nullptr);
+      CHECK(column.bits() == expected.bits());
+    }
   });
 }
 

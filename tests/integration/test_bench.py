@@ -41,7 +41,6 @@ class TpVsDdp(ProgramTest):
         self.assertEqual((report.count("| PP | 1 |"), report.count("| PP | 2 |")), (2, 0))
         self.assertEqual(report.count("| CP | 2 |"), 2)
 
-    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "two ranks cannot be bound to one core")
     def test_ranks_that_are_bound_to_a_core_each_have_the_cores_of_both(self):
         def hardware(binding):

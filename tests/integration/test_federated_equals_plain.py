@@ -33,6 +33,16 @@ class FederatedEqualsPlain(ProgramTest):
                 self.assertGreaterEqual(len(ours[1]), 20)
                 self.assertEqual({entry[0] for entry in ours[1].values()}, {"F32" if dtype == "float32" else "F64"})
 
+    def test_micro_batches_and_clipping_are_those_of_plain_training(self):
+        same = dict(data__shuffle="false", training__micro_batch=2, training__clip_norm=0.3)
+        self.train(federated__rounds=1, output__dir="rounds", **same)
+        self.train(mode="synchronous", training__steps=BATCHES, output__dir="plain", **same)
+        accumulated = self.weights(1, "rounds")
+        self.assertEqual(accumulated, self.weights(BATCHES, "plain"))
+        for key, value in (("micro_batch", "null"), ("clip_norm", "null")):  # each of them matters to the bits
+            self.train(federated__rounds=1, output__dir=key, **{**same, f"training__{key}": value})
+            self.assertNotEqual(self.weights(1, key), accumulated, key)
+
     def test_a_second_round_starts_a_fresh_optimizer(self):
         self.train(federated__rounds=2, data__shuffle="false", output__dir="rounds")
         self.train(mode="synchronous", training__steps=BATCHES, data__shuffle="false", output__dir="first")

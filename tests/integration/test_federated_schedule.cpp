@@ -2,6 +2,7 @@
 // Learning rates and recomputation in federated rounds: which rates a run records and keeps over a resume,
 // and that recomputing changes no bit.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <filesystem>
 #include <iterator>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "caravan/federated/local_schedule.h"
 #include "caravan/optim/schedule.h"
+#include "kernels/reference/scalar.h"
 #include "support/federated_runs.h"
 
 using namespace caravan;
@@ -131,6 +133,34 @@ TEST_CASE("with dropout every rank draws masks of its own in every step of all r
   if (world.rank() == 0) {
     CHECK(std::ssize(different) == all_steps);
   }
+}
+
+TEST_CASE("every slice is clipped by its own norm", "[federated][clip]") {
+  Communicator& world = MpiSession::current().world();
+  const SharedFolder folder(world);
+  RunConfig config = scheduled_config(folder, world);
+  config.training.clip_norm = 0.05;
+  config.training.micro_batch = 1;
+  ReadyRun ready(config, world);
+  double first_norm = 0.0;
+  double moment_norm = 0.0;
+  ready.run.train_round(1, [&](const FederatedRun::StepInfo& info) {
+    if (first_norm == 0.0) {  // m is (1 - beta1) times the clipped gradient now
+      first_norm = info.result.grad_norm;
+      double squares = 0.0;
+      for (const Adamw::Entry& entry : ready.run.trainer().optimizer().entries()) {
+        for (const double m : reference::elements<double>(entry.m)) {
+          squares += m * m;
+        }
+      }
+      moment_norm = std::sqrt(squares);
+    }
+  });
+  CHECK(first_norm > 2 * config.training.clip_norm.value());
+  CHECK(moment_norm == Approx((1.0 - config.optimizer.betas[0]) * 0.05).epsilon(1e-5));
+  const double most = world.all_reduce_value(first_norm, ReduceOp::kMax);
+  const double sum = world.all_reduce_value(first_norm, ReduceOp::kSum);
+  CHECK((world.size() == 1 || most > 1.001 * sum / world.size()));
 }
 
 TEST_CASE("recomputing changes no bit of a federated run", "[federated][recompute]") {

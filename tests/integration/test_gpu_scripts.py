@@ -8,6 +8,7 @@ import unittest
 
 SOURCE = pathlib.Path(os.environ["CARAVAN_SOURCE_DIR"])
 BUILD = pathlib.Path(os.environ["CARAVAN_BIN"]).parent.parent
+RUNS = ("ddp", "tp", "pp", "cp", "fsdp", "federated")  # over NCCL and over MPI
 
 
 class Scripts(unittest.TestCase):
@@ -34,7 +35,7 @@ class Scripts(unittest.TestCase):
             ("gpu_check.sh", ["--goldens", "nowhere"], "--goldens nowhere is no folder"),
             ("bundle.sh", ["--small"], "bundle.sh: unknown option --small"),
             ("bundle.sh", ["--build", "nowhere"], "nowhere/bin/caravan is not there; build first"),
-            ("bundle.sh", ["--build", BUILD, "--output", self.folder], "exists and is no bundle"),
+            ("bundle.sh", ["--build", BUILD, "--output", self.folder, "--without-benchmarks"], "exists and is no bundle"),
         ]:
             with self.subTest(words):
                 result = self.run_script(script, *arguments)
@@ -42,9 +43,36 @@ class Scripts(unittest.TestCase):
                 self.assertIn(words, result.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_programs_that_are_missing_are_named_before_anything_runs(self):
+        self.script("build/bin/caravan", "exit 0")
+        before = {path.name for path in self.folder.rglob("*")}
+        for script, arguments, words in [
+            ("gpu_check.sh", ["--part", "speed"], "bin: benchmark_cuda_kernels benchmark_gpu_step; cmake --preset release"),
+            ("gpu_check.sh", ["--part", "attention"], "benchmark_cuda_attention benchmark_gpu_step; cmake"),
+            ("bundle.sh", ["--build", self.folder / "build"], "bin/test_gpu_ops is not there, and scripts/gpu_check.sh wants it"),
+        ]:
+            with self.subTest(words):
+                result = self.run_script(script, *arguments, CARAVAN_BUILD=str(self.folder / "build"))
+                self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
+                self.assertIn(words, result.stderr)
+        self.assertEqual({path.name for path in self.folder.rglob("*")}, before)
+
+    def test_logs_of_another_run_are_not_reported(self):
+        self.script("nvidia-smi", "echo 'GPU 0: none'")
+        for name in ("caravan", "benchmark_cuda_kernels"):
+            self.script(f"build/bin/{name}", "exit 0")
+        (self.folder / "out").mkdir()
+        old = [self.folder / "out" / name for name in ("benchmark_cuda_attention.log", "attention_step_own.log")]
+        for path in old:
+            path.write_text("forward 999 TFLOP/s\n")
+        self.run_script("gpu_check.sh", "--out", "out", "--part", "kernels", CARAVAN_BUILD=str(self.folder / "build"),
+                        PATH=f"{self.folder}:{os.environ['PATH']}")
+        self.assertTrue((self.folder / "out" / "report.md").exists())
+        self.assertEqual([path for path in old if path.exists()], [])
+
     def test_without_a_gpu_it_says_so_and_writes_what_it_knows(self):
         self.script("nvidia-smi", "echo 'no driver here'; exit 9")
-        result = self.run_script("gpu_check.sh", "--out", "out", PATH=f"{self.folder}:{os.environ['PATH']}")
+        result = self.run_script("gpu_check.sh", "--out", "out", "--part", "curve", PATH=f"{self.folder}:{os.environ['PATH']}")
         self.assertEqual(result.returncode, 77, result.stdout + result.stderr)
         report = (self.folder / "out" / "report.md").read_text()
         self.assertIn("no GPU: no driver here", report)
@@ -67,7 +95,7 @@ class Scripts(unittest.TestCase):
         self.script("build/bin/test_gpu_verify", "exit 0")
         for error, status, last in [
             ("comm.backend is nccl, but rank 0 found no NCCL that can be used; tried /nowhere", 0,
-             "All that was run passed. Not run: synchronous_over_nccl, federated_over_nccl."),
+             "All that was run passed. Not run: " + ", ".join(f"{what}_over_nccl" for what in RUNS) + "."),
             ("NCCL failed", 1, "**Something failed.**"),
         ]:
             with self.subTest(error):

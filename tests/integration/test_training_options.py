@@ -1,5 +1,6 @@
 # training.recompute, training.dropout and optimizer.schedule through the program: plan, both modes, refusals.
 # TIMEOUT 180
+import os
 import pathlib
 import re
 import sys
@@ -8,7 +9,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 sys.dont_write_bytecode = True
 
-from program import ProgramTest, tensors_of_pth  # noqa: E402
+from program import ProgramTest, overrides, tensors_of_pth  # noqa: E402
 
 try:
     import h5py
@@ -37,6 +38,27 @@ class KeysOfTheOtherMode(TrainingOptions):
                 self.assertEqual(len(lines), 1, said)
                 self.assertTrue(lines[0].endswith(f"mode: {mode} does not use {words}"), said)
                 self.assertNotIn("does not use", self.train("--dry-run", mode=mode, **used).err)
+
+
+class ThreadsKey(TrainingOptions):
+    def threads(self, wanted, environment="", ranks=1):
+        folder = f"{wanted}-{environment}-{ranks}-{len(os.sched_getaffinity(0))}"
+        values = overrides(threads=wanted, federated__rounds=1, output__dir=folder)
+        result = self.succeed("train", "run.yaml", *values, ranks=ranks, env={"OPENBLAS_NUM_THREADS": environment})
+        return int(re.search(r", (\d+) threads? per rank", result.out + result.err)[1])
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
+    def test_without_it_the_ranks_share_the_cores_they_may_use(self):
+        before = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, before)
+        os.sched_setaffinity(0, sorted(before)[:2])
+        self.assertEqual([self.threads("null", ranks=ranks) for ranks in (1, 2, 4)], [2, 1, 1])
+        os.sched_setaffinity(0, sorted(before)[:1])
+        self.assertEqual(self.threads("null"), 1)
+
+    def test_it_wins_over_the_environment_and_that_over_the_cores(self):
+        self.assertEqual(self.threads("null", "3"), 3)
+        self.assertEqual(self.threads(2, "3"), 2)
 
 
 class RecomputeKey(TrainingOptions):

@@ -273,6 +273,28 @@ TEST_CASE("random weights are the same bits in every layout", "[parallel][layout
   }
 }
 
+TEST_CASE("what is recomputed has the same bits in every layout", "[parallel][layout][recompute]") {
+  Communicator& world = MpiSession::current().world();
+  std::vector<Layout> all = layouts(world.size());
+  const std::vector<Layout> dropped = dropout_layouts(world.size());
+  all.insert(all.end(), dropped.begin(), dropped.end());
+  for (Layout layout : all) {
+    CAPTURE(layout.name);
+    const auto gradients_with = [&](Recompute recompute) {
+      layout.recompute = recompute;
+      MeshRun run(world, config_of(layout, DType::kFloat32), model_of(layout));
+      return run.gradients(batch_of(layout, 3));
+    };
+    const MeshGradients kept = gradients_with(Recompute::kNone);
+    CHECK((world.rank() != 0 || !kept.values.empty()));
+    for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+      const MeshGradients again = gradients_with(recompute);
+      CHECK(again.loss == kept.loss);
+      CHECK(again.values == kept.values);
+    }
+  }
+}
+
 TEST_CASE("partial gradients of a deep model need no room that a step of few tokens has not",
           "[parallel][layout]") {
   Communicator& world = MpiSession::current().world();

@@ -195,6 +195,23 @@ TEST_CASE("the watch tells of a lost rank while nobody asks", "[comm][nccl][watc
   control->barrier();
 }
 
+TEST_CASE("a fault that was thrown is told by the watch where the rank cannot end by itself",
+          "[comm][nccl][watch]") {
+  const auto library = fake_nccl();
+  const TestGroup group(GroupKind::kNccl);
+  group->set_name("tp");
+  Placed<float> values(group, OwnedMatrix<float>(3, 10, 1.0F));
+  make_nccl_fail(*library, "AllReduce", 0, kRemoteError, true);
+  Pending reduced = group->start_all_reduce(values.view());
+  REQUIRE_THROWS_AS(reduced.wait(), CommError);
+  // As if memory of the device were freed here, behind work that cannot end.
+  Heard heard;
+  const CommWatch watch(0.4, [&](const std::string& report) { heard.say(report); });
+  CHECK_THAT(heard.wait(),
+             Catch::StartsWith("ncclCommGetAsyncError failed on rank") && Catch::Contains("of group tp"));
+  group.device()->finish();
+}
+
 TEST_CASE("the watch tells of work that waits too long on the device", "[comm][nccl][watch]") {
   ThreadedDevice device;
   const auto library = fake_nccl();

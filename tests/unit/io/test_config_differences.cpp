@@ -117,6 +117,12 @@ TEST_CASE("model, data, seed, dtype, batch and kind of optimizer may not change 
   now.optimizer.lr = 1.0;
   CHECK_THROWS_WITH(check_resumable(stored, "there", now),
                     Catch::Contains("optimizer.name was adamw and is sgd now"));
+  RunConfig narrow = sample();
+  narrow.dtype = DType::kBFloat16;
+  const std::string with_masters = to_yaml(narrow);
+  narrow.optimizer.master_weights = false;
+  CHECK_THROWS_WITH(check_resumable(with_masters, "there", narrow),
+                    Catch::Contains("optimizer.master_weights was true and is false now"));
 }
 
 TEST_CASE("the optimizer's values may change and are said", "[io][config_differences]") {

@@ -60,6 +60,24 @@ TEST_CASE("the table has a row per kind of tensor, the furthest layer, every ste
   CHECK(text.find("result: the mesh computes the model of one rank\n") != std::string::npos);
 }
 
+TEST_CASE("a step's row has the loss or the norm, whichever is nearer to its own tolerance",
+          "[train][verify]") {
+  Verification result = sound();
+  result.losses = {row("loss of step 1", 8e-7, 1e-6), row("gradient norm of step 1", 2e-6, 1e-5)};
+  const auto row_of = [&] {
+    const std::string text = describe(result, attributes());
+    const std::size_t begin = text.find("5.50000000");
+    return text.substr(begin, text.find('\n', begin) - begin);
+  };
+  CHECK_THAT(row_of(), Catch::EndsWith("8.0e-07    1.0e-06"));
+  result.losses[1].relative = 9e-6;
+  CHECK_THAT(row_of(), Catch::EndsWith("9.0e-06    1.0e-05"));
+  result.losses[1].relative = 2e-5;
+  CHECK_THAT(row_of(), Catch::EndsWith("2.0e-05    1.0e-05  DIFFERS"));
+  result.losses[0].relative = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THAT(row_of(), Catch::EndsWith("nan    1.0e-06  DIFFERS"));
+}
+
 TEST_CASE("the first difference is named in the order of computation", "[train][verify]") {
   Verification result = sound();
   CHECK(result.first_difference() == nullptr);
