@@ -98,7 +98,8 @@ ComputeDevice open_compute_device(DeviceChoice choice, DType dtype, Communicator
                       kExitFailure);
   }
   const std::int64_t is_unexpected = found.count > 0 || found.is_broken ? 1 : 0;
-  if (world.all_reduce_value(is_unexpected, ReduceOp::kMax) > 0) {
+  const bool is_said = world.all_reduce_value(is_unexpected, ReduceOp::kMax) > 0;
+  if (is_said && world.rank() == 0) {  // the same for all
     log::warning("device: auto: all ranks compute on CPUs, since not every rank has a GPU; {}", reason);
   }
   return device;

@@ -1,5 +1,6 @@
 #include "host_runner/emulated_device.h"
 
+#include "host_runner/emulated_environment.h"
 #include "host_runner/emulated_memory.h"
 #include "host_runner/emulated_runtime.h"
 
@@ -18,7 +19,8 @@ void set_device_memory(std::int64_t bytes) {
 namespace caravan::cuda {
 
 DeviceCount count_devices() {
-  return {.count = 1, .reason_for_none = ""};
+  const std::string broken = host_runner::from_environment("CARAVAN_EMULATED_BROKEN", std::string());
+  return {.count = broken.empty() ? 1 : 0, .reason_for_none = broken, .is_broken = !broken.empty()};
 }
 
 std::string build_description() {

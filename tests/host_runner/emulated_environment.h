@@ -1,7 +1,8 @@
 // What tests of the whole program tell the emulated device, each rank its own: CARAVAN_EMULATED_BYTES of
 // memory (16 GiB else), CARAVAN_EMULATED_BUS_ID (one per process else), CARAVAN_EMULATED_UUID of its memory
 // (the bus id else), CARAVAN_EMULATED_NAME, CARAVAN_EMULATED_WORKSPACE: the bytes that products are said
-// to take (none else), and CARAVAN_EMULATED_FAULT: the number of the launch that fails (none else).
+// to take (none else), CARAVAN_EMULATED_FAULT: the number of the launch that fails (none else), and
+// CARAVAN_EMULATED_BROKEN: why its driver or GPU cannot be used (they can else).
 #pragma once
 
 #include <unistd.h>

@@ -61,6 +61,28 @@ class SharedGpu(OnEmulatedDevices):
         self.expect_failure(FAILURE, ["caravan: rank 1 on ", "and its 2 ranks will hold "], *words, **options)
 
 
+class BrokenDriver(OnEmulatedDevices):
+    """No rank can use its driver: no GPU is found, and that is not as it should be."""
+
+    REASON = "no usable GPU: system not yet initialized (cudaErrorSystemNotReady)"
+
+    def run_with(self, device):
+        values = overrides(**{**self.values, "device": device, "comm__backend": "auto"})
+        return self.caravan("train", "run.yaml", *values, ranks=2, env={"CARAVAN_EMULATED_BROKEN": self.REASON})
+
+    def test_auto_goes_on_with_cpus_and_says_why(self):
+        result = self.run_with("auto")
+        self.assertEqual(result.code, 0, result.err)
+        warning = "device: auto: all ranks compute on CPUs, since not every rank has a GPU; "
+        self.assertEqual(result.err.count(warning), 1, result.err)
+        self.assertIn(self.REASON, result.err)
+
+    def test_cuda_ends_with_the_reason(self):
+        result = self.run_with("cuda")
+        self.assertEqual(result.code, FAILURE, result.err)
+        self.assertRegex(result.err, f"(?m)^caravan: device: cuda: rank 0 on .*: {re.escape(self.REASON)}$")
+
+
 class FederatedRanksOnOneGpu(OnEmulatedDevices):
     """Rank 0 has the whole model beside its slice; what the ranks hold together is not twice that."""
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "caravan/backend/backend.h"
 
@@ -21,10 +22,14 @@ class RecordingBackend final : public Backend {
   std::function<void(const DropoutArgs&, Stream&)> on_dropout;
   /// How often memory was asked for.
   int allocations() const { return allocations_; }
+  /// Ranges that were begun, by name, and "end" where one ended.
+  const std::vector<std::string>& timeline() const { return timeline_; }
 
   std::string_view name() const override { return "recording"; }
   Device device() const override { return inner_.device(); }
   bool supports(DType dtype) const override { return inner_.supports(dtype); }
+  void range_begin(const char* name) override { timeline_.emplace_back(name); }
+  void range_end() override { timeline_.emplace_back("end"); }
   Buffer allocate(std::int64_t bytes) override {
     ++allocations_;
     return inner_.allocate(bytes);
@@ -127,6 +132,7 @@ class RecordingBackend final : public Backend {
   std::function<void(const std::string&)> before_each_;
   std::set<std::string> called_;
   int allocations_ = 0;
+  std::vector<std::string> timeline_;
 };
 
 }  // namespace caravan::test
