@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/backend/buffer.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/counter_rng.h"
 #include "caravan/core/error.h"
@@ -33,17 +34,16 @@ ModelConfig model_of(DType dtype) {
 
 struct Tensor {
   TensorInfo info;
-  std::unique_ptr<std::byte[]> memory;
-  TensorView view() const { return {memory.get(), info.dtype, info.shape}; }
+  Buffer memory;  // as a model's parameters have it
+  TensorView view() const { return memory.view(0, info.dtype, info.shape); }
 };
 
 std::vector<Tensor> allocate(const std::vector<TensorInfo>& infos, DType dtype) {
   std::vector<Tensor> tensors;
   for (const TensorInfo& info : infos) {
-    Tensor tensor{{info.name, info.shape, dtype}, nullptr};
-    const auto bytes = static_cast<std::size_t>(tensor.view().bytes());
-    tensor.memory = std::make_unique<std::byte[]>(bytes);
-    std::memset(tensor.memory.get(), 1, bytes);
+    const auto bytes = info.shape.numel() * static_cast<std::int64_t>(dtype_bytes(dtype));
+    Tensor tensor{{info.name, info.shape, dtype}, allocate_host(bytes)};
+    std::memset(tensor.view().raw(), 1, static_cast<std::size_t>(bytes));
     tensors.push_back(std::move(tensor));
   }
   return tensors;
@@ -63,7 +63,8 @@ void fill(std::vector<Tensor>& tensors) {
   for (Tensor& tensor : tensors) {
     const auto bytes = static_cast<std::size_t>(tensor.view().bytes());
     for (std::size_t at = 0; at < bytes; at += 8 * pattern.size()) {
-      std::memcpy(tensor.memory.get() + at, pattern.data(), std::min(8 * pattern.size(), bytes - at));
+      std::memcpy(static_cast<std::byte*>(tensor.view().raw()) + at, pattern.data(),
+                  std::min(8 * pattern.size(), bytes - at));
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <span>
 
 #include "caravan/core/error.h"
@@ -79,6 +80,23 @@ void for_each_outer(const Walk& walk, std::size_t outer_dims, const Body& body) 
   }
 }
 
+/// Bytes between file and destination. Not a vector, which would write zeros before what is read.
+class Staging {
+ public:
+  std::span<std::byte> take(std::int64_t bytes) {
+    if (bytes > capacity_) {
+      memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(bytes));
+      capacity_ = bytes;
+    }
+    return {memory_.get(), static_cast<std::size_t>(bytes)};
+  }
+  const std::byte* data() const { return memory_.get(); }
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+  std::int64_t capacity_ = 0;
+};
+
 class RegionReader {
  public:
   RegionReader(const StoredTensor& tensor, const StridedMemory& destination)
@@ -111,12 +129,12 @@ class RegionReader {
     }
     const std::int64_t row = walk.sizes.back();
     const std::int64_t stride = walk.source_strides.back();
-    staging_.resize(static_cast<std::size_t>(row * item_));
+    const std::span<std::byte> staging = staging_.take(row * item_);
     for_each_outer(walk, walk.rank() - 1, [&](std::int64_t source, std::int64_t destination) {
       for (std::int64_t i = 0; i < row; ++i) {
         const std::int64_t element = source + i * stride;
         const std::span<std::byte> to =
-            std::span(staging_).subspan(static_cast<std::size_t>(i * item_), static_cast<std::size_t>(item_));
+            staging.subspan(static_cast<std::size_t>(i * item_), static_cast<std::size_t>(item_));
         if (is_dense) {
           std::copy_n(spanned.begin() + (element - walk.source_start) * item_, item_, to.begin());
         } else {
@@ -171,8 +189,7 @@ class RegionReader {
       }
       const std::int64_t now = std::min(together, level.size - i);
       const std::int64_t span = (now - 1) * level.source_stride + level.span;
-      spanned_.resize(static_cast<std::size_t>(span * item_));
-      tensor_.file->read_at(position(from), spanned_);
+      tensor_.file->read_at(position(from), spanned_.take(span * item_));
       for (std::int64_t k = 0; k < now; ++k) {
         spread(dim + 1, k * level.source_stride, to + k * level.destination_stride);
       }
@@ -214,11 +231,9 @@ class RegionReader {
       return;
     }
     const std::int64_t block = std::min(count, kStagingBytes / item_);
-    staging_.resize(static_cast<std::size_t>(block * item_));
     for (std::int64_t done = 0; done < count; done += block) {
       const std::int64_t now = std::min(block, count - done);
-      tensor_.file->read_at(position(source + done),
-                            std::span(staging_).first(static_cast<std::size_t>(now * item_)));
+      tensor_.file->read_at(position(source + done), staging_.take(now * item_));
       convert_elements(staging_.data(), tensor_.dtype, destination + done * to_item_, to_, now);
     }
   }
@@ -230,8 +245,8 @@ class RegionReader {
   std::byte* out_;
   std::int64_t run_ = 1;  // elements contiguous on both sides
   std::vector<Level> levels_;
-  std::vector<std::byte> staging_;
-  std::vector<std::byte> spanned_;
+  Staging staging_;
+  Staging spanned_;
 };
 
 }  // namespace
