@@ -34,13 +34,11 @@ std::string remedy(cudaError_t status) {
     case cudaErrorStubLibrary:
       return "see what nvidia-smi says of driver and GPU, or choose device: cpu";
     case cudaErrorSystemNotReady:
-      return "a service of the driver does not run (nvidia-persistenced; nvidia-fabricmanager where GPUs "
-             "have "
-             "NVSwitch): see what nvidia-smi says, or choose device: cpu";
+      return "a service of the driver does not run (nvidia-persistenced; with NVSwitch "
+             "nvidia-fabricmanager): see what nvidia-smi says, or choose device: cpu";
     case cudaErrorDevicesUnavailable:
-      return "another process has the GPU for itself: see nvidia-smi for processes and compute mode, or "
-             "choose "
-             "device: cpu";
+      return "another process has the GPU for itself: see nvidia-smi for processes and compute "
+             "mode, or choose device: cpu";
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidDeviceFunction:
     case cudaErrorUnsupportedPtxVersion:

@@ -71,9 +71,9 @@ std::string model_text(const BenchResults& results) {
     return fmt::format("Every rank had one of the {} cores. {}", results.cores, memory_text(results));
   }
   return fmt::format(
-      "Up to {} ranks, which had a core each, times were measured. Beyond, bytes and messages come from a "
-      "step "
-      "that all ranks really made, and times from one rank's: its work divided among the ranks, an update "
+      "Up to {} ranks, which had a core each, times were measured. Beyond, bytes and messages come "
+      "from a step that all ranks really made, and times from one rank's: its work divided among the ranks, "
+      "an update "
       "where weights are not divided whole, and the messages one after another with nothing hidden behind "
       "work, each {:.1f} µs and {} a second, as sums over two ranks of this machine took. {}",
       results.timed_ranks, 1e6 * results.link->latency_seconds,

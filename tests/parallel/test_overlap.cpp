@@ -19,8 +19,7 @@ constexpr std::int64_t kLongest = 21;
 
 /// What was started, in the order of starting: how often the library was called until somebody waited.
 struct Started {
-  enum class Kind : std::uint8_t { kSum, kGather, kReduction };
-  Kind kind = Kind::kSum;
+  bool is_all_reduce = false;
   std::int64_t bytes = 0;
   int advances = 0;
   bool is_open = true;
@@ -39,13 +38,13 @@ class WatchedCommunicator final : public ForwardingCommunicator {
     return std::make_unique<WatchedCommunicator>(inner().split(color, key), log_);
   }
   Pending do_start_all_reduce(const TensorView& values, ReduceOp op) override {
-    return watch(Started::Kind::kSum, values.bytes(), inner().start_all_reduce(values, op));
+    return watch(true, values.bytes(), inner().start_all_reduce(values, op));
   }
   Pending do_start_all_gather(const TensorView& mine, const TensorView& gathered) override {
-    return watch(Started::Kind::kGather, gathered.bytes(), inner().start_all_gather(mine, gathered));
+    return watch(false, gathered.bytes(), inner().start_all_gather(mine, gathered));
   }
   Pending do_start_reduce_scatter(const TensorView& values, const TensorView& mine) override {
-    return watch(Started::Kind::kReduction, values.bytes(), inner().start_reduce_scatter(values, mine));
+    return watch(false, values.bytes(), inner().start_reduce_scatter(values, mine));
   }
   void do_progress() override {
     for (const std::size_t i : open_) {
@@ -55,9 +54,9 @@ class WatchedCommunicator final : public ForwardingCommunicator {
   }
 
  private:
-  Pending watch(Started::Kind kind, std::int64_t bytes, Pending pending) {
+  Pending watch(bool is_all_reduce, std::int64_t bytes, Pending pending) {
     const std::size_t index = log_.size();
-    log_.push_back({.kind = kind, .bytes = bytes});
+    log_.push_back({.is_all_reduce = is_all_reduce, .bytes = bytes});
     open_.push_back(index);
     return Pending([this, index, started = std::make_shared<Pending>(std::move(pending))] {
       log_[index].is_open = false;
@@ -187,7 +186,7 @@ TEST_CASE("HSDP sums over copies while earlier layers compute", "[parallel][over
   const MeshGradients once = watched({.dp_replicate = 2, .zero_stage = zero_stage}, batch, log);
   std::vector<Started> sums;
   std::copy_if(log.begin(), log.end(), std::back_inserter(sums),
-               [](const Started& each) { return each.kind == Started::Kind::kSum; });
+               [](const Started& each) { return each.is_all_reduce; });
   CAPTURE(zero_stage);
   REQUIRE(sums.size() == kGroups);
   for (std::size_t i = 0; i < kGroups; ++i) {  // the embedding's gradient, which is last, is no product
