@@ -131,8 +131,10 @@ void load(const std::string& folder, int threads) {
   const StopWatch watch;
   const auto reader = open_checkpoint(folder, std::nullopt);
   check_tensors(*reader, expected_tensors(reader->config(), DType::kFloat32));
-  for (const Tensor& tensor : tensors) {
-    reader->read(tensor.info.name, full_region(tensor.info.shape), tensor.view());
+  for (const std::string& name : reader->reading_order()) {
+    const auto at = std::find_if(tensors.begin(), tensors.end(),
+                                 [&](const Tensor& tensor) { return tensor.info.name == name; });
+    reader->read(name, full_region(at->info.shape), at->view());
   }
   report(watch.seconds(), bytes_in(folder), before);
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <system_error>
+#include <tuple>
 #include <unordered_map>
 
 #include "caravan/core/error.h"
@@ -35,45 +36,41 @@ class FolderReader : public CheckpointReader {
                       tensors_[i].info.name);
       }
     }
-    std::optional<std::size_t> before;
-    for (const ParameterShape& parameter : parameter_shapes(config_)) {
-      const auto at = by_name_.find(parameter.name);
-      if (at != by_name_.end() && before) {
-        next_.emplace(*before, at->second);
-      }
-      before = at != by_name_.end() ? std::optional(at->second) : std::nullopt;
-    }
   }
 
   CheckpointLayout layout() const override { return layout_; }
   const ModelConfig& config() const override { return config_; }
   const std::vector<TensorInfo>& tensors() const override { return infos_; }
+  std::vector<std::string> reading_order() const override {
+    std::vector<const MergedTensor*> order;
+    for (const MergedTensor& tensor : tensors_) {
+      order.push_back(&tensor);
+    }
+    const auto place = [](const MergedTensor* tensor) {
+      const StoredTensor& first = tensor->parts.front();
+      return std::tie(first.file->path(), first.offset_bytes);
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](const auto* a, const auto* b) { return place(a) < place(b); });
+    std::vector<std::string> names;
+    for (const MergedTensor* tensor : order) {
+      names.push_back(tensor->info.name);
+    }
+    return names;
+  }
   bool output_tied() const override { return config_.tie_embeddings; }
   void read(const std::string& name, const Region& region, TensorView destination) const override {
     const auto at = by_name_.find(name);
     CARAVAN_CHECK(at != by_name_.end(), "no tensor '{}' in the checkpoint", name);
-    if (region == full_region(infos_[at->second].shape)) {
-      read_ahead(at->second);
-    }
     read_region_on_threads(tensors_[at->second], region, destination);
   }
 
  private:
-  /// Whoever wants a whole tensor wants the next one too: the disk goes on while this one is converted, and
-  /// does not wait at the jumps of files that are not in the model's order.
-  void read_ahead(std::size_t tensor) const {
-    will_read(tensors_[tensor]);
-    if (const auto next = next_.find(tensor); next != next_.end()) {
-      will_read(tensors_[next->second]);
-    }
-  }
-
   CheckpointLayout layout_;
   ModelConfig config_;
   std::vector<MergedTensor> tensors_;
   std::vector<TensorInfo> infos_;
   std::unordered_map<std::string, std::size_t> by_name_;
-  std::unordered_map<std::size_t, std::size_t> next_;  // in the model's order
 };
 
 struct FolderFiles {

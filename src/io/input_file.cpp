@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,8 +16,9 @@ namespace {
 
 // Linux moves at most 0x7ffff000 bytes per call; a round number below it keeps reads aligned.
 constexpr std::size_t kMaxBytesPerCall = std::size_t{1} << 30U;
-// Of a larger hint the system takes only the beginning.
-constexpr std::int64_t kHintBytes = std::int64_t{1} << 20U;
+// More than the system reads for one read of a page, whole pages wherever it begins.
+constexpr std::int64_t kAloneBytes = std::int64_t{64} << 10U;
+constexpr std::int64_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -38,12 +40,15 @@ InputFile::~InputFile() {
   ::close(descriptor_);
 }
 
-void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) const {
-  const auto wanted = static_cast<std::int64_t>(destination.size());
-  if (offset < 0 || wanted > size_ || offset > size_ - wanted) {
+void InputFile::check_range(std::int64_t offset, std::int64_t bytes) const {
+  if (offset < 0 || bytes > size_ || offset > size_ - bytes) {
     fail<IoError>("{}: bytes {} to {} wanted, but the file has {} bytes; it is cut short or damaged", path_,
-                  offset, offset + wanted, size_);
+                  offset, offset + bytes, size_);
   }
+}
+
+void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) const {
+  check_range(offset, static_cast<std::int64_t>(destination.size()));
   while (!destination.empty()) {
     const std::size_t bytes = std::min(destination.size(), kMaxBytesPerCall);
     const ssize_t got = ::pread(descriptor_, destination.data(), bytes, offset);
@@ -59,10 +64,20 @@ void InputFile::read_at(std::int64_t offset, std::span<std::byte> destination) c
   }
 }
 
-void InputFile::will_read(std::int64_t offset, std::int64_t bytes) const {
-  for (std::int64_t done = 0; done < bytes; done += kHintBytes) {
-    ::posix_fadvise(descriptor_, offset + done, std::min(kHintBytes, bytes - done), POSIX_FADV_WILLNEED);
+void InputFile::read_alone(std::int64_t offset, std::span<std::byte> destination) const {
+  check_range(offset, static_cast<std::int64_t>(destination.size()));
+  const iovec one{destination.data(), destination.size()};
+  const ssize_t cached = ::preadv2(descriptor_, &one, 1, offset, RWF_NOWAIT);
+  if (cached == static_cast<ssize_t>(destination.size())) {
+    return;
   }
+  const bool was_absent = cached < 0 && errno == EAGAIN;  // other file systems do not say
+  read_at(offset, destination);
+  if (!was_absent) {
+    return;
+  }
+  const std::int64_t page = offset / kPageBytes * kPageBytes;
+  ::posix_fadvise(descriptor_, page, kAloneBytes, POSIX_FADV_DONTNEED);
 }
 
 }  // namespace caravan

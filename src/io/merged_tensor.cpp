@@ -14,7 +14,6 @@ namespace caravan {
 namespace {
 
 constexpr std::int64_t kCompareBytes = std::int64_t{4} << 20U;
-constexpr std::int64_t kReadAheadBytes = std::int64_t{32} << 20U;
 constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20U;
 
 void check_region(const MergedTensor& tensor, const Region& region) {
@@ -147,17 +146,6 @@ void read_region_on_threads(const MergedTensor& tensor, const Region& region, co
   });
   if (problem) {
     std::rethrow_exception(problem);
-  }
-}
-
-void will_read(const MergedTensor& tensor) {
-  const auto limit = kReadAheadBytes / static_cast<std::int64_t>(tensor.parts.size());
-  for (const StoredTensor& part : tensor.parts) {
-    std::int64_t span = static_cast<std::int64_t>(dtype_bytes(part.dtype));
-    for (std::size_t dim = 0; dim < part.shape.size(); ++dim) {
-      span += (part.shape[dim] - 1) * part.strides[dim] * static_cast<std::int64_t>(dtype_bytes(part.dtype));
-    }
-    part.file->will_read(part.offset_bytes, std::min(span, limit));
   }
 }
 

@@ -23,9 +23,6 @@ void read_region(const MergedTensor& tensor, const Region& region, const TensorV
 /// The same on all threads of core/parallel_for, block by block in the order of the file, where it is large.
 void read_region_on_threads(const MergedTensor& tensor, const Region& region, const TensorView& destination);
 
-/// Lets the system begin to read the first 32 MiB of the tensor.
-void will_read(const MergedTensor& tensor);
-
 /// True when both have the same dtype, shape and bytes; reads a few MiB at a time and stops at the first
 /// difference.
 bool are_equal(const MergedTensor& a, const MergedTensor& b);

@@ -11,6 +11,9 @@
 namespace caravan {
 namespace {
 
+// What is converted piece by piece stays in the processor's cache between the two steps.
+constexpr std::int64_t kPieceBytes = std::int64_t{256} << 10U;
+// Most that is read with one call to be spread from there.
 constexpr std::int64_t kStagingBytes = std::int64_t{4} << 20U;
 // A run this long is worth a call of its own; shorter ones are read with their neighbours, as long as at most
 // this many times the wanted bytes are read (the file system reads whole pages ahead anyway).
@@ -122,10 +125,8 @@ class RegionReader {
       span += (walk.sizes[dim] - 1) * walk.source_strides[dim];
     }
     const bool is_dense = span / 4 <= count;
-    std::vector<std::byte> spanned;
     if (is_dense) {
-      spanned.resize(static_cast<std::size_t>(span * item_));
-      tensor_.file->read_at(position(walk.source_start), spanned);
+      tensor_.file->read_at(position(walk.source_start), spanned_.take(span * item_));
     }
     const std::int64_t row = walk.sizes.back();
     const std::int64_t stride = walk.source_strides.back();
@@ -136,7 +137,7 @@ class RegionReader {
         const std::span<std::byte> to =
             staging.subspan(static_cast<std::size_t>(i * item_), static_cast<std::size_t>(item_));
         if (is_dense) {
-          std::copy_n(spanned.begin() + (element - walk.source_start) * item_, item_, to.begin());
+          std::copy_n(spanned_.data() + (element - walk.source_start) * item_, item_, to.begin());
         } else {
           tensor_.file->read_at(position(element), to);
         }
@@ -230,9 +231,9 @@ class RegionReader {
                             std::span(destination, static_cast<std::size_t>(count * item_)));
       return;
     }
-    const std::int64_t block = std::min(count, kStagingBytes / item_);
-    for (std::int64_t done = 0; done < count; done += block) {
-      const std::int64_t now = std::min(block, count - done);
+    const std::int64_t piece = std::min(count, kPieceBytes / item_);
+    for (std::int64_t done = 0; done < count; done += piece) {
+      const std::int64_t now = std::min(piece, count - done);
       tensor_.file->read_at(position(source + done), staging_.take(now * item_));
       convert_elements(staging_.data(), tensor_.dtype, destination + done * to_item_, to_, now);
     }

@@ -41,6 +41,14 @@ class TrainingModel final : public CheckpointReader {
   CheckpointLayout layout() const override { return CheckpointLayout::kTraining; }
   const ModelConfig& config() const override { return config_; }
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
+  /// Every tensor is spread over all ranks' files.
+  std::vector<std::string> reading_order() const override {
+    std::vector<std::string> names;
+    for (const TensorInfo& tensor : tensors_) {
+      names.push_back(tensor.name);
+    }
+    return names;
+  }
   bool output_tied() const override { return config_.tie_embeddings; }
   void read(const std::string& name, const Region& region, TensorView destination) const override {
     const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 #include "caravan/io/zip_reader.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -205,7 +206,8 @@ ZipMember locate(const InputFile& file, Entry entry, std::uint64_t limit) {
     damaged(file,
             fmt::format("member '{}' begins at {}, outside the archive", entry.name, entry.local_offset));
   }
-  const auto header = read_bytes(file, static_cast<std::int64_t>(entry.local_offset), kLocalHeaderBytes);
+  std::array<std::byte, kLocalHeaderBytes> header{};
+  file.read_alone(static_cast<std::int64_t>(entry.local_offset), header);
   if (load_little_endian<std::uint32_t>(header, 0) != kLocalHeader) {
     damaged(file, fmt::format("no local header of '{}' at byte {}", entry.name, entry.local_offset));
   }

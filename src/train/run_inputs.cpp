@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "caravan/backend/device_memory.h"
 #include "caravan/core/error.h"
@@ -180,10 +181,22 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
     initialise(ctx, shards, seed);
     return;
   }
+  std::multimap<std::string, const ParameterShard*> by_name;
   for (const ParameterShard& shard : shards) {
-    HostDraft draft(shard.value);
-    source.files->read(shard.parameter->name(), shard.region, draft.view());
-    draft.commit();
+    by_name.emplace(shard.parameter->name(), &shard);
+  }
+  const std::vector<std::string> order = source.files->reading_order();
+  for (const auto& [name, shard] : by_name) {
+    CARAVAN_CHECK(std::find(order.begin(), order.end(), name) != order.end(),
+                  "no tensor '{}' in the checkpoint", name);
+  }
+  for (const std::string& name : order) {
+    for (auto [at, end] = by_name.equal_range(name); at != end; ++at) {
+      const ParameterShard& shard = *at->second;
+      HostDraft draft(shard.value);
+      source.files->read(name, shard.region, draft.view());
+      draft.commit();
+    }
   }
 }
 

@@ -34,13 +34,16 @@ class CheckpointReader {
   /// Every parameter with its global shape and the files' dtype. A tied output is not listed. A tensor that
   /// is no Llama parameter is listed under its own name, for check_tensors to report.
   virtual const std::vector<TensorInfo>& tensors() const = 0;
+  /// Names of tensors() in the order in which the files hold them, by their first parts where tensors have
+  /// several: who reads all of them goes through each file once, and the system reads ahead. Of a training
+  /// checkpoint, whose tensors are spread over all ranks' files, the order of tensors().
+  virtual std::vector<std::string> reading_order() const = 0;
   /// Reads the elements of `region` (global indices, one range per dim) into `destination`, a CPU view of the
   /// region's shape whose last dim has stride 1, converting to its dtype: float64, float32, bfloat16,
-  /// float16. Uses the threads of core/parallel_for, each staging at most 4 MiB (one tensor in all where the
-  /// file holds it transposed). Rows of wq and wk come in
-  /// Meta's order. Not collective; safe from several threads, but not
-  /// inside a parallel_for. IoError when a file cannot be read,
-  /// InternalError for an unknown name or a wrong region.
+  /// float16. Uses the threads of core/parallel_for, each staging at most 4 MiB, 256 KiB of whole rows (one
+  /// tensor in all where the file holds it transposed). Rows of wq and wk come in Meta's order. Not
+  /// collective; safe from several threads, but not inside a parallel_for. IoError when a file cannot be
+  /// read, InternalError for an unknown name or a wrong region.
   virtual void read(const std::string& name, const Region& region, TensorView destination) const = 0;
   /// True when the output layer is the token embedding: its tensor is absent, the same storage, equal byte
   /// for byte, or the caller said so.

@@ -24,10 +24,14 @@ class InputFile {
   /// Fills `destination` from byte `offset` on; IoError when the file has fewer bytes. Safe from several
   /// threads at once.
   void read_at(std::int64_t offset, std::span<std::byte> destination) const;
-  /// Lets the system begin to read these bytes; only a hint, nothing fails.
-  void will_read(std::int64_t offset, std::int64_t bytes) const;
+  /// As read_at, for a few bytes far from all else: where they were not in the page cache, they and the 64
+  /// KiB behind them are not left there. A page alone in the midst of a file ends the reading ahead of
+  /// whoever comes by later in the file's order.
+  void read_alone(std::int64_t offset, std::span<std::byte> destination) const;
 
  private:
+  void check_range(std::int64_t offset, std::int64_t bytes) const;
+
   std::string path_;
   std::int64_t size_ = 0;
   int descriptor_ = -1;

@@ -1,5 +1,6 @@
 #include "caravan/io/checkpoint_reader.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
 
@@ -164,6 +165,25 @@ TEST_CASE("every region read equals the same part of the whole tensor in every l
       CHECK(is_same);
     }
   }
+}
+
+TEST_CASE("the reading order is the order of the files' bytes", "[io][checkpoint]") {
+  const TemporaryFolder folder;
+  const auto meta = open_checkpoint(tiny_checkpoint(folder), std::nullopt);
+  write_hf_checkpoint(folder / "hf", meta->config(), tensor_sources(*meta, std::nullopt));
+  const auto in_order = [](std::vector<StoredTensor> stored) {
+    std::sort(stored.begin(), stored.end(),
+              [](const StoredTensor& a, const StoredTensor& b) { return a.offset_bytes < b.offset_bytes; });
+    std::vector<std::string> names;
+    for (const StoredTensor& tensor : stored) {
+      names.push_back(meta_name_of(tensor.name).value_or(tensor.name));
+    }
+    return names;
+  };
+  const auto hf = open_checkpoint(folder / "hf", std::nullopt);
+  CHECK(hf->reading_order() == in_order(read_safetensors(folder / "hf/model.safetensors")));
+  CHECK(meta->reading_order() == in_order(read_torch_file(folder / "tiny/consolidated.00.pth")));
+  CHECK(hf->reading_order() != meta->reading_order());
 }
 
 TEST_CASE("every range of rows in Hugging Face's order is read as it is in Meta's", "[io][checkpoint]") {
