@@ -242,6 +242,7 @@ void launch(NamedCall name, void (*kernel)(Parameters...), const LaunchShape& sh
       name, cudaLaunchKernel(function, shape.grid, shape.block, pointers, shape.shared_bytes, shape.stream));
   after_launch(name, shape.stream);
 #else
+  host_runner::note_launch(reinterpret_cast<const void*>(kernel));
   host_runner::enqueue(shape.stream, [=] {
     auto call = [&] { kernel(arguments...); };
     host_runner::run_grid(

@@ -72,6 +72,10 @@ void set_options(const Options& options);
 /// Puts work into a queue of the emulated device (device_queues.h); without one it runs at once.
 void enqueue(CUstream_st* stream, std::function<void()> work);
 
+/// Remembers that a kernel was launched: its place in the program, once for each kernel, goes to the file
+/// that CARAVAN_LAUNCHED_KERNELS names. tests/host_runner/check_launched.py compares them with all there are.
+void note_launch(const void* kernel);
+
 /// Told before the first block of every launch (true) and after its last (false), also when the kernel fails;
 /// null: nobody.
 using LaunchGate = void (*)(bool begins);

@@ -106,7 +106,7 @@ struct MergeCase {
 std::vector<MergeCase> merge_cases() {
   std::vector<MergeCase> cases;
   for (const DType dtype : kStorageTypes) {
-    for (const std::int64_t head_dim : {40, 128}) {
+    for (const std::int64_t head_dim : {24, 40, 128}) {
       cases.push_back({dtype, head_dim, 0});
     }
     cases.push_back({dtype, 40, 1});
