@@ -4,20 +4,23 @@
 #   scripts/gpu_check.sh [--goldens DIR] [--out gpu-check] [--part NAME[=SECONDS]]...
 #
 #   parity     the tests named gpu (every op, whole models in float32 and bfloat16), each under its own time limit
-#   ranks      2 and 4 ranks that share a GPU, over MPI: every way to divide a model; and training over NCCL beside MPI
+#   ranks      2 and 4 ranks, on a GPU each as far as there are some, over MPI and over NCCL: every way to divide a model;
+#              and training over NCCL beside MPI
 #   federated  the golden histories of federated runs on the GPU; needs --goldens, a folder with tiny-llama3
 #   curve      200 steps in bfloat16 beside float32, from the same weights on the same data
 #   reruns     the same training twice: weights and losses must have the same bits
 #   attention  own attention, for Hopper and portable, and cuDNN's: whole-model parity, rates, and steps with each
+#   faults     no GPU and one too small: a clear error; a rank that is killed while it trains: the job ends
 #   sanitizer  compute-sanitizer: memcheck over the op tests and attention, racecheck over the op tests in float32
 #   kernels    the rate of every kernel, beside the copy and product rates of the same GPU
 #   steps      training steps, beside PyTorch's (of CARAVAN_PYTHON, else python3) and the rows of gpu_goals.txt
-#   speed      kernels and steps (its seconds are each one's)
+#   ops        where the time of those steps goes: each op alone
+#   speed      kernels, steps and ops (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 80, ranks 80, federated 20, curve 15, reruns 15, sanitizer 105,
-# attention 140, kernels 25, steps 240, at most twelve minutes in all; what it has not begun then is said and counts as failed, as
-# does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside it. Ends with 1 when anything
-# failed, with 77 when there is no GPU.
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 100, federated 20, curve 15, reruns 15, faults 25,
+# sanitizer 105, attention 120, kernels 25, steps 225, ops 45, at most thirteen minutes in all; what it has not begun then is said
+# and counts as failed, as does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside
+# it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -29,17 +32,17 @@ while [ $# -gt 0 ]; do
     --goldens) goldens=${2:?--goldens needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --part) parts+=("${2:?--part needs a name}"); shift 2 ;;
-    -h | --help) sed -n '2,22p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,25p' "$0"; exit 0 ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns sanitizer attention speed)
-declare -A seconds=([parity]=80 [ranks]=80 [federated]=20 [curve]=15 [reruns]=15 [sanitizer]=105 [attention]=140 [kernels]=25
-  [steps]=240)
+[ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns faults sanitizer attention speed)
+declare -A seconds=([parity]=80 [ranks]=100 [federated]=20 [curve]=15 [reruns]=15 [faults]=25 [sanitizer]=105 [attention]=120
+  [kernels]=25 [steps]=225 [ops]=45)
 wanted=
 for part in "${parts[@]}"; do
   name=${part%%=*}
-  [ "$name" = speed ] && names=(kernels steps) || names=("$name")
+  [ "$name" = speed ] && names=(kernels steps ops) || names=("$name")
   for name in "${names[@]}"; do
     if [ -z "${seconds[$name]:-}" ]; then
       echo "gpu_check.sh: no part is named $name; see --help" >&2
@@ -69,7 +72,7 @@ fi
 
 # What the parts start, before anything is: a run that finds them missing when it comes to them has lost its time.
 missing=
-needs() { [ -x "$bin/$1" ] || missing+=" $1"; }
+needs() { [ -x "$bin/$1" ] || [[ "$missing " == *" $1 "* ]] || missing+=" $1"; }
 for name in $wanted; do
   case $name in
     parity) needs test_gpu_ops ;;
@@ -78,7 +81,7 @@ for name in $wanted; do
     attention) needs test_gpu_training; needs benchmark_cuda_attention; needs benchmark_gpu_step ;;
     sanitizer) needs test_gpu_ops ;;
     kernels) needs benchmark_cuda_kernels ;;
-    steps) needs benchmark_gpu_step ;;
+    steps | ops) needs benchmark_gpu_step ;;
   esac
 done
 if [ -n "$missing" ]; then
@@ -89,7 +92,7 @@ fi
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{clocks,step,torch,attention_step}_*.log "$out"/benchmark_cuda_*.log  # what is reported is of this run alone
+rm -f "$out"/{clocks,step,torch,ops,attention_step}_*.log "$out"/benchmark_cuda_*.log  # what is reported is of this run alone
 report=$out/report.md
 failed=0
 not_run=
@@ -180,7 +183,8 @@ if wants ranks; then
   begin_part ranks "Ranks on GPUs"; table test
   for ranks in 2 4; do
     for name in ranks verify; do
-      run "${name}_on_$ranks" 120 "$mpirun" -n $ranks "$bin/test_gpu_$name"
+      run "${name}_on_$ranks" 120 env COMM_BACKEND=mpi "$mpirun" -n $ranks "$bin/test_gpu_$name"
+      run "${name}_on_${ranks}_over_nccl" 120 env COMM_BACKEND=nccl "$mpirun" -n $ranks "$bin/test_gpu_$name" '~[bits]'
     done
   done
   # The same two runs over NCCL and over MPI.
@@ -285,6 +289,47 @@ if wants reruns; then
   fi
 fi
 
+# fails NAME SECONDS WORDS COMMAND...: it must end by itself, with an error that has the words.
+fails() {
+  local name=$1 limit=$2 words=$3 begin=$SECONDS status
+  shift 3
+  if [ "$(left)" -lt 1 ]; then
+    failed=1
+    say "| $name | **not run**: the $part_seconds s of this part are over (--part NAME=SECONDS gives more) | |"
+    return
+  fi
+  [ "$limit" -le "$(left)" ] || limit=$(left)
+  timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
+  status=$?
+  if [ $status -ne 0 ] && [ $((SECONDS - begin)) -lt "$limit" ] && grep -q "$words" "$out/$name.log"; then
+    say "| $name | $(grep -m 1 "$words" "$out/$name.log" | tr -d '|' | cut -c1-160) | $((SECONDS - begin)) s |"
+  elif [[ $name == *_over_nccl ]] && grep -q "$no_nccl" "$out/$name.log"; then
+    leaves_out "$name" "$(grep -m 1 "$no_nccl" "$out/$name.log" | cut -c1-160)"
+  else
+    failed=1
+    say "| $name | **ended with $status after $((SECONDS - begin)) s, without the words: $words** | |"
+  fi
+}
+if wants faults; then
+  begin_part faults "Faults"; table fault
+  for row in 1 2 3 4 5 6 7 8; do
+    echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
+  done > "$out/ranks.jsonl"
+  lost=("$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite --set "device=${CARAVAN_CHECK_DEVICE:-cuda}"
+    --set mode=synchronous --set "output.dir=$out/faults" --set training.steps=1000000 --set training.batch_size=4)
+  fails no_gpu 10 "device: cuda: no usable GPU" env -C "$out" CUDA_VISIBLE_DEVICES= "${lost[@]}" --set device=cuda
+  fails too_small 20 "are free of" env -C "$out" "${lost[@]}" --set training.batch_size=16384 --set data.max_seq_len=4096
+  # A rank that is killed while it trains: mpirun sees it and ends the other one, whatever that waits for.
+  for comm in mpi nccl; do
+    fails "lost_rank_over_$comm" 30 "status: 137\|code: 137\|signal 9" env -C "$out" "$mpirun" \
+      -n 1 "${lost[@]}" --set comm.backend=$comm : -n 1 timeout -s KILL 6 "${lost[@]}" --set comm.backend=$comm
+    if ! grep -q "$no_nccl" "$out/lost_rank_over_$comm.log" && ! grep -q 'step [1-9][0-9]*/' "$out/lost_rank_over_$comm.log"; then
+      failed=1
+      say "| lost_rank_over_$comm | **no step was made before** | |"
+    fi
+  done
+fi
+
 if wants sanitizer; then
   begin_part sanitizer "compute-sanitizer"
   if ! command -v compute-sanitizer > /dev/null; then
@@ -382,9 +427,16 @@ if wants steps; then
     fi
   done < <(grep '^step ' "$benchmarks/gpu_goals.txt")
 fi
-if wants kernels || wants steps; then
+if wants ops; then
+  begin_part ops "Ops"; table program
+  while IFS='|' read -r _ id _ options _; do
+    # shellcheck disable=SC2086  # options are words; the later of two counts
+    run "ops_${id// /}" 60 "$bin/benchmark_gpu_step" $options --micro-batches 1 --steps 3 --ops yes --ceiling-size 1024 --sustain 0
+  done < <(grep '^step ' "$benchmarks/gpu_goals.txt")
+fi
+if wants kernels || wants steps || wants ops; then
   logs=()
-  for log in "$out"/{clocks,step}_*.log "$out"/torch_*.log "$out"/benchmark_cuda_{kernels,attention}.log; do
+  for log in "$out"/{clocks,step,ops}_*.log "$out"/torch_*.log "$out"/benchmark_cuda_{kernels,attention}.log; do
     [ ! -f "$log" ] || logs+=("$log")
   done
   awk -f "$benchmarks/gpu_report.awk" "$benchmarks/gpu_goals.txt" "${logs[@]}" | tee -a "$report"

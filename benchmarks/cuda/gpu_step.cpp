@@ -5,10 +5,11 @@
 //
 // Usage: benchmark_gpu_step [--model llama3.2-1b] [--seq-len 1024] [--rows 16] [--micro-batches 16]
 //     [--steps 20] [--seconds 1e9] [--recompute none|selective|full] [--dtype bfloat16|float32]
-//     [--attention own|cudnn] [--ceiling-size 8192] [--sustain 2]
+//     [--attention own|cudnn] [--ceiling-size 8192] [--sustain 2] [--ops no|yes]
 // --rows are of a micro-batch, and halved while memory does not suffice; no step begins later than --seconds
 // after the first, and one is always made. --sustain: seconds of products after the steps, at the clock that
-// the power limit leaves.
+// the power limit leaves. --ops yes: where the time goes. The steps run op by op, the host waits for each,
+// and lines op_NAME_ms give each kind's time in a step; the step's own time is that of such steps then.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,6 +23,7 @@
 #include <vector>
 
 #include "benchmarks/cuda/ceilings.h"
+#include "benchmarks/end_to_end/timing_backend.h"
 #include "caravan/core/build_info.h"
 #include "caravan/core/clock.h"
 #include "caravan/core/counter_rng.h"
@@ -86,7 +88,7 @@ std::map<std::string, std::string> parse(int argc, char** argv) {
   std::map<std::string, std::string> options = {
       {"--model", "llama3.2-1b"}, {"--seq-len", "1024"},  {"--rows", "16"},        {"--micro-batches", "16"},
       {"--steps", "20"},          {"--seconds", "1e9"},   {"--recompute", "none"}, {"--dtype", "bfloat16"},
-      {"--ceiling-size", "8192"}, {"--attention", "own"}, {"--sustain", "2"}};
+      {"--ceiling-size", "8192"}, {"--attention", "own"}, {"--sustain", "2"},      {"--ops", "no"}};
   for (int i = 1; i < argc; i += 2) {
     const auto known = options.find(argv[i]);
     if (known == options.end() || i + 1 == argc) {
@@ -120,6 +122,7 @@ struct Workload {
   std::string attention;
   std::int64_t ceiling_size = 0;
   double sustain = 0.0;  // seconds
+  bool times_ops = false;
 };
 
 Workload workload_of(const std::map<std::string, std::string>& options) {
@@ -147,15 +150,17 @@ Workload workload_of(const std::map<std::string, std::string>& options) {
           .dtype = one_of(options, "--dtype", {"bfloat16", "float32"}),
           .attention = one_of(options, "--attention", {"own", "cudnn"}),
           .ceiling_size = number("--ceiling-size"),
-          .sustain = std::atof(options.at("--sustain").c_str())};
+          .sustain = std::atof(options.at("--sustain").c_str()),
+          .times_ops = one_of(options, "--ops", {"no", "yes"}) == "yes"};
 }
 
 struct Measured {
   Times times;
   double loss = 0.0;
-  std::int64_t tokens = 0;       // of a step
-  std::int64_t free_bytes = 0;   // when all had been allocated
-  std::int64_t arena_bytes = 0;  // activations and scratch
+  std::int64_t tokens = 0;         // of a step
+  std::int64_t free_bytes = 0;     // when all had been allocated
+  std::int64_t arena_bytes = 0;    // activations and scratch
+  std::vector<double> op_seconds;  // of a step, by OpKind; empty unless they are timed
 };
 
 DType dtype_of(const Workload& work) {
@@ -184,7 +189,9 @@ std::unique_ptr<Backend> backend_for(const Workload& work, cuda::DeviceRuntime& 
 
 Measured train(const Workload& work, cuda::OpenDevice& device) {
   const std::unique_ptr<Backend> made = backend_for(work, *device.runtime);
-  Backend& backend = *made;
+  cuda::DeviceRuntime& runtime = *device.runtime;
+  TimingBackend timing(*made, [&runtime] { runtime.synchronize(runtime.stream(StreamId::kCompute)); });
+  Backend& backend = work.times_ops ? static_cast<Backend&>(timing) : *made;
   const Llama::Layout layout{.table = ShardTable::kWhole,
                              .dtype = dtype_of(work),
                              .gradients = Gradients::kAllocated,
@@ -213,11 +220,16 @@ Measured train(const Workload& work, cuda::OpenDevice& device) {
   for (int i = 0; i < kWarmUpSteps; ++i) {
     trainer.step(few, std::ssize(few) * batches.front().valid_tokens, 1e-4);
   }
+  timing.reset();
   const StopWatch watch;
   for (std::int64_t step = 0; step < work.steps && (step == 0 || watch.seconds() < work.seconds); ++step) {
     const StepResult result = trainer.step(batches, measured.tokens, 1e-4);
     measured.loss = result.loss;
     measured.times.seconds.push_back(result.seconds);
+  }
+  for (std::size_t kind = 0; kind < (work.times_ops ? kOpKinds : 0); ++kind) {
+    measured.op_seconds.push_back(timing.sum(static_cast<OpKind>(kind)).seconds /
+                                  static_cast<double>(measured.times.seconds.size()));
   }
   measured.free_bytes = device.runtime->free_bytes();
   measured.arena_bytes = trainer.executor().arena_bytes();
@@ -269,6 +281,9 @@ void print_measured(const Measured& measured, const TokenFlops& flops) {
              100.0 * rate * (flops.products + flops.square / 2.0) / kPeakFlops,
              100.0 * rate * (flops.products + flops.square) / kPeakFlops);
   fmt::print("loss: {:.4f}\n", measured.loss);
+  for (std::size_t kind = 0; kind < measured.op_seconds.size(); ++kind) {
+    fmt::print("op_{}_ms: {:.4g}\n", kOpKindNames.at(kind), 1e3 * measured.op_seconds[kind]);
+  }
 }
 
 void run(Workload work) {

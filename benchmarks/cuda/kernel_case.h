@@ -43,6 +43,7 @@ struct KernelCase {
   std::int64_t flops = 0;
   /// Of `bytes`, what the table's op does not count.
   std::int64_t beyond_table = 0;
+  std::function<bool()> runs = {};  // asked of the GPU that was opened; empty: everywhere
   std::function<void(cuda::StreamHandle)> launch;
   /// The same op of a backend's table; empty where the table has none.
   std::function<void(Backend&, Stream&)> count = {};

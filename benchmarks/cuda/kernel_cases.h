@@ -52,6 +52,32 @@ inline std::vector<CaseMaker> head_cases(const ModelConfig& model, const BatchSh
                 .count = [=](Backend& table, Stream& s) { table.cross_entropy_stats(args, s); }};
           },
           [=](TensorSource& from) {
+            const CrossEntropyRescaleArgs args{.common_max = from.random(kExact, {rows}),
+                                               .row_max = from.random(kExact, {rows}),
+                                               .row_sum = from.random(kExact, {rows})};
+            return KernelCase{
+                .name = "cross_entropy_rescale",
+                .shape = Shape{rows}.str(),
+                .bytes = 5 * 4 * rows,
+                .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy_rescale(args, stream); },
+                .count = [=](Backend& table, Stream& s) { table.cross_entropy_rescale(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const CrossEntropyLossArgs args{.row_max = from.random(kExact, {rows}),
+                                            .row_sum = from.random(kExact, {rows}),
+                                            .target_logit = from.random(kExact, {rows}),
+                                            .target_weights = from.random(kExact, {rows}),
+                                            .lse = from.random(kExact, {rows}),
+                                            .losses = from.random(kExact, {rows})};
+            return KernelCase{
+                .name = "cross_entropy_loss",
+                .shape = Shape{rows}.str(),
+                .bytes = 6 * 4 * rows,
+                .beyond_table = 5 * 4 * rows,  // the table counts the losses alone
+                .launch = [=](cuda::StreamHandle stream) { cuda::cross_entropy_loss(args, stream); },
+                .count = [=](Backend& table, Stream& s) { table.cross_entropy_loss(args, s); }};
+          },
+          [=](TensorSource& from) {
             const CrossEntropyBackwardArgs args{.logits = from.random(kValue, shape),
                                                 .targets = from.ids(rows, model.vocab_size),
                                                 .target_weights = from.random(kExact, {rows}),
@@ -140,6 +166,18 @@ inline std::vector<CaseMaker> optimizer_cases(const ModelConfig& model) {
                 .count = [=](Backend& table, Stream& s) { table.sum_squares(args, s); }};
           },
           [=](TensorSource& from) {
+            const TensorView x = from.random(kExact, shape);
+            const SumArgs args{
+                .x = x,
+                .result = TensorView(from.workspace(sizeof(double)).data, DType::kFloat64, {1}, x.device())};
+            const cuda::Workspace scratch = from.workspace(cuda::sum_workspace_bytes(x));
+            return KernelCase{.name = "sum",
+                              .shape = shape.str(),
+                              .bytes = 4 * n,
+                              .launch = [=](cuda::StreamHandle stream) { cuda::sum(args, scratch, stream); },
+                              .count = [=](Backend& table, Stream& s) { table.sum(args, s); }};
+          },
+          [=](TensorSource& from) {
             const CopyArgs args{.from = from.random(kExact, shape), .to = from.random(kValue, shape)};
             return KernelCase{.name = "copy float32 to bfloat16",
                               .shape = shape.str(),
@@ -218,8 +256,11 @@ inline std::vector<CaseMaker> kernel_cases(const ModelConfig& model, const Batch
   std::vector<CaseMaker> all;
   for (const std::vector<CaseMaker>& some :
        {embedding_cases(model, batch), norm_cases(model, batch), rope_cases(model, batch),
-        attention_cases(model, batch), attention_cases(model, one_row, kExact), swiglu_cases(model, batch),
-        head_cases(model, batch), elementwise_cases(model, batch), optimizer_cases(model)}) {
+        attention_cases(model, batch, AttentionKernels::kTensorCores),
+        attention_cases(model, batch, AttentionKernels::kHopper),
+        attention_cases(model, one_row, AttentionKernels::kWithoutTensorCores),
+        attention_merge_cases(model, batch), swiglu_cases(model, batch), head_cases(model, batch),
+        elementwise_cases(model, batch), optimizer_cases(model)}) {
     all.insert(all.end(), some.begin(), some.end());
   }
   return all;

@@ -7,6 +7,9 @@
 
 #include "benchmarks/cuda/kernel_case.h"
 #include "caravan/config/model_config.h"
+#include "kernels/cuda/attention_choice.h"
+#include "kernels/cuda/attention_tensor_core.h"
+#include "kernels/cuda/hopper/launchers.h"
 
 namespace caravan::benchmark {
 
@@ -74,11 +77,20 @@ inline std::vector<CaseMaker> rope_cases(const ModelConfig& model, const BatchSh
   }};
 }
 
-/// Causal, without padding. `dtype` decides which kernels run: bfloat16 those of the tensor cores.
+/// Which of the kernels for one problem; each is timed where it runs.
+enum class AttentionKernels : std::uint8_t {
+  kWithoutTensorCores,  // attention.cu, in float32
+  kTensorCores,         // attention_tensor_core.cu, in bfloat16
+  kHopper,              // hopper/, in bfloat16, unless CARAVAN_HOPPER_ATTENTION=0
+};
+
+/// Causal, without padding.
 inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const BatchShape& batch,
-                                              DType dtype = kValue) {
-  const auto element = static_cast<std::int64_t>(dtype_bytes(dtype));
-  const std::string suffix = dtype == kValue ? "" : fmt::format(" {}", dtype_name(dtype));
+                                              AttentionKernels kernels) {
+  const bool is_exact = kernels == AttentionKernels::kWithoutTensorCores;
+  const bool is_hopper = kernels == AttentionKernels::kHopper;
+  const DType dtype = is_exact ? kExact : kValue;
+  const std::string suffix = is_exact ? " float32" : is_hopper ? " hopper" : "";
   const std::int64_t rows = batch.tokens / batch.seq_len;
   const AttentionShape size{.batch = rows,
                             .query_len = batch.seq_len,
@@ -99,52 +111,77 @@ inline std::vector<CaseMaker> attention_cases(const ModelConfig& model, const Ba
                          .key_index = from.places(batch.tokens, batch.seq_len),
                          .document_start = from.places(batch.tokens, 1)};
   };
-  return {
-      [=](TensorSource& from) {
-        const AttentionForwardArgs args{.shape = size,
-                                        .mask = mask(from),
-                                        .q = from.random(dtype, q),
-                                        .k = from.random(dtype, kv),
-                                        .v = from.random(dtype, kv),
-                                        .o = from.random(dtype, q),
-                                        .lse = from.random(kExact, lse)};
-        return KernelCase{.name = "attention_forward" + suffix,
-                          .shape = text,
-                          .flops = 2 * product,
-                          .launch = [=](cuda::StreamHandle stream) { cuda::attention_forward(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.attention_forward(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const AttentionBackwardArgs args{.shape = size,
-                                         .mask = mask(from),
-                                         .q = from.random(dtype, q),
-                                         .k = from.random(dtype, kv),
-                                         .v = from.random(dtype, kv),
-                                         .o = from.random(dtype, q),
-                                         .lse = from.random(kExact, lse),
-                                         .d_o = from.random(dtype, q),
-                                         .dq = from.random(dtype, q),
-                                         .dk = from.random(dtype, kv),
-                                         .dv = from.random(dtype, kv)};
-        const cuda::Workspace scratch = from.workspace(cuda::attention_backward_workspace_bytes(size));
-        return KernelCase{
-            .name = "attention_backward" + suffix,
-            .shape = text,
-            .flops = 5 * product,
-            .launch = [=](cuda::StreamHandle stream) { cuda::attention_backward(args, scratch, stream); },
-            .count = [=](Backend& table, Stream& s) { table.attention_backward(args, s); }};
-      },
-      [=](TensorSource& from) {
-        const AttentionMergeArgs args{.o = from.random(dtype, q),
-                                      .lse = from.random(kExact, lse),
-                                      .o_part = from.random(dtype, q),
-                                      .lse_part = from.random(kExact, lse)};
-        return KernelCase{.name = "attention_merge" + suffix,
-                          .shape = q.str(),
-                          .bytes = 3 * element * q.numel() + 3 * 4 * lse.numel(),
-                          .launch = [=](cuda::StreamHandle stream) { cuda::attention_merge(args, stream); },
-                          .count = [=](Backend& table, Stream& s) { table.attention_merge(args, s); }};
-      }};
+  return {[=](TensorSource& from) {
+            const AttentionForwardArgs args{.shape = size,
+                                            .mask = mask(from),
+                                            .q = from.random(dtype, q),
+                                            .k = from.random(dtype, kv),
+                                            .v = from.random(dtype, kv),
+                                            .o = from.random(dtype, q),
+                                            .lse = from.random(kExact, lse)};
+            return KernelCase{.name = "attention_forward" + suffix,
+                              .shape = text,
+                              .flops = 2 * product,
+                              .runs =
+                                  [=] {
+                                    return is_exact || (is_hopper ? cuda::uses_hopper_attention()
+                                                                  : cuda::runs_on_tensor_cores(args));
+                                  },
+                              .launch =
+                                  [=](cuda::StreamHandle stream) {
+                                    (is_exact    ? cuda::attention_forward
+                                     : is_hopper ? cuda::hopper::attention_forward
+                                                 : cuda::attention_forward_tensor_core)(args, stream);
+                                  },
+                              .count = [=](Backend& table, Stream& s) { table.attention_forward(args, s); }};
+          },
+          [=](TensorSource& from) {
+            const AttentionBackwardArgs args{.shape = size,
+                                             .mask = mask(from),
+                                             .q = from.random(dtype, q),
+                                             .k = from.random(dtype, kv),
+                                             .v = from.random(dtype, kv),
+                                             .o = from.random(dtype, q),
+                                             .lse = from.random(kExact, lse),
+                                             .d_o = from.random(dtype, q),
+                                             .dq = from.random(dtype, q),
+                                             .dk = from.random(dtype, kv),
+                                             .dv = from.random(dtype, kv)};
+            const cuda::Workspace scratch = from.workspace(cuda::attention_backward_workspace_bytes(size));
+            return KernelCase{
+                .name = "attention_backward" + suffix,
+                .shape = text,
+                .flops = 5 * product,
+                .runs =
+                    [=] {
+                      return is_exact ||
+                             (is_hopper ? cuda::uses_hopper_attention() : cuda::runs_on_tensor_cores(args));
+                    },
+                .launch =
+                    [=](cuda::StreamHandle stream) {
+                      (is_exact    ? cuda::attention_backward
+                       : is_hopper ? cuda::hopper::attention_backward
+                                   : cuda::attention_backward_tensor_core)(args, scratch, stream);
+                    },
+                .count = [=](Backend& table, Stream& s) { table.attention_backward(args, s); }};
+          }};
+}
+
+/// Two parts of the keys into one.
+inline std::vector<CaseMaker> attention_merge_cases(const ModelConfig& model, const BatchShape& batch) {
+  const Shape q{batch.tokens, model.n_heads * model.head_dim};
+  const Shape lse{model.n_heads, batch.tokens};
+  return {[=](TensorSource& from) {
+    const AttentionMergeArgs args{.o = from.random(kValue, q),
+                                  .lse = from.random(kExact, lse),
+                                  .o_part = from.random(kValue, q),
+                                  .lse_part = from.random(kExact, lse)};
+    return KernelCase{.name = "attention_merge",
+                      .shape = q.str(),
+                      .bytes = 3 * 2 * q.numel() + 3 * 4 * lse.numel(),
+                      .launch = [=](cuda::StreamHandle stream) { cuda::attention_merge(args, stream); },
+                      .count = [=](Backend& table, Stream& s) { table.attention_merge(args, s); }};
+  }};
 }
 
 inline std::vector<CaseMaker> swiglu_cases(const ModelConfig& model, const BatchShape& batch) {

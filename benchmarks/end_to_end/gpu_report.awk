@@ -1,5 +1,5 @@
 # The speed part of gpu_check.sh's report, from the programs' own output:
-#   awk -f gpu_report.awk gpu_goals.txt [step_ID.log torch_ID.log ... benchmark_cuda_kernels.log benchmark_cuda_attention.log]
+#   awk -f gpu_report.awk gpu_goals.txt [step_ID.log torch_ID.log ops_ID.log ... benchmark_cuda_kernels.log benchmark_cuda_attention.log]
 # A figure that no log has is "not measured".
 
 function trim(text) { gsub(/^[ \t]+|[ \t]+$/, "", text); return text }
@@ -62,7 +62,25 @@ function judge(number, text, measured) {
          measured == "" ? "–" : sprintf("%.4g", measured), verdict(measured, number)
 }
 
+function ops_table(  kinds, count, n, k, all, head, rule) {
+  count = split("products attention_forward attention_backward norms rotary swiglu loss_head adamw gradient_norm zero rest", kinds, " ")
+  head = "| ms | all |"; rule = "|---|---|"
+  for (k = 1; k <= count; ++k) { head = head " " kinds[k] " |"; rule = rule "---|"; gsub(/_/, " ", head) }
+  print "\n### Where the time of a step goes\n"
+  print "One micro-batch and one update, where a step has several and one. Each op alone with its launch and the host\x27s wait, at a" \
+        " higher clock than in a step.\n"
+  print head; print rule
+  for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("ops", n, "op_products_ms") != "") {
+    all = 0
+    for (k = 1; k <= count; ++k) all += value("ops", n, "op_" kinds[k] "_ms")
+    printf "| %s | %.2f |", what[n], all
+    for (k = 1; k <= count; ++k) printf " %.2f |", value("ops", n, "op_" kinds[k] "_ms")
+    print ""
+  }
+}
+
 END {
+  for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("ops", n, "op_products_ms") != "") { ops_table(); break }
   print "\n### Step beside PyTorch\n"
   print "ms per step: the median of n steps (least to most, n). Memory: what the program took of the GPU, libraries included; for PyTorch what its allocator reserved. Model FLOP" \
         " utilisation is of 989 TFLOP/s. The ratio is of tokens/s, Caravan's over PyTorch's.\n"

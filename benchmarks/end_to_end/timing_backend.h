@@ -2,8 +2,11 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <map>
+#include <memory>
 #include <tuple>
+#include <utility>
 
 #include "caravan/backend/backend.h"
 #include "caravan/core/clock.h"
@@ -54,7 +57,9 @@ class TimingBackend final : public Backend {
     double amount = 0.0;  // floating-point operations of products, bytes read and written of the rest
   };
 
-  explicit TimingBackend(Backend& inner) : inner_(inner) {}
+  /// settle waits until all that was enqueued is done, where ops return before they are; none: they do not.
+  explicit TimingBackend(Backend& inner, std::function<void()> settle = {})
+      : inner_(inner), settle_(std::move(settle)) {}
 
   const Sum& sum(OpKind kind) const { return sums_.at(static_cast<std::size_t>(kind)); }
   const std::map<ProductShape, Sum>& products() const { return products_; }
@@ -69,6 +74,9 @@ class TimingBackend final : public Backend {
   Device device() const override { return inner_.device(); }
   bool supports(DType dtype) const override { return inner_.supports(dtype); }
   Buffer allocate(std::int64_t bytes) override { return inner_.allocate(bytes); }
+  Buffer allocate_pinned(std::int64_t bytes) override { return inner_.allocate_pinned(bytes); }
+  void send_scalars(const StepScalars& scalars, Stream& s) override { inner_.send_scalars(scalars, s); }
+  void send(const void* from, const TensorView& to, Stream& s) override { inner_.send(from, to, s); }
 
   void matmul_nt(const MatmulNtArgs& a, Stream& s) override {
     product({"nt", a.c.dim(0), a.c.dim(1), a.a.dim(1), a.accumulate}, [&] { inner_.matmul_nt(a, s); });
@@ -155,10 +163,17 @@ class TimingBackend final : public Backend {
   void random_normal(const RandomNormalArgs& a, Stream& s) override { inner_.random_normal(a, s); }
 
  private:
+  void settle() const {
+    if (settle_) {
+      settle_();
+    }
+  }
   template <class Call>
   double timed(OpKind kind, std::int64_t bytes, const Call& call) {
+    settle();
     const StopWatch watch;
     call();
+    settle();
     const double seconds = watch.seconds();
     Sum& sum = sums_.at(static_cast<std::size_t>(kind));
     sum.seconds += seconds;
@@ -176,6 +191,7 @@ class TimingBackend final : public Backend {
   }
 
   Backend& inner_;
+  std::function<void()> settle_;
   std::array<Sum, kOpKinds> sums_;
   std::map<ProductShape, Sum> products_;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/elementwise.h"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/attention_tensor_core_backward.h"
 #include "kernels/cuda/attention_tensor_core_dkdv.h"

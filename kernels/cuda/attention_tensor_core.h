@@ -2,7 +2,8 @@
 // launchers of attention.cu for the problems that qualify; docs/notes/cuda-attention.md says how it works.
 #pragma once
 
-#include "kernels/cuda/attention.h"
+#include "caravan/backend/op_args.h"
+#include "kernels/cuda/launchers.h"
 
 namespace caravan::cuda {
 

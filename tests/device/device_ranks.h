@@ -1,7 +1,12 @@
 // Ranks that have the device under test each.
 #pragma once
 
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
 #include <memory>
+#include <string>
 
 #include "caravan/comm/device_comm.h"
 #include "caravan/comm/mpi_communicator.h"
@@ -22,10 +27,13 @@ inline std::unique_ptr<Backend> device_backend() {
   return make_cuda_backend(*device_under_test().runtime);
 }
 
-/// All ranks, over MPI.
+/// All ranks, over MPI unless COMM_BACKEND says otherwise.
 inline std::unique_ptr<Communicator> device_world() {
-  const DeviceComm comm = choose_device_comm(CommBackend::kMpi, MpiSession::current().world(),
-                                             fmt::format("device {}", MpiSession::current().world().rank()));
+  Communicator& world = MpiSession::current().world();
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const DeviceComm comm = choose_device_comm(comm_backend_of_environment().value_or(CommBackend::kMpi), world,
+                                             fmt::format("{} {}", host.data(), streams().bus_id()));
   return make_device_group(MpiCommunicator::over_world(), streams(), comm);
 }
 

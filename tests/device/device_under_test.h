@@ -1,8 +1,10 @@
 // The device a test of this folder runs on.
 #pragma once
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "caravan/comm/mpi_session.h"
 #include "kernels/cuda/open_device.h"
 #include "support/shared_files.h"
 
@@ -18,9 +20,12 @@ inline bool device_or_skip() {
   return found.count > 0;
 }
 
-/// Opened once, and open as long as the program: backends are made over it.
+/// Opened once, and open as long as the program: backends are made over it. Ranks of one machine take the
+/// next one each, as the program's do.
 inline cuda::OpenDevice& device_under_test() {
-  static cuda::OpenDevice opened = cuda::open_device(0);
+  static cuda::OpenDevice opened =
+      cuda::open_device((MpiSession::exists() ? MpiSession::current().local_rank() : 0) %
+                        std::max(1, cuda::count_devices().count));
   return opened;
 }
 

@@ -1,7 +1,8 @@
 // RANKS 2 4
 // TIMEOUT 300
-// Ranks that share a device: every way to divide a model, and a federated round, on device tensors staged
-// over MPI, against one rank on the CPU. Device memory that the host touches ends the test.
+// Ranks that share a device, or have one each: every way to divide a model, and a federated round, on device
+// tensors, against one rank on the CPU. They travel over MPI, with COMM_BACKEND=nccl over NCCL, which may add
+// in another order: without [bits]. Device memory that the host touches ends the test.
 #include <algorithm>
 #include <catch2/catch.hpp>
 
@@ -112,7 +113,7 @@ TEST_CASE("on every mesh loss and gradients of devices are those of one rank on 
   }
 }
 
-TEST_CASE("what a round collects from devices is what it collects from hosts, bit for bit", "[ranks]") {
+TEST_CASE("what a round collects from devices is what it collects from hosts, bit for bit", "[ranks][bits]") {
   if (!device_or_skip()) {
     return;
   }

@@ -8,6 +8,7 @@ import unittest
 
 SOURCE = pathlib.Path(os.environ["CARAVAN_SOURCE_DIR"])
 BUILD = pathlib.Path(os.environ["CARAVAN_BIN"]).parent.parent
+TESTS = ("ranks_on_2", "verify_on_2", "ranks_on_4", "verify_on_4")  # over NCCL, too
 RUNS = ("ddp", "tp", "pp", "cp", "fsdp", "federated")  # over NCCL and over MPI
 
 
@@ -91,14 +92,14 @@ class Scripts(unittest.TestCase):
 
     def test_without_nccl_the_comparison_with_it_is_left_out(self):
         self.script("nvidia-smi", "echo 'GPU 0: none'")
-        self.script("build/bin/test_gpu_ranks", "exit 0")
-        self.script("build/bin/test_gpu_verify", "exit 0")
         for error, status, last in [
             ("comm.backend is nccl, but rank 0 found no NCCL that can be used; tried /nowhere", 0,
-             "All that was run passed. Not run: " + ", ".join(f"{what}_over_nccl" for what in RUNS) + "."),
+             "All that was run passed. Not run: " + ", ".join(f"{what}_over_nccl" for what in TESTS + RUNS) + "."),
             ("NCCL failed", 1, "**Something failed.**"),
         ]:
             with self.subTest(error):
+                for name in ("test_gpu_ranks", "test_gpu_verify"):
+                    self.script(f"build/bin/{name}", f'[ -z "$COMM_BACKEND" ] || {{ echo "{error}"; exit 1; }}')
                 self.script("build/bin/caravan", f'case "$*" in *backend=nccl*) echo "{error}"; exit 1 ;; esac\n'
                                                  f'exec {BUILD}/bin/caravan "$@"')
                 result = self.run_script("gpu_check.sh", "--out", "out", "--part", "ranks", CARAVAN_CHECK_DEVICE="cpu",
@@ -107,6 +108,25 @@ class Scripts(unittest.TestCase):
                 self.assertEqual(result.stdout.splitlines()[-2], last)
                 self.assertIn("| federated_over_mpi | passed |", result.stdout)
                 self.assertEqual("losses over NCCL and over MPI" in result.stdout, status == 1)
+
+    def test_faults_must_end_with_their_words(self):
+        self.script("nvidia-smi", "echo 'GPU 0: none'")
+        # An emulated device stands for the GPU, but where none may be seen.
+        self.script("build/bin/caravan", f'case "$*" in *device=cuda) exec {BUILD}/bin/caravan "$@" ;; esac\n'
+                                         f'exec {BUILD}/bin/caravan_emulated "$@"')
+        path = dict(CARAVAN_CHECK_DEVICE="cuda", CARAVAN_BUILD=str(self.folder / "build"), CARAVAN_NCCL="/nowhere",
+                    PATH=f"{self.folder}:{os.environ['PATH']}")
+        result = self.run_script("gpu_check.sh", "--out", "out", "--part", "faults=60", **path)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        for row in ("no_gpu | caravan: device: cuda: no usable GPU", "too_small | caravan: ", "lost_rank_over_mpi | "):
+            self.assertIn("| " + row, result.stdout)
+        self.assertEqual(result.stdout.splitlines()[-2], "All that was run passed. Not run: lost_rank_over_nccl.")
+        # A program that trains happily, or ends without saying why.
+        for does in ("exit 0", "exit 1"):
+            self.script("build/bin/caravan", does)
+            result = self.run_script("gpu_check.sh", "--out", "out", "--part", "faults=60", **path)
+            self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+            self.assertEqual(result.stdout.count("without the words"), 4)
 
     def test_the_same_training_twice_is_compared(self):
         self.script("nvidia-smi", "echo 'GPU 0: none'")

@@ -71,6 +71,19 @@ class Step(unittest.TestCase):
         self.assertLess(float(facts["peak_memory_gib"]) * 2**30, limit)
         self.assertEqual(facts["steps"], "1")  # however short the time
 
+    def test_ops_are_timed_one_by_one(self):
+        done = gpu_step("--ops", "yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        facts = facts_of(done.stdout)
+        self.assertEqual(facts["loss"], facts_of(output())["loss"])
+        times = {name: float(value) for name, value in facts.items() if re.fullmatch("op_.*_ms", name)}
+        self.assertEqual(len(times), 11)
+        for name in ("products", "attention_forward", "attention_backward", "norms", "rotary", "swiglu", "loss_head", "adamw"):
+            self.assertGreater(times[f"op_{name}_ms"], 0, name)
+        self.assertLess(sum(times.values()), 1.01 * float(facts["step_ms_most"]))  # of two steps
+        self.assertGreater(sum(times.values()), 0.5 * float(facts["step_ms_least"]))
+        self.assertNotIn("op_products_ms", output())
+
     def test_attention_of_cudnn(self):
         fake = str(BIN.parent / "fake_cudnn" / "libcudnn.so.9")
         done = gpu_step("--attention", "cudnn", CARAVAN_CUDNN=fake)
@@ -142,6 +155,19 @@ class Report(unittest.TestCase):
                          [[*cells(line)[-2:], "**floor missed**"] for line in goals])
         self.assertEqual({row[-1] for row in self.rows(report, "step against") + self.rows(report, "own attention")},
                          {"not measured"})
+
+    def test_where_the_time_goes_is_a_table(self):
+        (self.folder / "sample.log").write_text(gpu_step("--ops", "yes").stdout)
+        done, report = self.check("--part", "ops", python="no-such-python")
+        self.assertEqual(done.returncode, 0, report)
+        times = [[float(cell) for cell in row[1:]] for row in self.rows(report, "Llama 3.2") if len(row) == 13]
+        self.assertEqual(len(times), 3)
+        facts = facts_of((self.folder / "sample.log").read_text())
+        for row in times:
+            self.assertAlmostEqual(row[1], float(facts["op_products_ms"]), delta=0.006)
+            self.assertAlmostEqual(sum(row[1:]), row[0], delta=0.06)
+        for line in (self.folder / "asked.txt").read_text().splitlines():
+            self.assertIn(" --micro-batches 1 --steps 3 --ops yes", line)
 
     def test_pytorch_is_run_on_the_same_shapes(self):
         # A Python that has PyTorch and is half as fast as Caravan, whatever that is.
