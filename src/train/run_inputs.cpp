@@ -181,22 +181,21 @@ void load_parameters(const ModelSource& source, std::uint64_t seed, const Contex
     initialise(ctx, shards, seed);
     return;
   }
-  std::multimap<std::string, const ParameterShard*> by_name;
+  std::map<std::string, std::size_t> place;
+  for (const std::string& name : source.files->reading_order()) {
+    place.emplace(name, place.size());
+  }
+  std::vector<const ParameterShard*> ordered;
   for (const ParameterShard& shard : shards) {
-    by_name.emplace(shard.parameter->name(), &shard);
+    ordered.push_back(&shard);
   }
-  const std::vector<std::string> order = source.files->reading_order();
-  for (const auto& [name, shard] : by_name) {
-    CARAVAN_CHECK(std::find(order.begin(), order.end(), name) != order.end(),
-                  "no tensor '{}' in the checkpoint", name);
-  }
-  for (const std::string& name : order) {
-    for (auto [at, end] = by_name.equal_range(name); at != end; ++at) {
-      const ParameterShard& shard = *at->second;
-      HostDraft draft(shard.value);
-      source.files->read(name, shard.region, draft.view());
-      draft.commit();
-    }
+  std::stable_sort(ordered.begin(), ordered.end(), [&](const ParameterShard* a, const ParameterShard* b) {
+    return place[a->parameter->name()] < place[b->parameter->name()];
+  });
+  for (const ParameterShard* shard : ordered) {
+    HostDraft draft(shard->value);
+    source.files->read(shard->parameter->name(), shard->region, draft.view());
+    draft.commit();
   }
 }
 

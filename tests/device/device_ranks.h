@@ -2,17 +2,15 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <array>
 #include <memory>
-#include <string>
 
 #include "caravan/comm/device_comm.h"
 #include "caravan/comm/mpi_communicator.h"
 #include "caravan/comm/mpi_session.h"
 #include "device_under_test.h"
 #include "kernels/cuda/device_streams.h"
+#include "src/app/machine.h"
 
 namespace caravan::test {
 
@@ -30,10 +28,8 @@ inline std::unique_ptr<Backend> device_backend() {
 /// All ranks, over MPI unless COMM_BACKEND says otherwise.
 inline std::unique_ptr<Communicator> device_world() {
   Communicator& world = MpiSession::current().world();
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
   const DeviceComm comm = choose_device_comm(comm_backend_of_environment().value_or(CommBackend::kMpi), world,
-                                             fmt::format("{} {}", host.data(), streams().bus_id()));
+                                             fmt::format("{} {}", app::host_name(), streams().bus_id()));
   return make_device_group(MpiCommunicator::over_world(), streams(), comm);
 }
 

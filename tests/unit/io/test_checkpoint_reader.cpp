@@ -184,6 +184,21 @@ TEST_CASE("the reading order is the order of the files' bytes", "[io][checkpoint
   CHECK(hf->reading_order() == in_order(read_safetensors(folder / "hf/model.safetensors")));
   CHECK(meta->reading_order() == in_order(read_torch_file(folder / "tiny/consolidated.00.pth")));
   CHECK(hf->reading_order() != meta->reading_order());
+  // Of several files one after the other.
+  CheckpointWriteOptions options;
+  options.shard_limit_bytes = 50'000;
+  write_hf_checkpoint(folder / "sharded", meta->config(), tensor_sources(*meta, std::nullopt), options);
+  std::vector<std::string> expected;
+  std::size_t files = 0;
+  for (const std::string& file : file_names(folder / "sharded")) {
+    if (file.ends_with(".safetensors")) {
+      ++files;
+      const std::vector<std::string> names = in_order(read_safetensors(folder / ("sharded/" + file)));
+      expected.insert(expected.end(), names.begin(), names.end());
+    }
+  }
+  CHECK(files > 2);
+  CHECK(open_checkpoint(folder / "sharded", std::nullopt)->reading_order() == expected);
 }
 
 TEST_CASE("every range of rows in Hugging Face's order is read as it is in Meta's", "[io][checkpoint]") {
