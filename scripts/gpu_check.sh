@@ -126,16 +126,20 @@ leaves_out() { say "$1: not run: $2"; not_run+="${not_run:+, }$1"; }
 # What may be missing beside a GPU: Hopper's instructions, cuDNN, NCCL.
 may_skip() { case $1 in *hopper* | *cudnn* | *attention_cores* | torch_* | *_over_nccl) true ;; *) false ;; esac; }
 no_nccl='found no NCCL that can be used'
-# run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
-run() {
-  local name=$1 limit=$2 begin status what
-  shift 2
+# has_time: whether the part has seconds left for the row `name`, whose `limit` is cut to them; said if not.
+has_time() {
   if [ "$(left)" -lt 1 ]; then
     failed=1
     say "| $name | **not run**: the $part_seconds s of this part are over (--part NAME=SECONDS gives more) | |"
     return 1
   fi
   [ "$limit" -le "$(left)" ] || limit=$(left)
+}
+# run NAME SECONDS COMMAND...: the outcome as a row of the report, the output in OUT/NAME.log.
+run() {
+  local name=$1 limit=$2 begin status what
+  shift 2
+  has_time || return 1
   begin=$(date +%s.%N)
   timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
@@ -293,12 +297,7 @@ fi
 fails() {
   local name=$1 limit=$2 words=$3 begin=$SECONDS status
   shift 3
-  if [ "$(left)" -lt 1 ]; then
-    failed=1
-    say "| $name | **not run**: the $part_seconds s of this part are over (--part NAME=SECONDS gives more) | |"
-    return
-  fi
-  [ "$limit" -le "$(left)" ] || limit=$(left)
+  has_time || return
   timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
   if [ $status -ne 0 ] && [ $((SECONDS - begin)) -lt "$limit" ] && grep -q "$words" "$out/$name.log"; then

@@ -27,7 +27,11 @@ file == "benchmark_cuda_kernels" || file == "benchmark_cuda_attention" {
   next
 }
 
-match($0, /^[a-z_]+: /) { log_of[file, substr($0, 1, RLENGTH - 2)] = substr($0, RLENGTH + 1) }
+match($0, /^[a-z_]+: /) {
+  key = substr($0, 1, RLENGTH - 2)
+  log_of[file, key] = substr($0, RLENGTH + 1)
+  if (key ~ /^op_.*_ms$/ && !(key in is_op)) { is_op[key] = 1; op[++ops] = key }
+}
 
 function value(program, number, key) {
   return ((program "_" id[number], key) in log_of) ? log_of[program "_" id[number], key] : ""
@@ -62,25 +66,28 @@ function judge(number, text, measured) {
          measured == "" ? "–" : sprintf("%.4g", measured), verdict(measured, number)
 }
 
-function ops_table(  kinds, count, n, k, all, head, rule) {
-  count = split("products attention_forward attention_backward norms rotary swiglu loss_head adamw gradient_norm zero rest", kinds, " ")
+# Kinds of ops are those that the logs have, in their order.
+function ops_table(  n, k, all, name, head, rule) {
   head = "| ms | all |"; rule = "|---|---|"
-  for (k = 1; k <= count; ++k) { head = head " " kinds[k] " |"; rule = rule "---|"; gsub(/_/, " ", head) }
+  for (k = 1; k <= ops; ++k) {
+    name = op[k]; sub(/^op_/, "", name); sub(/_ms$/, "", name); gsub(/_/, " ", name)
+    head = head " " name " |"; rule = rule "---|"
+  }
   print "\n### Where the time of a step goes\n"
   print "One micro-batch and one update, where a step has several and one. Each op alone with its launch and the host\x27s wait, at a" \
         " higher clock than in a step.\n"
   print head; print rule
-  for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("ops", n, "op_products_ms") != "") {
+  for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("ops", n, op[1]) != "") {
     all = 0
-    for (k = 1; k <= count; ++k) all += value("ops", n, "op_" kinds[k] "_ms")
+    for (k = 1; k <= ops; ++k) all += value("ops", n, op[k])
     printf "| %s | %.2f |", what[n], all
-    for (k = 1; k <= count; ++k) printf " %.2f |", value("ops", n, "op_" kinds[k] "_ms")
+    for (k = 1; k <= ops; ++k) printf " %.2f |", value("ops", n, op[k])
     print ""
   }
 }
 
 END {
-  for (n = 1; n <= goals; ++n) if (kind[n] == "step" && value("ops", n, "op_products_ms") != "") { ops_table(); break }
+  if (ops > 0) ops_table()
   print "\n### Step beside PyTorch\n"
   print "ms per step: the median of n steps (least to most, n). Memory: what the program took of the GPU, libraries included; for PyTorch what its allocator reserved. Model FLOP" \
         " utilisation is of 989 TFLOP/s. The ratio is of tokens/s, Caravan's over PyTorch's.\n"

@@ -127,6 +127,7 @@ class Scripts(unittest.TestCase):
             result = self.run_script("gpu_check.sh", "--out", "out", "--part", "faults=60", **path)
             self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
             self.assertEqual(result.stdout.count("without the words"), 4)
+            self.assertEqual(result.stdout.count("no step was made before"), 2)
 
     def test_the_same_training_twice_is_compared(self):
         self.script("nvidia-smi", "echo 'GPU 0: none'")
