@@ -42,6 +42,8 @@ function(caravan_test_properties name)
   endif()
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${caravan_test_environment}" LABELS "${labels}"
                        TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
+  # Tests choose how tensors travel; whoever runs them may have chosen for runs of his own.
+  set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION COMM_BACKEND=unset:)
   if("gpu" IN_LIST labels)
     set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION CUDA_VISIBLE_DEVICES=unset:)
   endif()

@@ -191,7 +191,7 @@ if wants ranks; then
       run "${name}_on_${ranks}_over_nccl" 120 env COMM_BACKEND=nccl "$mpirun" -n $ranks "$bin/test_gpu_$name" '~[bits]'
     done
   done
-  # The same two runs over NCCL and over MPI.
+  # The same run over NCCL and over MPI, and where its steps can be with steps that are replayed.
   for row in 1 2 3 4 5 6 7 8; do
     echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
   done > "$out/ranks.jsonl"
@@ -204,17 +204,24 @@ if wants ranks; then
       ddp) settings+=(--set parallel.dp_replicate=2 --set parallel.dp_shard=1) ;;
       federated) mode=federated settings=(--set federated.rounds=2 --set federated.batch_size=4) ;;
     esac
-    for comm in nccl mpi; do
-      run "${what}_over_$comm" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
-        --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set comm.backend=$comm \
-        --set "output.dir=$out/ranks-$what-$comm" "${settings[@]}"
-      outcome[$comm]=$?
+    ways=(over_nccl over_mpi)
+    case $what in ddp | tp | fsdp) ways+=(recorded_over_nccl) ;; esac
+    for way in "${ways[@]}"; do
+      graphs=auto
+      case $way in recorded_*) graphs=always ;; esac
+      run "${what}_$way" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
+        --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set "comm.backend=${way##*_}" \
+        --set cuda_graphs=$graphs --set "output.dir=$out/ranks-$what-$way" "${settings[@]}"
+      outcome[$way]=$?
     done
-    [ "${outcome[nccl]}" -ne 77 ] || continue
-    worst=$(paste <(losses "ranks-$what-nccl") <(losses "ranks-$what-mpi") |
-      awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
-    say "| $what: losses over NCCL and over MPI | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
-    awk -v worst="${worst:-1}" 'BEGIN { exit worst > 1e-5 }' || failed=1
+    [ "${outcome[over_nccl]}" -ne 77 ] || continue
+    for way in "${ways[@]}"; do
+      [ "$way" != over_mpi ] || continue
+      worst=$(paste <(losses "ranks-$what-$way") <(losses "ranks-$what-over_mpi") |
+        awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
+      say "| $what: losses $way and over_mpi | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
+      awk -v worst="${worst:-1}" 'BEGIN { exit worst > 1e-5 }' || failed=1
+    done
   done
   grep -h -m 1 'tensors between GPUs' "$out"/{ddp,federated}_over_nccl.log 2> /dev/null | sort -u | sed 's/^ */\n/' | tee -a "$report"
 fi

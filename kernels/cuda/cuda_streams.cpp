@@ -149,6 +149,11 @@ class CudaStreams final : public DeviceStreams {
   void wait(const Stream& stream, const Mark& mark) override {
     CARAVAN_CUDA(cudaStreamWaitEvent(handle_of(stream), static_cast<const CudaMark&>(*mark).event(), 0));
   }
+  bool is_recording() const override {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    CARAVAN_CUDA(cudaStreamIsCapturing(runtime_.stream(StreamId::kCompute), &status));
+    return status != cudaStreamCaptureStatusNone;
+  }
   void copy(void* to, const void* from, std::int64_t bytes, const Stream& stream) override {
     runtime_.copy(to, from, bytes, handle_of(stream));
   }

@@ -115,7 +115,7 @@ class LinearPair final : public Workload {
       sum.wait();
     }
     store_->commit(0, MicroBatch::kLast);
-    store_->finish_gradients(ctx);
+    store_->finish_gradients();
   }
 
   void step() override {

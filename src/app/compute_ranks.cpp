@@ -24,11 +24,16 @@ DeviceComm choose(CommBackend wanted, Communicator& world, const std::string& gp
 
 }  // namespace
 
-ComputeRanks open_compute_ranks(const ComputeDevice& device, CommBackend key, Communicator& world) {
+ComputeRanks open_compute_ranks(const ComputeDevice& device, const WantedRanks& keys, Communicator& world) {
   WantedCommBackend wanted;
   agree([&] {
-    wanted = wanted_comm_backend(key);
-    if (key == CommBackend::kNccl && !device.is_gpu()) {
+    wanted = wanted_comm_backend(keys.backend);
+    if (keys.graphs == GraphChoice::kAlways && !device.is_gpu()) {
+      fail<ConfigError>(
+          "cuda_graphs is always, but the ranks compute on CPUs, which have none; set it to auto, or device "
+          "to cuda");
+    }
+    if (keys.backend == CommBackend::kNccl && !device.is_gpu()) {
       fail<ConfigError>(
           "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs; set it to "
           "auto, or device to cuda");

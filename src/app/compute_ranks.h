@@ -6,6 +6,7 @@
 
 #include "caravan/backend/device_streams.h"
 #include "caravan/comm/communicator.h"
+#include "caravan/config/run_config.h"
 #include "caravan/core/comm_backend.h"
 #include "compute_device.h"
 
@@ -20,9 +21,14 @@ struct ComputeRanks {
   Communicator& all(Communicator& world) const { return group != nullptr ? *group : world; }
 };
 
-/// For what the ranks of `world` compute on; `key` is comm.backend. AgreedError for a wrong COMM_BACKEND, for
-/// comm.backend: nccl on CPUs, and where choose_device_comm refuses. Says so when the key and the environment
-/// differ. `device` outlives the result. Collective.
-ComputeRanks open_compute_ranks(const ComputeDevice& device, CommBackend key, Communicator& world);
+/// What a configuration says of them.
+struct WantedRanks {
+  CommBackend backend = CommBackend::kAuto;  // comm.backend
+  GraphChoice graphs = GraphChoice::kAuto;   // cuda_graphs
+};
+/// For what the ranks of `world` compute on. AgreedError for a wrong COMM_BACKEND, for what CPUs do not have
+/// (comm.backend: nccl, cuda_graphs: always), and where choose_device_comm refuses. Says so when comm.backend
+/// and the environment differ. `device` outlives the result. Collective.
+ComputeRanks open_compute_ranks(const ComputeDevice& device, const WantedRanks& keys, Communicator& world);
 
 }  // namespace caravan::app

@@ -69,7 +69,7 @@ void run(const EvalOptions& options) {
   const ComputeDevice device = open_compute_device(options.model.device(), opened.dtype, ranks.all);
   const InferenceModel::Room room{.rows = options.batch_size, .seq_len = options.max_seq_len - 1};
   require_model_memory(device, opened, room, ranks, "lower --batch-size or --max-seq-len");
-  const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);
+  const ComputeRanks compute = open_compute_ranks(device, {}, ranks.all);
   const InferenceRanks on_device{compute.all(ranks.all), ranks.pp};
   InferenceModel model(opened.source.config, opened.dtype, device.backend(), room, on_device);
   load_parameters(opened.source, 0, model.context(), whole_shards(model.parameters()));

@@ -107,7 +107,7 @@ void run(const GenerateOptions& options) {
   const KvCache cache = options.no_cache ? KvCache::kOff : KvCache::kOn;
   require_model_memory(device, opened, {.rows = 1, .seq_len = longest, .cache = cache}, ranks,
                        "lower --max-new-tokens");
-  const ComputeRanks compute = open_compute_ranks(device, CommBackend::kAuto, ranks.all);
+  const ComputeRanks compute = open_compute_ranks(device, {}, ranks.all);
   const InferenceRanks on_device{compute.all(ranks.all), ranks.pp};
   Generator generator(
       opened.source.config, opened.dtype, device.backend(), longest, cache,

@@ -193,7 +193,8 @@ void run(const VerifyOptions& options) {
     log::info("attention: {}", attention.description);
   }
   use_attention(device, std::move(attention));
-  const ComputeRanks ranks = open_compute_ranks(device, inputs.config.comm.backend, world);
+  const ComputeRanks ranks =
+      open_compute_ranks(device, {inputs.config.comm.backend, inputs.config.cuda_graphs}, world);
   const std::string hosts = host_names(world);
   const Verification result = verify(options, checked, ranks.all(world), device);
   std::string difference;

@@ -225,6 +225,22 @@ void Communicator::barrier(CallSite site) {
   count(Collective::kBarrier, 0, 0);
 }
 
+void Communicator::begin_replay(const Traffic& moved, CallSite site) {
+  traffic_ += moved;
+  if (is_logged()) {
+    replay_ = OperationLog::of_this_rank().begin_started(
+        begin_operation("recorded exchanges", moved.total().sent_bytes, site));
+    do_begin_replay();
+  }
+}
+
+void Communicator::end_replay() {
+  if (replay_ != 0) {
+    do_end_replay();
+    OperationLog::of_this_rank().end(std::exchange(replay_, 0));
+  }
+}
+
 void Communicator::broadcast_bytes(std::string& bytes, int root, CallSite site) {
   auto length = static_cast<std::int64_t>(bytes.size());
   broadcast(TensorView(&length, DType::kInt64, {1}), root, site);

@@ -191,6 +191,14 @@ std::optional<Pending> NcclCommunicator::enqueue_message(const TensorView& value
   return Pending([group = group_, done] { group->follow(done); });
 }
 
+void NcclCommunicator::do_begin_replay() {
+  group_->begin_replay(current_operation());
+}
+
+void NcclCommunicator::do_end_replay() {
+  group_->end_replay();
+}
+
 void NcclCommunicator::do_send(const TensorView& values, int peer, int tag) {
   if (auto sent = enqueue_message(values, peer, tag, true)) {
     sent->wait();

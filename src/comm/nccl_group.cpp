@@ -173,29 +173,55 @@ void NcclGroup::note_thrown(std::string text) {
 
 Mark NcclGroup::run(const CommOperation& operation, const Stream& stream, const NcclCall& call,
                     const std::function<int(const nccl::Table&)>& enqueue) {
+  const bool is_recorded = device_.is_recording();
   {
     const std::lock_guard lock(mutex_);
     name_ = operation.group.data();
     throw_fault();
     forget_done();
     device_.wait(stream, device_.record(device_.stream(StreamId::kCompute)));
-    under_way_.push_back({operation, device_.record(stream), nullptr, std::nullopt});
+    if (!is_recorded) {
+      under_way_.push_back({operation, device_.record(stream), nullptr, std::nullopt});
+    }
   }
   // Not locked: NCCL may wait for other ranks even here, and the watch has to see it.
   const int result = enqueue(library_->functions());
   const std::lock_guard lock(mutex_);
   if (result != nccl::kSuccess && result != nccl::kInProgress) {
-    under_way_.pop_back();
+    if (!is_recorded) {
+      under_way_.pop_back();
+    }
     note_thrown(fault_text(result, comm_, call));
   }
   check(result, comm_, call);
   Mark done = device_.record(stream);
+  if (!is_recorded) {
+    has_been_enqueued(done);
+  }
+  return done;
+}
+
+/// The newest operation under way.
+void NcclGroup::has_been_enqueued(const Mark& done) {
   if (under_way_.size() <= kMostUnderWay) {
     under_way_.back().done = done;
   } else {
     under_way_.pop_back();
   }
-  return done;
+}
+
+void NcclGroup::begin_replay(const CommOperation& operation) {
+  const std::lock_guard lock(mutex_);
+  name_ = operation.group.data();
+  throw_fault();
+  forget_done();
+  under_way_.push_back(
+      {operation, device_.record(device_.stream(StreamId::kCompute)), nullptr, std::nullopt});
+}
+
+void NcclGroup::end_replay() {
+  const std::lock_guard lock(mutex_);
+  has_been_enqueued(device_.record(device_.stream(StreamId::kCompute)));
 }
 
 void NcclGroup::follow(const Mark& mark) {

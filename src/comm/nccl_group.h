@@ -51,9 +51,13 @@ class NcclGroup final : public WatchedGroup {
   const Lane* lane(const LaneKey& key) const;
 
   /// Enqueues what `enqueue` asks NCCL for on `stream`, after what the compute stream has. The mark is of its
-  /// end. CommError when the call fails or the group has failed before.
+  /// end. While the device records nothing is under way, and the mark is of the recording. CommError when the
+  /// call fails or the group has failed before.
   Mark run(const CommOperation& operation, const Stream& stream, const NcclCall& call,
            const std::function<int(const nccl::Table&)>& enqueue);
+  /// Around what enqueues a recording of this group's calls on the compute stream: watched as one operation.
+  void begin_replay(const CommOperation& operation);
+  void end_replay();
   /// The compute stream goes on after `mark`. CommError when the group has failed.
   void follow(const Mark& mark);
 
@@ -77,6 +81,7 @@ class NcclGroup final : public WatchedGroup {
   void throw_fault();
   void note_thrown(std::string text);
   void forget_done();
+  void has_been_enqueued(const Mark& done);
 
   std::shared_ptr<const NcclLibrary> library_;
   DeviceStreams& device_;

@@ -32,9 +32,24 @@ TrafficCounter& TrafficCounter::operator+=(const TrafficCounter& other) {
   return *this;
 }
 
+TrafficCounter& TrafficCounter::operator-=(const TrafficCounter& other) {
+  calls -= other.calls;
+  library_calls -= other.library_calls;
+  sent_bytes -= other.sent_bytes;
+  received_bytes -= other.received_bytes;
+  return *this;
+}
+
 Traffic& Traffic::operator+=(const Traffic& other) {
   for (std::size_t i = 0; i < kCollectiveCount; ++i) {
     counters.at(i) += other.counters.at(i);
+  }
+  return *this;
+}
+
+Traffic& Traffic::operator-=(const Traffic& other) {
+  for (std::size_t i = 0; i < kCollectiveCount; ++i) {
+    counters.at(i) -= other.counters.at(i);
   }
   return *this;
 }

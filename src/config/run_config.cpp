@@ -180,6 +180,31 @@ void check_attention(const RunConfig& config, std::vector<ConfigProblem>& proble
   }
 }
 
+/// Pipelines and rings are refused where the mesh is known.
+void check_graphs(const RunConfig& config, std::vector<ConfigProblem>& problems) {
+  if (config.cuda_graphs != GraphChoice::kAlways) {
+    return;
+  }
+  if (config.device == DeviceChoice::kCpu) {
+    problems.push_back(
+        {"cuda_graphs", "is always, but device is cpu, which has none; set it to auto, or device to cuda"});
+  }
+  if (config.mode == TrainMode::kFederated) {
+    return;  // its steps are those of ranks alone
+  }
+  if (config.parallel.cpu_offload != CpuOffload::kNone) {
+    problems.push_back(
+        {"cuda_graphs", fmt::format("is always, but with parallel.cpu_offload {} the host computes within a "
+                                    "step; set it to auto, or parallel.cpu_offload to none",
+                                    enum_name(config.parallel.cpu_offload))});
+  }
+  if (config.comm.backend == CommBackend::kMpi) {
+    problems.push_back({"cuda_graphs",
+                        "is always, but comm.backend is mpi, in whose exchanges the host takes part; set it "
+                        "to auto, or comm.backend to nccl"});
+  }
+}
+
 void check_offload(const ParallelSection& parallel, std::vector<ConfigProblem>& problems) {
   if (parallel.cpu_offload == CpuOffload::kParametersAndOptimizer && parallel.zero_stage < 3) {
     problems.push_back(
@@ -330,6 +355,7 @@ std::vector<ConfigProblem> find_problems(const RunConfig& config) {
          "to cuda"});
   }
   check_attention(config, problems);
+  check_graphs(config, problems);
   check_model(config.model, problems);
   check_data(config, problems);
   check_step_size(config, problems);

@@ -24,7 +24,8 @@ Executor::Limits FederatedRun::train_limits(const RunConfig& config) {
           .seq_len = config.data.max_seq_len - 1,
           .pass = Pass::kForwardBackward,
           .policy = save_policy(config.training.recompute),
-          .dropout = config.training.dropout};
+          .dropout = config.training.dropout,
+          .records = config.cuda_graphs != GraphChoice::kNever};
 }
 
 Executor::Limits FederatedRun::eval_limits(const RunConfig& config) {

@@ -125,6 +125,23 @@ void check_batch(const RunConfig& config, const MeshSizes& sizes, std::vector<st
   }
 }
 
+/// What ranks on this mesh cannot record.
+void check_graphs(const RunConfig& config, const MeshSizes& sizes, std::vector<std::string>& problems) {
+  const auto refuse = [&](const std::string& what) {
+    problems.push_back(
+        fmt::format("cuda_graphs is always, which {} cannot be; set cuda_graphs to auto", what));
+  };
+  if (config.cuda_graphs != GraphChoice::kAlways) {
+    return;
+  }
+  if (sizes.pp > 1) {
+    refuse(fmt::format("the stages of parallel.pp {}", sizes.pp));
+  }
+  if (sizes.cp > 1 && config.parallel.context == ContextExchange::kRing) {
+    refuse(fmt::format("the ring of parallel.cp {} (parallel.context: ring)", sizes.cp));
+  }
+}
+
 }  // namespace
 
 std::int64_t smallest_mesh(const ParallelSection& parallel) {
@@ -171,6 +188,7 @@ std::vector<std::string> mesh_problems(const RunConfig& config, const ModelConfi
   check_pipeline_axis(config.parallel, model, sizes, problems);
   check_tensor_axis(model, sizes.tp, problems);
   check_batch(config, sizes, problems);
+  check_graphs(config, sizes, problems);
   return problems;
 }
 

@@ -222,7 +222,15 @@ void ShardedStore::zero_gradients(Context& ctx) {
   }
 }
 
-void ShardedStore::finish_gradients(Context& /*ctx*/) {
+void ShardedStore::settle() {
+  finish_gather();
+  finish_reduction();
+  if (values_) {
+    values_->forget_all();
+  }
+}
+
+void ShardedStore::finish_gradients() {
   finish_reduction();
   for (Pending& pending : replicated_) {
     pending.wait();

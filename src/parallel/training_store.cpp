@@ -83,6 +83,7 @@ void DataParallelStore::fill_buckets(std::int64_t bucket_bytes) {
       bucket_of_.resize(std::max(bucket_of_.size(), static_cast<std::size_t>(group) + 1));
       bucket_of_[static_cast<std::size_t>(group)] = buckets_.size() - 1;
       ++buckets_.back().groups;
+      ++buckets_.back().uncommitted;
     }
     buckets_.back().gradients = flat_gradients(parameter, *last);
   }
@@ -102,16 +103,14 @@ void DataParallelStore::zero_gradients(Context& ctx) {
   for (const ParameterShard& shard : shards_) {
     zero(ctx, {.x = shard.grad});
   }
-  for (Bucket& bucket : buckets_) {
-    bucket.uncommitted = bucket.groups;
-  }
 }
 
-void DataParallelStore::finish_gradients(Context& /*ctx*/) {
+void DataParallelStore::finish_gradients() {
   for (Bucket& bucket : buckets_) {
     CARAVAN_CHECK(bucket.uncommitted == 0, "{} groups of {} are not committed", bucket.uncommitted,
                   bucket.gradients.str());
     bucket.sum.wait();
+    bucket.uncommitted = bucket.groups;
   }
   reduce_partial_gradients(partial_);
 }

@@ -117,7 +117,7 @@ TokenBatch DeviceBatch::upload(const Batch& batch, Stream& stream) {
   if (is_staged) {
     backend_.send(staged_.data(), memory_.view(0, DType::kUInt8, {memory_.bytes()}), stream);
   }
-  uploaded.mask = mask_of(batch);
+  uploaded.mask = batch.is_in_general_step ? MaskKind::kGeneral : mask_of(batch);
   uploaded.first_index = batch.index.empty() ? 0 : batch.index.front();
   return uploaded;
 }

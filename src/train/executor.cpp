@@ -27,7 +27,9 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
       device_batch_(backend, limits.room()),
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
-      records_(around.is_alone && backend.can_record()) {
+      records_(limits.records && around.can_record && backend.can_record()),
+      recorded_groups_(around.recorded_groups),
+      recorded_(around.recorded_groups) {
   for (const auto& segment : model.segments()) {
     saved_.push_back(segment->make_saved());
   }
@@ -169,16 +171,26 @@ void Executor::add_gradients(std::span<const Batch> micro_batches, std::int64_t 
     const TokenBatch tokens = device_batch_.upload(micro_batches[i], stream_);
     const ArenaScope scope(scratch_arena_);
     const TensorView losses = ctx.allocate_sums("losses", {tokens.n_tokens()});
-    const auto pass = [&] {
-      forward_backward(ctx, tokens, losses, number);
-      sum(ctx, {.x = losses, .result = loss_sum});
-    };
     if (records_) {
+      ParamStore& store = groups_.store();
+      store.settle();
       recorded_.run(ctx, {tokens.batch, tokens.seq_len, number == MicroBatch::kLast, tokens.mask},
-                    losses.raw(), pass);
+                    losses.raw(), [&] {
+                      pass(ctx, tokens, losses, number, loss_sum);
+                      store.settle();
+                    });
     } else {
-      pass();
+      pass(ctx, tokens, losses, number, loss_sum);
     }
+  }
+}
+
+void Executor::pass(Context& ctx, const TokenBatch& tokens, const TensorView& losses, MicroBatch micro_batch,
+                    const TensorView& loss_sum) {
+  forward_backward(ctx, tokens, losses, micro_batch);
+  sum(ctx, {.x = losses, .result = loss_sum});
+  if (micro_batch == MicroBatch::kLast) {
+    groups_.store().finish_gradients();
   }
 }
 

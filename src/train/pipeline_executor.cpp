@@ -180,6 +180,7 @@ void PipelineExecutor::walk_training(const Tokens& tokens, const TensorView& los
   }
   activations_.finish();
   gradients_.finish();
+  setup_.store.finish_gradients();
 }
 
 void PipelineExecutor::message(const PipelineStep& step, const TokenBatch& tokens) {

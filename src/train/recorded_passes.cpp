@@ -18,10 +18,10 @@ void RecordedWork::run(Context& ctx, const void* result, const std::function<voi
   ctx.backend.send_scalars(ctx.scalars, ctx.stream);
   if (!recording_) {
     ctx.backend.begin_recording(ctx.stream);
-    work();
+    exchanges_.record(work);
     recording_ = ctx.backend.end_recording(ctx.stream);
   }
-  recording_->replay(ctx.stream);
+  exchanges_.replay([&] { recording_->replay(ctx.stream); });
   ++replays_;
 }
 
@@ -31,7 +31,7 @@ void RecordedPasses::run(Context& ctx, const Shape& shape, const void* result,
   if (found != passes_.end()) {
     found->second.run(ctx, result, pass);
   } else if (passes_.size() < kMostRecordings) {
-    passes_[shape].run(ctx, result, pass);
+    passes_.try_emplace(shape, groups_).first->second.run(ctx, result, pass);
   } else {
     pass();
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "caravan/train/device_batch.h"
+
 namespace caravan {
 
 BatchPlace batch_place(const Coordinates& at) {
@@ -12,6 +14,8 @@ std::vector<Batch> micro_batches(const Batch& batch, const BatchGeometry& geomet
                                  std::int32_t pad_id) {
   const std::int64_t rows = (batch.batch + geometry.data_ranks - 1) / geometry.data_ranks;
   const std::int64_t end = std::min(batch.batch, (place.data_rank + 1) * rows);
+  // Divided rows are no whole ones anywhere, though a rank's own tokens may look so.
+  const bool is_general = geometry.context_ranks > 1 || mask_of(batch) == MaskKind::kGeneral;
   std::vector<Batch> parts;
   for (std::int64_t done = 0; done < rows; done += geometry.micro_batch) {
     const std::int64_t begin = place.data_rank * rows + done;
@@ -21,6 +25,7 @@ std::vector<Batch> micro_batches(const Batch& batch, const BatchGeometry& geomet
                            geometry.padded(batch.seq_len), pad_id);
     parts.push_back(take_tokens(take_rows(mine, 0, count, mine.seq_len, pad_id), place.context_rank,
                                 geometry.context_ranks));
+    parts.back().is_in_general_step = is_general;
   }
   return parts;
 }

@@ -79,7 +79,8 @@ SynchronousLayout::SynchronousLayout(const RunConfig& config, const ModelConfig&
              .pass = Pass::kForwardBackward,
              .policy = save_policy(config.training.recompute),
              .dropout = config.training.dropout,
-             .context = {.ranks = mesh_sizes.cp, .exchange = config.parallel.context}} {}
+             .context = {.ranks = mesh_sizes.cp, .exchange = config.parallel.context},
+             .records = config.cuda_graphs != GraphChoice::kNever} {}
 
 SynchronousNeeds measure_synchronous(const RunConfig& config, const ModelConfig& model_config,
                                      const SynchronousLayout& layout, DeviceKind kind) {
@@ -139,7 +140,7 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
     sharded->reserve(measured.slots);
   }
-  const bool is_alone = world_.size() == 1 && !divides_copies(setup.config.parallel, layout_.sizes);
+  const bool can_record = can_record_steps(setup.config);
   std::unique_ptr<StepExecutor> executor;
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(
@@ -150,7 +151,10 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   } else {
     executor = std::make_unique<Executor>(
         *model_, setup.backend, layout_.limits, needs,
-        Executor::Surroundings{.store = store_.get(), .background = &groups_, .is_alone = is_alone});
+        Executor::Surroundings{.store = store_.get(),
+                               .background = &groups_,
+                               .can_record = can_record,
+                               .recorded_groups = can_record ? exchanging_groups() : Groups()});
   }
   const bool is_offloaded = setup.config.parallel.cpu_offload != CpuOffload::kNone;
   Backend* const updater = is_offloaded ? &host_of(setup) : nullptr;
@@ -162,6 +166,31 @@ SynchronousRun::SynchronousRun(const Setup& setup)
                         .executor = std::move(executor),
                         .updater = updater,
                         .counts_loss = layout_.at.index("tp") == 0});
+}
+
+/// The groups of several ranks that a step exchanges in.
+SynchronousRun::Groups SynchronousRun::exchanging_groups() {
+  Groups groups = groups_.all();
+  groups.push_back(&world_);
+  std::erase_if(groups, [](const Communicator* group) { return group->size() == 1; });
+  return groups;
+}
+
+/// ConfigError where steps are to be recorded and cannot.
+bool SynchronousRun::can_record_steps(const RunConfig& config) {
+  const bool is_alone = world_.size() == 1 && !divides_copies(config.parallel, layout_.sizes);
+  if (config.cuda_graphs != GraphChoice::kAlways || is_alone) {
+    return is_alone;
+  }
+  for (const Communicator* group : exchanging_groups()) {
+    if (!group->can_be_recorded()) {
+      fail<ConfigError>(
+          "cuda_graphs is always, but the {} ranks of group {} exchange over MPI, where the host takes part; "
+          "set comm.backend to nccl, or cuda_graphs to auto",
+          group->size(), group->name());
+    }
+  }
+  return true;
 }
 
 void SynchronousRun::load(

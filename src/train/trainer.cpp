@@ -98,7 +98,9 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       executor_(std::make_unique<Executor>(model, backend, options.limits)),
       updater_(backend),
       no_scratch_("update", Buffer()),
-      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_) {}
+      optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_),
+      begin_(executor_->recorded_groups()),
+      update_(executor_->recorded_groups()) {}
 
 Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
     : options_(options),
@@ -109,7 +111,9 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Togethe
       updater_(together.updater != nullptr ? *together.updater : backend),
       no_scratch_("update", Buffer()),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_),
-      loss_memory_(&updater_ != &backend ? backend.allocate(sizeof(double)) : Buffer()) {}
+      loss_memory_(&updater_ != &backend ? backend.allocate(sizeof(double)) : Buffer()),
+      begin_(executor_->recorded_groups()),
+      update_(executor_->recorded_groups()) {}
 
 Trainer::~Trainer() = default;
 
@@ -129,7 +133,7 @@ Context Trainer::update_context() {
           .trace = nullptr};
 }
 
-/// What a rank alone enqueues again and again, on a device that can remember it.
+/// What is enqueued again and again, on a device that can remember it.
 void Trainer::recorded(RecordedWork& recording, const std::function<void(Context& ctx)>& work) {
   Context ctx = update_context();
   if (executor_->records() && loss_memory_.bytes() == 0) {
@@ -155,7 +159,6 @@ void Trainer::add_gradients(std::span<const Batch> micro_batches, std::int64_t v
     optimizer_.begin(update);
   });
   executor_->add_gradients(micro_batches, valid_tokens, loss);
-  store_.finish_gradients(ctx);
   if (!counts_loss_) {
     zero(update_context(), {.x = in_update});
   } else if (is_elsewhere) {

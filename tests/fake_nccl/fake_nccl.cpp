@@ -20,8 +20,9 @@ using caravan::nccl::UniqueId;
 namespace fake_nccl {
 namespace {
 
-/// Runs work in the order of a stream; without one at once.
-using Enqueue = void (*)(void* stream, void (*run)(void*), void* argument);
+/// Runs work in the order of a stream, as often as a recording of it is replayed, and drops it when it will
+/// not run again; without one at once.
+using Enqueue = void (*)(void* stream, void (*run)(void*), void (*drop)(void*), void* argument);
 Enqueue enqueue_on_stream = nullptr;
 
 /// What goes wrong next, set by tests.
@@ -67,13 +68,10 @@ void run_on(void* stream, std::function<void()> work) {
     work();
     return;
   }
+  using Owned = std::function<void()>;
   enqueue_on_stream(
-      stream,
-      [](void* argument) {
-        const std::unique_ptr<std::function<void()>> owned(static_cast<std::function<void()>*>(argument));
-        (*owned)();
-      },
-      new std::function<void()>(std::move(work)));
+      stream, [](void* argument) { (*static_cast<Owned*>(argument))(); },
+      [](void* argument) { delete static_cast<Owned*>(argument); }, new Owned(std::move(work)));
 }
 
 /// All messages go on together until each has passed.
@@ -136,7 +134,7 @@ using caravan::nccl::Comm;
 #define FAKE_NCCL_API extern "C" __attribute__((visibility("default")))
 
 // For tests.
-FAKE_NCCL_API void fake_nccl_use_streams(void (*enqueue)(void*, void (*)(void*), void*)) {
+FAKE_NCCL_API void fake_nccl_use_streams(void (*enqueue)(void*, void (*)(void*), void (*)(void*), void*)) {
   enqueue_on_stream = enqueue;
 }
 FAKE_NCCL_API void fake_nccl_fail(const char* function, int after, int result, int is_async) {

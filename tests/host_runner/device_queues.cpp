@@ -1,5 +1,6 @@
 #include "host_runner/device_queues.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <utility>
 
@@ -67,6 +68,18 @@ class DeviceQueues::Place final : public StreamMark {
   mutable int asked_ = 0;
 };
 
+/// A place within a recording, which nobody can come to or wait for but a queue of it.
+class DeviceQueues::RecordedPlace final : public StreamMark {
+ public:
+  explicit RecordedPlace(std::size_t number) : number_(number) {}
+  bool is_done() const override { fail<InternalError>("the host asks for a mark of a recording"); }
+  void wait() const override { fail<InternalError>("the host waits for a mark of a recording"); }
+  std::size_t number() const { return number_; }
+
+ private:
+  std::size_t number_;
+};
+
 class DeviceQueues::OpenGate {
  public:
   explicit OpenGate(Gate gate) : gate_(gate) { tell(true); }
@@ -112,7 +125,10 @@ void DeviceQueues::drop(CUstream_st* handle) {
   const std::shared_ptr<Queue> queue = find(handle);
   queue->items.clear();
   queue->done = queue->enqueued;  // nobody shall wait for it
-  recordings_ -= queue->recording ? 1 : 0;
+  if (joined(queue)) {
+    recording_.reset();
+    is_recording_ = false;
+  }
   std::erase(queues_, queue);
 }
 
@@ -139,8 +155,8 @@ void DeviceQueues::push(Queue& queue, Item item) {
 void DeviceQueues::enqueue(CUstream_st* handle, Work work) {
   const std::lock_guard lock(mutex_);
   const std::shared_ptr<Queue> queue = find(handle);
-  if (queue->recording) {
-    queue->recording->push_back(std::move(work));
+  if (const auto number = joined(queue)) {
+    recording_->steps.push_back({*number, std::move(work), {}, {}});
   } else {
     push(*queue, {std::move(work), nullptr});
   }
@@ -149,7 +165,10 @@ void DeviceQueues::enqueue(CUstream_st* handle, Work work) {
 Mark DeviceQueues::record(CUstream_st* handle) {
   const std::lock_guard lock(mutex_);
   const std::shared_ptr<Queue> queue = find(handle);
-  CARAVAN_CHECK(!queue->recording, "a mark is made inside a recording");
+  if (const auto number = joined(queue)) {
+    recording_->steps.push_back({*number, nullptr, recording_->marks, {}});
+    return std::make_shared<const RecordedPlace>(recording_->marks++);
+  }
   auto place = std::make_shared<const Place>(*this, queue, queue->enqueued);
   let_some_run();
   return place;
@@ -158,7 +177,10 @@ Mark DeviceQueues::record(CUstream_st* handle) {
 void DeviceQueues::wait(CUstream_st* handle, const Mark& mark) {
   const std::lock_guard lock(mutex_);
   const std::shared_ptr<Queue> queue = find(handle);
-  CARAVAN_CHECK(!queue->recording, "a queue waits for a mark inside a recording");
+  if (joined(queue) || std::dynamic_pointer_cast<const RecordedPlace>(mark) != nullptr) {
+    record_wait(queue, mark);
+    return;
+  }
   auto place = std::dynamic_pointer_cast<const Place>(mark);
   CARAVAN_CHECK(place != nullptr, "a queue waits for a mark of another device");
   push(*queue, {nullptr, std::move(place)});
@@ -178,25 +200,66 @@ void DeviceQueues::finish() noexcept {
   }
 }
 
-void DeviceQueues::begin_recording(CUstream_st* handle) {
-  const std::lock_guard lock(mutex_);
-  find(handle)->recording.emplace();
-  ++recordings_;
+std::optional<std::size_t> DeviceQueues::joined(const std::shared_ptr<Queue>& queue) const {
+  if (recording_) {
+    const auto found = std::find(recording_->queues.begin(), recording_->queues.end(), queue);
+    if (found != recording_->queues.end()) {
+      return static_cast<std::size_t>(found - recording_->queues.begin());
+    }
+  }
+  return std::nullopt;
 }
 
-std::vector<Work> DeviceQueues::end_recording(CUstream_st* handle) {
+void DeviceQueues::record_wait(const std::shared_ptr<Queue>& queue, const Mark& mark) {
+  const auto place = std::dynamic_pointer_cast<const RecordedPlace>(mark);
+  CARAVAN_CHECK(place != nullptr, "a queue of a recording waits for a mark from outside of it");
+  CARAVAN_CHECK(recording_.has_value() && place->number() < recording_->marks,
+                "a queue waits for a mark of a recording that is over");
+  if (!joined(queue)) {
+    recording_->queues.push_back(queue);
+  }
+  recording_->steps.push_back({*joined(queue), nullptr, {}, place->number()});
+}
+
+void DeviceQueues::begin_recording(CUstream_st* handle) {
   const std::lock_guard lock(mutex_);
-  const std::shared_ptr<Queue> queue = find(handle);
-  CARAVAN_CHECK(queue->recording.has_value(), "a recording ends that has not begun");
-  --recordings_;
-  std::vector<Work> work = std::move(*queue->recording);
-  queue->recording.reset();
-  return work;
+  CARAVAN_CHECK(!recording_, "a recording begins within another one");
+  recording_.emplace().queues.push_back(find(handle));
+  is_recording_ = true;
+}
+
+/// From the end backwards: a queue is waited for up to the last of its marks that a queue waits for which is
+/// itself waited for.
+void DeviceQueues::check_joined_again() const {
+  const std::vector<RecordedStep>& steps = recording_->steps;
+  std::vector<bool> is_awaited(recording_->marks);
+  std::vector<bool> has_end(recording_->queues.size());
+  has_end[0] = true;
+  for (std::size_t left = steps.size(); left > 0; --left) {
+    const RecordedStep& step = steps[left - 1];
+    has_end[step.queue] = has_end[step.queue] || (step.makes && is_awaited[*step.makes]);
+    CARAVAN_CHECK(has_end[step.queue] || step.makes,
+                  "a recording ends that does not wait for what queue {} of it was given last", step.queue);
+    if (step.waits_for) {
+      is_awaited[*step.waits_for] = true;
+    }
+  }
+}
+
+std::vector<DeviceQueues::RecordedStep> DeviceQueues::end_recording(CUstream_st* handle) {
+  const std::lock_guard lock(mutex_);
+  CARAVAN_CHECK(recording_ && recording_->queues.front() == find(handle),
+                "a recording ends that has not begun");
+  check_joined_again();
+  std::vector<RecordedStep> steps = std::move(recording_->steps);
+  recording_.reset();
+  is_recording_ = false;
+  return steps;
 }
 
 bool DeviceQueues::is_recording(CUstream_st* handle) const {
   const std::lock_guard lock(mutex_);
-  return find(handle)->recording.has_value();
+  return joined(find(handle)).has_value();
 }
 
 /// Queues that wait for each other's places do so in a chain and not in a circle: a place is there before

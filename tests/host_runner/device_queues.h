@@ -66,16 +66,25 @@ class DeviceQueues {
   /// Runs all queues to their ends; errors are left for synchronize().
   void finish() noexcept;
 
-  /// What is enqueued in between is kept and not run.
+  /// One step of a recording, in the order of the calls: work, or a mark that is made or waited for.
+  struct RecordedStep {
+    std::size_t queue = 0;  // 0: the one that began; others in the order in which they joined
+    Work work;
+    std::optional<std::size_t> makes, waits_for;  // marks by their number
+  };
+  /// What is enqueued in between is kept and not run. As in a CUDA graph's capture, a queue joins when it
+  /// waits for a mark that was made within the recording, no queue of it waits for any other mark, and all of
+  /// them have to be waited for, directly or not, by the one that began before it ends.
   void begin_recording(CUstream_st* handle);
-  std::vector<Work> end_recording(CUstream_st* handle);
+  std::vector<RecordedStep> end_recording(CUstream_st* handle);
   /// This queue, or any.
   bool is_recording(CUstream_st* handle) const;
-  bool is_recording() const { return recordings_ > 0; }
+  bool is_recording() const { return is_recording_; }
 
  private:
   struct Queue;
   class Place;
+  class RecordedPlace;
   struct Item {
     Work work;                           // or
     std::shared_ptr<const Place> after;  // what the queue waits for
@@ -84,12 +93,19 @@ class DeviceQueues {
     std::deque<Item> items;
     std::uint64_t enqueued = 0;  // items, ever
     std::atomic<std::uint64_t> done{0};
-    std::optional<std::vector<Work>> recording;
+  };
+  struct Recording {
+    std::vector<std::shared_ptr<Queue>> queues;  // that have joined
+    std::vector<RecordedStep> steps;
+    std::size_t marks = 0;
   };
   class OpenGate;
 
   DeviceQueues();
   std::shared_ptr<Queue> find(CUstream_st* handle) const;
+  std::optional<std::size_t> joined(const std::shared_ptr<Queue>& queue) const;
+  void record_wait(const std::shared_ptr<Queue>& queue, const Mark& mark);
+  void check_joined_again() const;
   void push(Queue& queue, Item item);
   void run_until(Queue& queue, std::uint64_t end);
   void run_first(Queue& queue);
@@ -103,7 +119,8 @@ class DeviceQueues {
   QueueSchedule schedule_;
   std::uint64_t random_state_ = 0;
   Gate gate_ = nullptr;
-  std::atomic<int> recordings_{0};
+  std::optional<Recording> recording_;
+  std::atomic<bool> is_recording_{false};  // recording_ is there
   std::exception_ptr error_;
   std::thread::id owner_ = std::this_thread::get_id();
 };

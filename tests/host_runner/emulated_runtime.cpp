@@ -1,7 +1,9 @@
 #include "host_runner/emulated_runtime.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -75,20 +77,52 @@ DeviceMemory& memory() {
   return DeviceMemory::instance();
 }
 
+/// Queues other than the one that is replayed on are the recording's own, as the branches of a CUDA graph
+/// are: nothing orders them with what is enqueued on the queues that were recorded.
 class QueueRecording final : public Recording {
  public:
-  QueueRecording(std::vector<Work> work, StreamHandle stream)
-      : work_(std::make_shared<const std::vector<Work>>(std::move(work))), stream_(stream) {}
+  using Steps = std::vector<DeviceQueues::RecordedStep>;
+
+  QueueRecording(Steps steps, StreamHandle stream)
+      : steps_(std::make_shared<const Steps>(std::move(steps))), handles_{stream} {
+    std::size_t last = 0;
+    for (const auto& step : *steps_) {
+      last = std::max(last, step.queue);
+    }
+    while (handles_.size() <= last) {
+      handles_.push_back(queues().make());
+    }
+  }
+  ~QueueRecording() override {
+    queues().finish();
+    for (std::size_t i = 1; i < handles_.size(); ++i) {
+      queues().drop(handles_[i]);
+    }
+  }
+  QueueRecording(const QueueRecording&) = delete;
+  QueueRecording& operator=(const QueueRecording&) = delete;
+  QueueRecording(QueueRecording&&) = delete;
+  QueueRecording& operator=(QueueRecording&&) = delete;
+
   /// What it enqueues may run after this object is gone.
   void replay(Stream& /*stream*/) override {
-    for (std::size_t i = 0; i < work_->size(); ++i) {
-      queues().enqueue(stream_, [work = work_, i] { (*work)[i](); });
+    std::map<std::size_t, Mark> marks;
+    for (std::size_t i = 0; i < steps_->size(); ++i) {
+      const auto& step = (*steps_)[i];
+      const StreamHandle handle = handles_[step.queue];
+      if (step.makes) {
+        marks[*step.makes] = queues().record(handle);
+      } else if (step.waits_for) {
+        queues().wait(handle, marks.at(*step.waits_for));
+      } else {
+        queues().enqueue(handle, [steps = steps_, i] { (*steps)[i].work(); });
+      }
     }
   }
 
  private:
-  std::shared_ptr<const std::vector<Work>> work_;
-  StreamHandle stream_;
+  std::shared_ptr<const Steps> steps_;
+  std::vector<StreamHandle> handles_;
 };
 
 }  // namespace

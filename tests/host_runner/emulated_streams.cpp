@@ -39,6 +39,9 @@ class EmulatedStreams final : public DeviceStreams {
   void wait(const Stream& stream, const Mark& mark) override {
     DeviceQueues::instance().wait(handle_of(stream), mark);
   }
+  bool is_recording() const override {
+    return DeviceQueues::instance().is_recording(runtime_.stream(StreamId::kCompute));
+  }
   void copy(void* to, const void* from, std::int64_t bytes, const Stream& stream) override {
     runtime_.copy(to, from, bytes, handle_of(stream));
   }

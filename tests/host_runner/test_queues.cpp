@@ -202,7 +202,6 @@ TEST_CASE("a recording runs when it is replayed, in its queue's order, though it
   scene.twice(scene.a);
   scene.copy(scene.b, scene.a);
   CHECK_THROWS(scene.runtime.synchronize(scene.queue()));
-  CHECK_THROWS(scene.streams->record(scene.streams->stream(StreamId::kCompute)));
   CHECK_THROWS(scene.put(scene.a, 1.0F));
   scene.put(scene.b, 9.0F, StreamId::kParamComm);  // another queue goes on
   std::unique_ptr<Recording> recording = scene.runtime.end_recording(scene.queue());
@@ -214,6 +213,56 @@ TEST_CASE("a recording runs when it is replayed, in its queue's order, though it
   recording->replay(stream);
   recording.reset();
   CHECK(scene.get(scene.b) == 8.0F);
+}
+
+TEST_CASE("queues that wait for marks of a recording are recorded with it", "[queues]") {
+  for (const QueueSchedule& schedule : {kAtOnce, kLate, QueueSchedule{QueueSchedule::Kind::kByChance, 5}}) {
+    Scene scene(schedule);
+    const Stream compute = scene.streams->stream(StreamId::kCompute);
+    const Stream other = scene.streams->stream(StreamId::kParamComm);
+    scene.put(scene.a, 1.0F);
+    scene.runtime.begin_recording(scene.queue());
+    CHECK(scene.streams->is_recording());
+    scene.twice(scene.a);
+    scene.streams->wait(other, scene.streams->record(compute));
+    scene.copy(scene.b, scene.a, StreamId::kParamComm);
+    scene.twice(scene.b, StreamId::kParamComm);
+    scene.streams->wait(compute, scene.streams->record(other));
+    scene.copy(scene.a, scene.b);
+    const std::unique_ptr<Recording> recording = scene.runtime.end_recording(scene.queue());
+    CHECK_FALSE(scene.streams->is_recording());
+    scene.put(scene.b, 100.0F, StreamId::kParamComm);  // not recorded any more
+    CHECK(scene.get(scene.b, StreamId::kParamComm) == 100.0F);
+    CHECK(scene.get(scene.a) == 1.0F);
+    Stream stream = compute;
+    recording->replay(stream);
+    recording->replay(stream);
+    CHECK(scene.get(scene.a) == 16.0F);
+  }
+}
+
+TEST_CASE("what a capture refuses, a recording refuses", "[queues]") {
+  Scene scene(kLate);
+  const Stream compute = scene.streams->stream(StreamId::kCompute);
+  const Stream other = scene.streams->stream(StreamId::kParamComm);
+  scene.put(scene.a, 1.0F, StreamId::kParamComm);
+  const Mark outside = scene.streams->record(other);
+  scene.runtime.begin_recording(scene.queue());
+  CHECK_THROWS_WITH(scene.runtime.begin_recording(scene.queue(StreamId::kCopy)),
+                    Catch::Contains("begins within another one"));
+  CHECK_THROWS_WITH(scene.streams->wait(compute, outside), Catch::Contains("a mark from outside of it"));
+  const Mark inside = scene.streams->record(compute);
+  CHECK_THROWS_WITH(inside->wait(), Catch::Contains("the host waits for a mark of a recording"));
+  CHECK_THROWS_WITH(inside->is_done(), Catch::Contains("the host asks for a mark of a recording"));
+  scene.streams->wait(other, inside);
+  scene.twice(scene.a, StreamId::kParamComm);
+  CHECK_THROWS_WITH(scene.runtime.end_recording(scene.queue()),
+                    Catch::Contains("does not wait for what queue 1 of it was given last"));
+  scene.streams->wait(compute, scene.streams->record(other));
+  const std::unique_ptr<Recording> recording = scene.runtime.end_recording(scene.queue());
+  CHECK_THROWS_WITH(scene.streams->wait(other, inside),
+                    Catch::Contains("a mark of a recording that is over"));
+  CHECK_THROWS_WITH(scene.runtime.end_recording(scene.queue()), Catch::Contains("has not begun"));
 }
 
 TEST_CASE("memory that is freed is waited for, on every queue", "[queues]") {

@@ -285,6 +285,10 @@ class WithoutGpu(DeviceTest):
         self.refuse(CONFIG, "comm.backend is nccl, which carries tensors of GPUs, but the ranks compute on CPUs",
                     comm__backend="nccl", **SHORT)
 
+    def test_graphs_for_what_is_on_cpus(self):
+        self.refuse(CONFIG, "cuda_graphs is always, but the ranks compute on CPUs, which have none; set it to auto",
+                    cuda_graphs="always", **SHORT)
+
     def test_cudnn_for_what_is_on_cpus(self):
         self.refuse(FAILURE, "dtype: bfloat16 is for GPUs; no usable GPU: ", attention="cudnn", dtype="bfloat16", **SHORT)
 

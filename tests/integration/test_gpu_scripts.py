@@ -9,7 +9,7 @@ import unittest
 SOURCE = pathlib.Path(os.environ["CARAVAN_SOURCE_DIR"])
 BUILD = pathlib.Path(os.environ["CARAVAN_BIN"]).parent.parent
 TESTS = ("ranks_on_2", "verify_on_2", "ranks_on_4", "verify_on_4")  # over NCCL, too
-RUNS = ("ddp", "tp", "pp", "cp", "fsdp", "federated")  # over NCCL and over MPI
+RUNS = ("ddp", "ddp_recorded", "tp", "tp_recorded", "pp", "cp", "fsdp", "fsdp_recorded", "federated")  # over NCCL
 
 
 class Scripts(unittest.TestCase):
@@ -107,7 +107,7 @@ class Scripts(unittest.TestCase):
                 self.assertEqual(result.returncode, status, result.stdout + result.stderr)
                 self.assertEqual(result.stdout.splitlines()[-2], last)
                 self.assertIn("| federated_over_mpi | passed |", result.stdout)
-                self.assertEqual("losses over NCCL and over MPI" in result.stdout, status == 1)
+                self.assertEqual("losses over_nccl and over_mpi" in result.stdout, status == 1)
 
     def test_faults_must_end_with_their_words(self):
         self.script("nvidia-smi", "echo 'GPU 0: none'")

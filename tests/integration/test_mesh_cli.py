@@ -142,6 +142,12 @@ class ImpossibleMeshes(ProgramTest):
         self.refuse_mesh("got 1f2b; expected one of gpipe, 1f1b, interleaved, zero_bubble", parallel__pp=2,
                          parallel__pipeline_schedule="1f2b")
 
+    def test_graphs(self):
+        self.refuse_mesh("(pp 2): cuda_graphs is always, which the stages of parallel.pp 2 cannot be; set cuda_graphs to auto",
+                         parallel__pp=2, cuda_graphs="always")
+        self.refuse_mesh("cuda_graphs is always, which the ring of parallel.cp 2 (parallel.context: ring) cannot be",
+                         parallel__cp=2, parallel__context="ring", cuda_graphs="always")
+
     def test_offload(self):
         self.refuse_mesh("parallel.cpu_offload: is parameters_and_optimizer, but with parallel.zero_stage 1 whole weights "
                          "stay on the device", parallel__cpu_offload="parameters_and_optimizer", parallel__zero_stage=1)

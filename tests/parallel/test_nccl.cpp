@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "caravan/comm/comm_watch.h"
+#include "caravan/comm/recorded_exchanges.h"
 #include "caravan/core/error.h"
 #include "tests/support/fake_nccl.h"
 #include "tests/support/group_kinds.h"
@@ -234,4 +235,41 @@ TEST_CASE("the watch tells of work that waits too long on the device", "[comm][n
     group.all_reduce(values.view());
   }
   REQUIRE(values.fetched().values[0] == static_cast<float>(group.size()));
+}
+
+TEST_CASE("the watch tells of a replay whose exchanges do not end, and the traffic counts each",
+          "[comm][nccl]") {
+  ThreadedDevice device;
+  const auto library = fake_nccl();
+  const auto control = MpiCommunicator::over_world();
+  NcclCommunicator group(MpiCommunicator::over_world(), device, library);
+  group.set_name("tp");
+  REQUIRE(group.can_be_recorded());
+  Placed<float> values(&device, OwnedMatrix<float>(3, 10, 1.0F));
+  // This device cannot record: what is to be recorded runs, and a replay is work that takes its time.
+  RecordedExchanges exchanges({&group});
+  const auto exchange = [&] { group.all_reduce(values.view()); };
+  exchanges.record(exchange);
+  CHECK(group.traffic().total().calls == 0);
+  Heard heard;
+  {
+    const CommWatch watch(0.4, [&](const std::string& report) { heard.say(report); });
+    if (control->rank() != 1) {
+      exchanges.replay([&] {
+        ThreadedDevice::enqueue(device.stream(StreamId::kCompute),
+                                [] { std::this_thread::sleep_for(std::chrono::seconds(2)); });
+      });
+      CHECK_THAT(heard.wait(),
+                 Catch::StartsWith("has waited 0.") &&
+                     Catch::Contains(" s for other ranks in recorded exchanges number 3 of group tp") &&
+                     Catch::Contains("120 bytes"));
+    } else {
+      exchanges.replay([] {});
+    }
+  }
+  device.finish();
+  const TrafficCounter& counted = group.traffic()[Collective::kAllReduce];
+  CHECK(counted.calls == 1);
+  CHECK(counted.sent_bytes == 120);
+  control->barrier();
 }

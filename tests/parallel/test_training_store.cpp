@@ -122,7 +122,7 @@ void check_adjoint(Communicator& world, const RunConfig& config, const ModelConf
     run.store().zero_gradients(ctx);
     left = visit_groups(run, 0, MicroBatch::kMoreFollow);
     const Product more = visit_groups(run, 1, MicroBatch::kLast);
-    run.store().finish_gradients(ctx);
+    run.store().finish_gradients();
     left = over_ranks(world, {left.value + more.value, left.magnitude + more.magnitude});
     right = {};
     elements = 0;

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -32,13 +33,22 @@ Function fake_nccl_function(const NcclLibrary& library, const char* name) {
   return found;
 }
 
+/// Work of the library goes to `enqueue`, which runs it in the order of a stream.
+template <auto enqueue>
+void use_streams(const NcclLibrary& library) {
+  using Enqueue = void (*)(void*, void (*)(void*), void (*)(void*), void*);
+  fake_nccl_function<void (*)(Enqueue)>(library, "fake_nccl_use_streams")(
+      [](void* stream, void (*run)(void*), void (*drop)(void*), void* argument) {
+        const std::shared_ptr<void> owned(argument, drop);
+        enqueue(stream, [=] { run(owned.get()); });
+      });
+}
+
 inline std::shared_ptr<const NcclLibrary> fake_nccl() {
   auto library = std::make_shared<const NcclLibrary>(fake_nccl_file());
-  using Enqueue = void (*)(void*, void (*)(void*), void*);
-  fake_nccl_function<void (*)(Enqueue)>(
-      *library, "fake_nccl_use_streams")([](void* stream, void (*run)(void*), void* argument) {
-    ThreadedDevice::enqueue({StreamId::kCompute, stream}, [=] { run(argument); });
-  });
+  use_streams<[](void* stream, std::function<void()> work) {
+    ThreadedDevice::enqueue({StreamId::kCompute, stream}, std::move(work));
+  }>(*library);
   return library;
 }
 

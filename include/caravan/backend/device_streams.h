@@ -50,6 +50,9 @@ class DeviceStreams {
   virtual Mark record(const Stream& stream) = 0;
   /// What is enqueued on `stream` from now on waits for `mark`.
   virtual void wait(const Stream& stream, const Mark& mark) = 0;
+  /// Whether what is enqueued on kCompute now is recorded (Backend::begin_recording), and with it what other
+  /// streams are given after marks of it; kCompute has to wait for all of that before the recording ends.
+  virtual bool is_recording() const { return false; }
   /// Host and pinned memory, and memory of this device, in any combination; the two do not overlap.
   virtual void copy(void* to, const void* from, std::int64_t bytes, const Stream& stream) = 0;
 };

@@ -140,9 +140,18 @@ class Communicator {
   std::int64_t all_reduce_value(std::int64_t value, ReduceOp op = ReduceOp::kSum,
                                 CallSite site = CallSite::current());
 
+  /// Whether the group may be called while the device of its tensors records (Backend::begin_recording): its
+  /// reductions and gathers, started ones with their wait(), then become part of the recording. All ranks of
+  /// the group record the same calls, and replay them at the same places among its others.
+  virtual bool can_be_recorded() const { return size() == 1; }
+  /// Around the replay of a recording within which the group has moved `moved`: one operation of the log and
+  /// the watch. RecordedExchanges calls them.
+  void begin_replay(const Traffic& moved, CallSite site = CallSite::current());
+  void end_replay();
+
   /// Everything moved since construction or reset_traffic().
   const Traffic& traffic() const { return traffic_; }
-  void reset_traffic() { traffic_ = {}; }
+  void reset_traffic(const Traffic& to = {}) { traffic_ = to; }
 
  protected:
   Communicator() = default;
@@ -166,6 +175,8 @@ class Communicator {
   virtual void do_progress() {}
   virtual void do_reserve_reduce_scatter(std::int64_t /*part_bytes*/) {}
   virtual void do_prepare_messages(std::span<const int> /*tags*/) {}
+  virtual void do_begin_replay() {}
+  virtual void do_end_replay() {}
   /// True where views without memory (DeviceKind::kNone) are as good as any.
   virtual bool accepts_shapes() const { return false; }
 
@@ -199,6 +210,7 @@ class Communicator {
   StreamId stream_id_ = StreamId::kTensorComm;
   bool is_quiet_ = false;
   std::int64_t operations_ = 0;
+  OperationLog::Ticket replay_ = 0;  // of the replay that is being enqueued
   CommOperation current_;
   Traffic traffic_;
 };

@@ -29,6 +29,8 @@ class NcclCommunicator final : public StagedCommunicator {
   NcclCommunicator(std::unique_ptr<Communicator> host, DeviceStreams& device,
                    std::shared_ptr<const NcclLibrary> library, DevicePath path = DevicePath::kThroughHost);
   ~NcclCommunicator() override;
+  /// NCCL's calls can be captured into CUDA graphs; messages with prepared tags are left out of it.
+  bool can_be_recorded() const override { return true; }
 
  protected:
   std::unique_ptr<Communicator> do_split(int color, int key) override;
@@ -43,6 +45,8 @@ class NcclCommunicator final : public StagedCommunicator {
   Pending do_start_send(const TensorView& values, int peer, int tag) override;
   Pending do_start_receive(const TensorView& values, int peer, int tag) override;
   void do_prepare_messages(std::span<const int> tags) override;
+  void do_begin_replay() override;
+  void do_end_replay() override;
   /// NCCL has memory of its own for what arrives.
   void do_reserve_reduce_scatter(std::int64_t /*part_bytes*/) override {}
 

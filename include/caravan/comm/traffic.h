@@ -31,6 +31,7 @@ struct TrafficCounter {
   std::int64_t received_bytes = 0;
 
   TrafficCounter& operator+=(const TrafficCounter& other);
+  TrafficCounter& operator-=(const TrafficCounter& other);
 };
 
 /// A reduction sends and receives the tensor once; a broadcast's root sends it once per other rank, and so
@@ -49,6 +50,7 @@ struct Traffic {
   }
   TrafficCounter total() const;
   Traffic& operator+=(const Traffic& other);
+  Traffic& operator-=(const Traffic& other);
 };
 
 }  // namespace caravan

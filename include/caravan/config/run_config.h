@@ -101,6 +101,9 @@ enum class ContextExchange : std::uint8_t { kGather, kRing };  // gather | ring
 enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
 /// Whose kernels compute the attention of training and its evaluations on GPUs.
 enum class AttentionChoice : std::uint8_t { kOwn, kCudnn };  // own | cudnn
+/// Which steps GPUs record as CUDA graphs. kAuto: those of a rank alone; kAlways: also those that ranks
+/// exchange in.
+enum class GraphChoice : std::uint8_t { kAuto, kAlways, kNever };  // auto | always | never
 /// What of the weights and their update is kept in host memory, and updated there.
 enum class CpuOffload : std::uint8_t { kNone, kOptimizer, kParametersAndOptimizer };
 
@@ -174,6 +177,7 @@ struct RunConfig {
   DeviceChoice device = DeviceChoice::kAuto;
   DType dtype = DType::kFloat32;
   AttentionChoice attention = AttentionChoice::kOwn;
+  GraphChoice cuda_graphs = GraphChoice::kAuto;
   std::int64_t seed = 42;
   std::optional<std::int64_t> threads;  // per rank; null: the program chooses, see its help
   std::optional<std::string> tokenizer;

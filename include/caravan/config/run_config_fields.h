@@ -50,6 +50,12 @@ struct EnumNames<AttentionChoice> {
                                         std::pair{std::string_view("cudnn"), AttentionChoice::kCudnn}};
 };
 template <>
+struct EnumNames<GraphChoice> {
+  static constexpr std::array kNames = {std::pair{std::string_view("auto"), GraphChoice::kAuto},
+                                        std::pair{std::string_view("always"), GraphChoice::kAlways},
+                                        std::pair{std::string_view("never"), GraphChoice::kNever}};
+};
+template <>
 struct EnumNames<CpuOffload> {
   static constexpr std::array kNames = {
       std::pair{std::string_view("none"), CpuOffload::kNone},
@@ -420,6 +426,12 @@ void visit_fields(Visitor& visit, S& s) {
                   "for at the start, for 16-bit types, heads of up to 128 and rows of one document that no "
                   "ranks divide."},
         s.attention);
+  visit(Field{.key = "cuda_graphs",
+              .help =
+                  "Which steps GPUs record once and replay: auto those of a rank alone, always also those of "
+                  "ranks that exchange over NCCL (without parallel.pp, parallel.cpu_offload or the ring of "
+                  "parallel.context), never none."},
+        s.cuda_graphs);
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);
   visit(

@@ -19,6 +19,9 @@ struct Batch {
   std::vector<std::int32_t> document_start;  // [T] place in the row where the token's document begins
   std::int64_t valid_tokens = 0;             // sum of target_weights > 0
   std::int64_t first_row = 0;                // of this part in the step's whole batch
+  // Another part of the step's batch has rows that are not plainly causal (MaskKind), if this one has none:
+  // all ranks then compute, and record, the same passes.
+  bool is_in_general_step = false;
   // [parts · T] of rows whose tokens were divided: index of every part, in their order; else empty.
   std::vector<std::int32_t> index_of_parts;
 

@@ -94,6 +94,12 @@ class ParamStore {
   virtual void prefetch(int /*group*/, LeaseUse /*use*/) {}
   /// After the group's last backward lease of a micro-batch: nothing of it will be added any more.
   virtual void commit(int /*group*/, MicroBatch /*micro_batch*/) {}
+  /// After the last commit of a step: the gradients that this rank updates with become the sums over all
+  /// ranks.
+  virtual void finish_gradients() {}
+  /// Ends what was started and keeps nothing of what was leased, as if no pass had run yet: for passes that
+  /// are recorded, and replayed while nobody tells the store.
+  virtual void settle() {}
 };
 
 /// Holds groups for a scope.

@@ -28,6 +28,8 @@ class MeshGroups final : public Background {
   void check(Communicator& world) const;
   /// Lets what was started on any group move.
   void advance() override;
+  /// All of them; several may have the same ranks.
+  const std::vector<Communicator*>& all() const { return all_; }
   /// What all groups of this rank have moved.
   Traffic traffic() const;
 

@@ -63,7 +63,8 @@ class ShardedStore final : public TrainingStore {
   void prefetch(int group, LeaseUse use) override;
   void commit(int group, MicroBatch micro_batch) override;
   void zero_gradients(Context& ctx) override;
-  void finish_gradients(Context& ctx) override;
+  void finish_gradients() override;
+  void settle() override;
   void publish_values(Context& ctx) override;
 
   /// What a step on shapes alone has made of them; a store that is given it makes none in a step.

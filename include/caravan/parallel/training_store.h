@@ -24,8 +24,6 @@ class TrainingStore : public ParamStore {
   const std::vector<ParameterShard>& shards() const { return shards_; }
   /// Before the first micro-batch of a step.
   virtual void zero_gradients(Context& ctx) = 0;
-  /// After the last micro-batch: the shards' gradients become the sums over all ranks.
-  virtual void finish_gradients(Context& ctx) = 0;
   /// After the shards' values have changed: every reader gets the new ones.
   virtual void publish_values(Context& ctx) = 0;
 
@@ -58,14 +56,14 @@ class DataParallelStore final : public TrainingStore {
   void release(int group) override { leases_.release(group); }
   void commit(int group, MicroBatch micro_batch) override;
   void zero_gradients(Context& ctx) override;
-  void finish_gradients(Context& ctx) override;
+  void finish_gradients() override;
   void publish_values(Context& /*ctx*/) override {}
 
  private:
   struct Bucket {
     TensorView gradients;  // of all its groups, in one flat view
     int groups = 0;
-    int uncommitted = 0;
+    int uncommitted = 0;  // of the step; all of them between steps
     Pending sum;
   };
   void fill_buckets(std::int64_t bucket_bytes);

@@ -34,6 +34,7 @@ class Executor final : public StepExecutor {
     SavePolicy policy = SavePolicy::none();
     double dropout = 0.0;       // of training passes; evaluation has none
     ContextSplit context = {};  // of the rows' tokens; seq_len is a rank's part
+    bool records = true;        // training passes, where device and surroundings allow it
 
     BatchRoom room() const {
       return {.tokens = batch * seq_len,
@@ -47,12 +48,14 @@ class Executor final : public StepExecutor {
   struct Surroundings {
     ParamStore* store = nullptr;       // null: parameters are simply in place
     Background* background = nullptr;  // of everything the ranks have under way
-    // Nobody else takes part and parameters stay in place: a device may record a pass and replay it.
-    bool is_alone = false;
+    // Passes may be recorded: nobody else takes part in them, or all of them at once, and ...
+    bool can_record = false;
+    // ... these, the model's ports' and the store's among them, are what they then exchange in.
+    std::vector<Communicator*> recorded_groups = {};
   };
   /// With needs measured before, for models whose ports cannot run on shapes alone.
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs)
-      : Executor(model, backend, limits, needs, Surroundings{.is_alone = true}) {}
+      : Executor(model, backend, limits, needs, Surroundings{.can_record = true}) {}
   Executor(Llama& model, Backend& backend, const Limits& limits, const StepNeeds& needs,
            const Surroundings& around);
 
@@ -68,6 +71,7 @@ class Executor final : public StepExecutor {
   void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
                      const TensorView& loss_sum) override;
   bool records() const override { return records_; }
+  std::vector<Communicator*> recorded_groups() const override { return recorded_groups_; }
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
@@ -81,6 +85,9 @@ class Executor final : public StepExecutor {
  private:
   Context context(Trace* trace);
   void run_on_shapes(Pass pass);
+  /// One micro-batch of a step.
+  void pass(Context& ctx, const TokenBatch& tokens, const TensorView& losses, MicroBatch micro_batch,
+            const TensorView& loss_sum);
   void forward_backward(Context& ctx, const TokenBatch& tokens, const TensorView& losses,
                         MicroBatch micro_batch);
   void forward(Context& ctx, const TokenBatch& tokens, ResidualStream& stream);
@@ -99,6 +106,7 @@ class Executor final : public StepExecutor {
   StepScalars scalars_;
   std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
   bool records_;
+  std::vector<Communicator*> recorded_groups_;
   RecordedPasses recorded_;
 };
 

@@ -10,6 +10,7 @@
 
 #include "caravan/backend/context.h"
 #include "caravan/backend/recording.h"
+#include "caravan/comm/recorded_exchanges.h"
 
 namespace caravan {
 
@@ -18,8 +19,12 @@ namespace caravan {
 /// one call instead of some thirty per layer.
 class RecordedWork {
  public:
+  /// `groups`: those that the work calls (RecordedExchanges).
+  explicit RecordedWork(std::vector<Communicator*> groups) : exchanges_(std::move(groups)) {}
+
   /// `result`: where the work leaves its result, which tells that memory is where it was when it was
-  /// recorded. `work` enqueues on ctx.stream alone, waits for nothing and reads nothing back.
+  /// recorded. `work` enqueues on ctx.stream, calls groups, waits for nothing and reads nothing back. All
+  /// ranks of the groups run the same work at the same places.
   void run(Context& ctx, const void* result, const std::function<void()>& work);
 
   std::int64_t replays() const { return replays_; }
@@ -28,11 +33,14 @@ class RecordedWork {
   bool has_run_ = false;
   const void* result_ = nullptr;
   std::unique_ptr<Recording> recording_;
+  RecordedExchanges exchanges_;
   std::int64_t replays_ = 0;
 };
 
 class RecordedPasses {
  public:
+  explicit RecordedPasses(std::vector<Communicator*> groups) : groups_(std::move(groups)) {}
+
   /// Batches of one shape enqueue the same ops on the same memory.
   using Shape = std::tuple<std::int64_t, std::int64_t, bool, MaskKind>;  // rows, tokens of a row, the step's
                                                                          // last one, what attention sees
@@ -45,6 +53,7 @@ class RecordedPasses {
   /// Rows that are padded to their longest come in many lengths; a recording holds some memory.
   static constexpr std::size_t kMostRecordings = 16;
 
+  std::vector<Communicator*> groups_;
   std::map<Shape, RecordedWork> passes_;
 };
 

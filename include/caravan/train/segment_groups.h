@@ -21,6 +21,7 @@ class SegmentGroups {
   void prefetch(std::size_t user, LeaseUse use);
   /// After the backward of `user`: tells the store of the groups that no earlier segment uses.
   void commit(std::size_t user, MicroBatch micro_batch);
+  ParamStore& store() { return store_; }
 
  private:
   ParamStore& store_;

@@ -86,6 +86,9 @@ class SynchronousRun {
     return micro_batches(batch, layout_.geometry, place_, pad_id_);
   }
   void choose_masks();
+  using Groups = std::vector<Communicator*>;
+  Groups exchanging_groups();
+  bool can_record_steps(const RunConfig& config);
 
   Communicator& world_;
   std::int32_t pad_id_;

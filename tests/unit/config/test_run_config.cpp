@@ -1,5 +1,6 @@
 #include "caravan/config/run_config.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <functional>
 #include <limits>
@@ -129,6 +130,36 @@ TEST_CASE("cuDNN's attention is refused where it cannot compute, all reasons at 
     CHECK(problems[i].message == expected[i]);
   }
   config.attention = AttentionChoice::kOwn;
+  CHECK(find_problems(config).empty());
+}
+
+TEST_CASE("graphs are refused where the host takes part in a step, all reasons at once", "[config][run]") {
+  RunConfig config = good();
+  config.mode = TrainMode::kSynchronous;
+  config.cuda_graphs = GraphChoice::kAlways;
+  CHECK(find_problems(config).empty());
+  config.device = DeviceChoice::kCpu;
+  config.parallel.cpu_offload = CpuOffload::kOptimizer;
+  config.comm.backend = CommBackend::kMpi;
+  const auto problems = find_problems(config);
+  const std::vector<std::string> expected = {
+      "is always, but device is cpu, which has none; set it to auto, or device to cuda",
+      "is always, but with parallel.cpu_offload optimizer the host computes within a step; set it to auto, "
+      "or "
+      "parallel.cpu_offload to none",
+      "is always, but comm.backend is mpi, in whose exchanges the host takes part; set it to auto, or "
+      "comm.backend to nccl"};
+  REQUIRE(problems.size() == expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    CHECK(problems[i].key == "cuda_graphs");
+    CHECK(problems[i].message == expected[i]);
+  }
+  config.mode = TrainMode::kFederated;  // whose ranks step alone
+  const auto federated = find_problems(config);
+  CHECK(std::count_if(federated.begin(), federated.end(),
+                      [](const ConfigProblem& problem) { return problem.key == "cuda_graphs"; }) == 1);
+  config.mode = TrainMode::kSynchronous;
+  config.cuda_graphs = GraphChoice::kNever;
   CHECK(find_problems(config).empty());
 }
 
