@@ -213,7 +213,7 @@ std::optional<std::size_t> DeviceQueues::joined(const std::shared_ptr<Queue>& qu
 void DeviceQueues::record_wait(const std::shared_ptr<Queue>& queue, const Mark& mark) {
   const auto place = std::dynamic_pointer_cast<const RecordedPlace>(mark);
   CARAVAN_CHECK(place != nullptr, "a queue of a recording waits for a mark from outside of it");
-  CARAVAN_CHECK(recording_.has_value() && place->number() < recording_->marks,
+  CARAVAN_CHECK(recording_ != nullptr && place->number() < recording_->marks,
                 "a queue waits for a mark of a recording that is over");
   if (!joined(queue)) {
     recording_->queues.push_back(queue);
@@ -223,8 +223,9 @@ void DeviceQueues::record_wait(const std::shared_ptr<Queue>& queue, const Mark& 
 
 void DeviceQueues::begin_recording(CUstream_st* handle) {
   const std::lock_guard lock(mutex_);
-  CARAVAN_CHECK(!recording_, "a recording begins within another one");
-  recording_.emplace().queues.push_back(find(handle));
+  CARAVAN_CHECK(recording_ == nullptr, "a recording begins within another one");
+  recording_ = std::make_unique<Recording>();
+  recording_->queues.push_back(find(handle));
   is_recording_ = true;
 }
 
@@ -248,7 +249,7 @@ void DeviceQueues::check_joined_again() const {
 
 std::vector<DeviceQueues::RecordedStep> DeviceQueues::end_recording(CUstream_st* handle) {
   const std::lock_guard lock(mutex_);
-  CARAVAN_CHECK(recording_ && recording_->queues.front() == find(handle),
+  CARAVAN_CHECK(recording_ != nullptr && recording_->queues.front() == find(handle),
                 "a recording ends that has not begun");
   check_joined_again();
   std::vector<RecordedStep> steps = std::move(recording_->steps);

@@ -119,7 +119,7 @@ class DeviceQueues {
   QueueSchedule schedule_;
   std::uint64_t random_state_ = 0;
   Gate gate_ = nullptr;
-  std::optional<Recording> recording_;
+  std::unique_ptr<Recording> recording_;   // null between recordings
   std::atomic<bool> is_recording_{false};  // recording_ is there
   std::exception_ptr error_;
   std::thread::id owner_ = std::this_thread::get_id();

@@ -404,13 +404,9 @@ void visit_fields(Visitor& visit, S& s) {
   visit(Field{.key = "name", .help = "Name of the checkpoints; null: last part of dir."}, s.name);
 }
 
+/// Of a whole run: what computes, and how.
 template <class Visitor, MaybeConst<RunConfig> S>
-void visit_fields(Visitor& visit, S& s) {
-  visit(Field{.key = "mode",
-              .help =
-                  "federated: every rank trains its slice alone, rounds put the model together. synchronous: "
-                  "plain training."},
-        s.mode);
+void visit_compute_fields(Visitor& visit, S& s) {
   visit(Field{.key = "device",
               .help =
                   "What computes: cuda is one NVIDIA GPU per rank, by its number on the machine; auto takes "
@@ -432,6 +428,16 @@ void visit_fields(Visitor& visit, S& s) {
                   "ranks that exchange over NCCL (without parallel.pp, parallel.cpu_offload or the ring of "
                   "parallel.context), never none."},
         s.cuda_graphs);
+}
+
+template <class Visitor, MaybeConst<RunConfig> S>
+void visit_fields(Visitor& visit, S& s) {
+  visit(Field{.key = "mode",
+              .help =
+                  "federated: every rank trains its slice alone, rounds put the model together. synchronous: "
+                  "plain training."},
+        s.mode);
+  visit_compute_fields(visit, s);
   visit(Field{.key = "seed", .help = "Of random weights, shuffling and sampling.", .bounds = at_least(0)},
         s.seed);
   visit(
