@@ -42,8 +42,10 @@ function(caravan_test_properties name)
   endif()
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${caravan_test_environment}" LABELS "${labels}"
                        TIMEOUT ${timeout} SKIP_RETURN_CODE 77)
-  # Tests choose how tensors travel; whoever runs them may have chosen for runs of his own.
-  set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION COMM_BACKEND=unset:)
+  # Tests choose how tensors travel; whoever runs them may have chosen for runs of his own. Those of a GPU can be told.
+  if(NOT name MATCHES "^gpu\\.")
+    set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION COMM_BACKEND=unset:)
+  endif()
   if("gpu" IN_LIST labels)
     set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT_MODIFICATION CUDA_VISIBLE_DEVICES=unset:)
   endif()

@@ -17,8 +17,8 @@
 #   ops        where the time of those steps goes: each op alone
 #   speed      kernels, steps and ops (its seconds are each one's)
 #
-# Without --part all of them. A part ends after its seconds: parity 80, ranks 100, federated 20, curve 15, reruns 15, faults 25,
-# sanitizer 105, attention 120, kernels 25, steps 225, ops 45, at most thirteen minutes in all; what it has not begun then is said
+# Without --part all of them. A part ends after its seconds: parity 80, ranks 125, federated 20, curve 15, reruns 15, faults 25,
+# sanitizer 105, attention 120, kernels 25, steps 225, ops 45, at most fourteen minutes in all; what it has not begun then is said
 # and counts as failed, as does a test that skips itself though there is a GPU. The report is OUT/report.md, raw logs lie beside
 # it. Ends with 1 when anything failed, with 77 when there is no GPU.
 set -uo pipefail
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(parity ranks federated curve reruns faults sanitizer attention speed)
-declare -A seconds=([parity]=80 [ranks]=100 [federated]=20 [curve]=15 [reruns]=15 [faults]=25 [sanitizer]=105 [attention]=120
+declare -A seconds=([parity]=80 [ranks]=125 [federated]=20 [curve]=15 [reruns]=15 [faults]=25 [sanitizer]=105 [attention]=120
   [kernels]=25 [steps]=225 [ops]=45)
 wanted=
 for part in "${parts[@]}"; do
@@ -196,30 +196,31 @@ if wants ranks; then
     echo "{\"ids\": [$(seq -s , $row $((row + 11)))]}"
   done > "$out/ranks.jsonl"
   declare -A outcome
-  for what in ddp tp pp cp fsdp federated; do
-    mode=synchronous settings=(--set training.steps=4 --set training.batch_size=4)
+  for what in ddp tp pp cp fsdp fsdp_tp federated; do
+    mode=synchronous ranks=2 settings=(--set training.steps=4 --set training.batch_size=4)
     case $what in
+      fsdp_tp) ranks=4 settings+=(--set parallel.tp=2) ;;
       tp | pp) settings+=(--set "parallel.$what=2") ;;
       cp) settings+=(--set parallel.cp=2 --set parallel.context=ring) ;;
       ddp) settings+=(--set parallel.dp_replicate=2 --set parallel.dp_shard=1) ;;
       federated) mode=federated settings=(--set federated.rounds=2 --set federated.batch_size=4) ;;
     esac
     ways=(over_nccl over_mpi)
-    case $what in ddp | tp | fsdp) ways+=(recorded_over_nccl) ;; esac
+    case $what in ddp | tp | fsdp | fsdp_tp) ways+=(recorded_over_nccl) ;; esac
     for way in "${ways[@]}"; do
       graphs=auto
       case $way in recorded_*) graphs=always ;; esac
-      run "${what}_$way" 60 env -C "$out" "$mpirun" -n 2 "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
+      run "${what}_$way" 60 env -C "$out" "$mpirun" -n $ranks "$bin/caravan" train "$here/configs/checks/ranks.yaml" --overwrite \
         --set mode=$mode --set "device=${CARAVAN_CHECK_DEVICE:-cuda}" --set "comm.backend=${way##*_}" \
         --set cuda_graphs=$graphs --set "output.dir=$out/ranks-$what-$way" "${settings[@]}"
       outcome[$way]=$?
     done
     [ "${outcome[over_nccl]}" -ne 77 ] || continue
     for way in "${ways[@]}"; do
-      [ "$way" != over_mpi ] || continue
-      worst=$(paste <(losses "ranks-$what-$way") <(losses "ranks-$what-over_mpi") |
+      [ "$way" != over_nccl ] || continue
+      worst=$(paste <(losses "ranks-$what-over_nccl") <(losses "ranks-$what-$way") |
         awk 'NF == 2 { d = ($1 - $2) / $2; if (d < 0) d = -d; if (d > worst) worst = d; ++n } END { if (n) printf "%.2g", worst }')
-      say "| $what: losses $way and over_mpi | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
+      say "| $what: losses over_nccl and $way | $([ -z "$worst" ] && echo "**nothing to compare**" || echo "at most $worst apart (bound 1e-5)") | |"
       awk -v worst="${worst:-1}" 'BEGIN { exit worst > 1e-5 }' || failed=1
     done
   done

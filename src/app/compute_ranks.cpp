@@ -1,5 +1,7 @@
 #include "compute_ranks.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "caravan/comm/device_comm.h"
@@ -52,6 +54,14 @@ ComputeRanks open_compute_ranks(const ComputeDevice& device, const WantedRanks& 
     return ranks;
   }
   const DeviceComm comm = choose(wanted.backend, world, device.gpu_of_job);
+  if (keys.graphs == GraphChoice::kAlways && comm.nccl == nullptr) {
+    throw AgreedError(
+        fmt::format(
+            "cuda_graphs is always, but tensors travel by {}, where the host takes part in a step; set "
+            "comm.backend to nccl, or cuda_graphs to auto",
+            comm.description),
+        kExitUsage);
+  }
   auto host = MpiCommunicator::over_world();
   host->set_name("world");
   ranks.group = make_device_group(std::move(host), *ranks.streams, comm);

@@ -24,10 +24,11 @@ struct ComputeRanks {
 /// What a configuration says of them.
 struct WantedRanks {
   CommBackend backend = CommBackend::kAuto;  // comm.backend
-  GraphChoice graphs = GraphChoice::kAuto;   // cuda_graphs
+  GraphChoice graphs = GraphChoice::kAuto;   // cuda_graphs, of steps that ranks exchange in
 };
 /// For what the ranks of `world` compute on. AgreedError for a wrong COMM_BACKEND, for what CPUs do not have
-/// (comm.backend: nccl, cuda_graphs: always), and where choose_device_comm refuses. Says so when comm.backend
+/// (comm.backend: nccl, cuda_graphs: always), for cuda_graphs: always over MPI, and where choose_device_comm
+/// refuses. Says so when comm.backend
 /// and the environment differ. `device` outlives the result. Collective.
 ComputeRanks open_compute_ranks(const ComputeDevice& device, const WantedRanks& keys, Communicator& world);
 

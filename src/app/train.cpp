@@ -259,7 +259,10 @@ void run(const TrainOptions& options) {
   ComputeDevice device = open_compute_device(config.device, config.dtype, world);
   plan_on(device, checked);
   ComputeAttention attention = choose_attention(device, config, plan, world);
-  const ComputeRanks ranks = open_compute_ranks(device, {config.comm.backend, config.cuda_graphs}, world);
+  const ComputeRanks ranks = open_compute_ranks(
+      device,
+      {config.comm.backend, config.mode == TrainMode::kSynchronous ? config.cuda_graphs : GraphChoice::kAuto},
+      world);
   const std::string plan_text = describe(plan, config, inputs.model.config, inputs.model.description,
                                          describe_compute(device, attention, ranks));
   if (options.dry_run) {

@@ -76,7 +76,9 @@ bool NcclCommunicator::is_nccl(const TensorView& view) const {
 }
 
 Pending NcclCommunicator::enqueue(Collective collective, const detail::NcclCall& call, const Enqueue& ask) {
-  const Stream stream = device().stream(stream_id());
+  // Branches of a graph need not run side by side. Were groups recorded on several, one rank's graph could
+  // begin with another group's exchange than its peer's; on one stream all ranks have one order.
+  const Stream stream = device().stream(device().is_recording() ? StreamId::kTensorComm : stream_id());
   const Mark done = group_->run(current_operation(), stream, call, [&](const nccl::Table& functions) {
     return ask(functions, group_->comm(), stream.handle);
   });

@@ -3,25 +3,29 @@
 namespace caravan {
 
 void RecordedExchanges::record(const std::function<void()>& work) {
-  moved_.clear();
+  std::vector<Traffic> before;
   for (const Communicator* group : groups_) {
-    moved_.push_back(group->traffic());
+    before.push_back(group->traffic());
   }
   work();
+  moving_.clear();
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Traffic before = moved_[i];
-    (moved_[i] = groups_[i]->traffic()) -= before;
-    groups_[i]->reset_traffic(before);
+    Traffic moved = groups_[i]->traffic();
+    moved -= before[i];
+    groups_[i]->reset_traffic(before[i]);
+    if (moved.total().calls > 0) {
+      moving_.push_back({groups_[i], moved});
+    }
   }
 }
 
 void RecordedExchanges::replay(const std::function<void()>& enqueue) {
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    groups_[i]->begin_replay(moved_.at(i));
+  for (const Moving& each : moving_) {
+    each.group->begin_replay(each.moved);
   }
   enqueue();
-  for (Communicator* group : groups_) {
-    group->end_replay();
+  for (const Moving& each : moving_) {
+    each.group->end_replay();
   }
 }
 

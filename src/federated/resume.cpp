@@ -16,9 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What may change when a run goes on. The number of ranks is compared by itself.
-constexpr std::array<std::string_view, 11> kMayChange = {"resume",
+constexpr std::array<std::string_view, 12> kMayChange = {"resume",
                                                          "device",
                                                          "attention",
+                                                         "cuda_graphs",
                                                          "threads",
                                                          "comm",
                                                          "training.recompute",

@@ -9,9 +9,10 @@
 namespace caravan {
 namespace {
 
-constexpr std::array<std::string_view, 14> kMayChange = {"resume",
+constexpr std::array<std::string_view, 15> kMayChange = {"resume",
                                                          "device",
                                                          "attention",
+                                                         "cuda_graphs",
                                                          "threads",
                                                          "parallel",
                                                          "federated",

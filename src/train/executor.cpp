@@ -28,7 +28,6 @@ Executor::Executor(Llama& model, Backend& backend, const Limits& limits, const S
       saved_arena_("activations", backend.allocate(needs.saved_bytes)),
       scratch_arena_("scratch", backend.allocate(needs.scratch_bytes)),
       records_(limits.records && around.can_record && backend.can_record()),
-      recorded_groups_(around.recorded_groups),
       recorded_(around.recorded_groups) {
   for (const auto& segment : model.segments()) {
     saved_.push_back(segment->make_saved());

@@ -140,7 +140,7 @@ SynchronousRun::SynchronousRun(const Setup& setup)
   if (auto* sharded = dynamic_cast<ShardedStore*>(store_.get())) {
     sharded->reserve(measured.slots);
   }
-  const bool can_record = can_record_steps(setup.config);
+  const bool can_record = can_record_steps(setup.config, setup.backend);
   std::unique_ptr<StepExecutor> executor;
   if (layout_.is_pipelined()) {
     executor = std::make_unique<PipelineExecutor>(
@@ -149,12 +149,11 @@ SynchronousRun::SynchronousRun(const Setup& setup)
                                 &groups_},
         needs);
   } else {
-    executor = std::make_unique<Executor>(
-        *model_, setup.backend, layout_.limits, needs,
-        Executor::Surroundings{.store = store_.get(),
-                               .background = &groups_,
-                               .can_record = can_record,
-                               .recorded_groups = can_record ? exchanging_groups() : Groups()});
+    executor = std::make_unique<Executor>(*model_, setup.backend, layout_.limits, needs,
+                                          Executor::Surroundings{.store = store_.get(),
+                                                                 .background = &groups_,
+                                                                 .can_record = can_record,
+                                                                 .recorded_groups = exchanging_groups()});
   }
   const bool is_offloaded = setup.config.parallel.cpu_offload != CpuOffload::kNone;
   Backend* const updater = is_offloaded ? &host_of(setup) : nullptr;
@@ -164,33 +163,32 @@ SynchronousRun::SynchronousRun(const Setup& setup)
       Trainer::Together{.world = world_,
                         .store = *store_,
                         .executor = std::move(executor),
+                        .recorded_groups = exchanging_groups(),
                         .updater = updater,
                         .counts_loss = layout_.at.index("tp") == 0});
 }
 
 /// The groups of several ranks that a step exchanges in.
-SynchronousRun::Groups SynchronousRun::exchanging_groups() {
-  Groups groups = groups_.all();
+std::vector<Communicator*> SynchronousRun::exchanging_groups() {
+  std::vector<Communicator*> groups = groups_.all();
   groups.push_back(&world_);
   std::erase_if(groups, [](const Communicator* group) { return group->size() == 1; });
   return groups;
 }
 
-/// ConfigError where steps are to be recorded and cannot.
-bool SynchronousRun::can_record_steps(const RunConfig& config) {
-  const bool is_alone = world_.size() == 1 && !divides_copies(config.parallel, layout_.sizes);
-  if (config.cuda_graphs != GraphChoice::kAlways || is_alone) {
-    return is_alone;
+/// The same on all ranks: they record together or not at all.
+bool SynchronousRun::can_record_steps(const RunConfig& config, const Backend& backend) {
+  if (world_.size() == 1) {
+    return !divides_copies(config.parallel, layout_.sizes);
+  }
+  if (config.cuda_graphs != GraphChoice::kAlways) {
+    return false;
   }
   for (const Communicator* group : exchanging_groups()) {
-    if (!group->can_be_recorded()) {
-      fail<ConfigError>(
-          "cuda_graphs is always, but the {} ranks of group {} exchange over MPI, where the host takes part; "
-          "set comm.backend to nccl, or cuda_graphs to auto",
-          group->size(), group->name());
-    }
+    CARAVAN_CHECK(group->can_be_recorded(), "cuda_graphs is always, and group {} cannot be recorded",
+                  group->name());
   }
-  return true;
+  return world_.all_reduce_value(std::int64_t{backend.can_record() ? 1 : 0}, ReduceOp::kMin) == 1;
 }
 
 void SynchronousRun::load(

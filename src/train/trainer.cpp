@@ -99,8 +99,8 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options)
       updater_(backend),
       no_scratch_("update", Buffer()),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_),
-      begin_(executor_->recorded_groups()),
-      update_(executor_->recorded_groups()) {}
+      begin_({}),
+      update_({}) {}
 
 Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Together&& together)
     : options_(options),
@@ -112,8 +112,8 @@ Trainer::Trainer(Llama& model, Backend& backend, const Options& options, Togethe
       no_scratch_("update", Buffer()),
       optimizer_(store_.shards(), options.optimizer, model.dtype(), updater_),
       loss_memory_(&updater_ != &backend ? backend.allocate(sizeof(double)) : Buffer()),
-      begin_(executor_->recorded_groups()),
-      update_(executor_->recorded_groups()) {}
+      begin_(together.recorded_groups),
+      update_(together.recorded_groups) {}
 
 Trainer::~Trainer() = default;
 

@@ -231,10 +231,10 @@ void DeviceQueues::begin_recording(CUstream_st* handle) {
 
 /// From the end backwards: a queue is waited for up to the last of its marks that a queue waits for which is
 /// itself waited for.
-void DeviceQueues::check_joined_again() const {
-  const std::vector<RecordedStep>& steps = recording_->steps;
-  std::vector<bool> is_awaited(recording_->marks);
-  std::vector<bool> has_end(recording_->queues.size());
+void DeviceQueues::check_joined_again(const Recording& recording) {
+  const std::vector<RecordedStep>& steps = recording.steps;
+  std::vector<bool> is_awaited(recording.marks);
+  std::vector<bool> has_end(recording.queues.size());
   has_end[0] = true;
   for (std::size_t left = steps.size(); left > 0; --left) {
     const RecordedStep& step = steps[left - 1];
@@ -251,11 +251,10 @@ std::vector<DeviceQueues::RecordedStep> DeviceQueues::end_recording(CUstream_st*
   const std::lock_guard lock(mutex_);
   CARAVAN_CHECK(recording_ != nullptr && recording_->queues.front() == find(handle),
                 "a recording ends that has not begun");
-  check_joined_again();
-  std::vector<RecordedStep> steps = std::move(recording_->steps);
-  recording_.reset();
+  const std::unique_ptr<Recording> ended = std::move(recording_);
   is_recording_ = false;
-  return steps;
+  check_joined_again(*ended);
+  return std::move(ended->steps);
 }
 
 bool DeviceQueues::is_recording(CUstream_st* handle) const {

@@ -105,7 +105,7 @@ class DeviceQueues {
   std::shared_ptr<Queue> find(CUstream_st* handle) const;
   std::optional<std::size_t> joined(const std::shared_ptr<Queue>& queue) const;
   void record_wait(const std::shared_ptr<Queue>& queue, const Mark& mark);
-  void check_joined_again() const;
+  static void check_joined_again(const Recording& recording);
   void push(Queue& queue, Item item);
   void run_until(Queue& queue, std::uint64_t end);
   void run_first(Queue& queue);

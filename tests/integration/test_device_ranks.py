@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 from device_runs import EMULATED, SHORT, TINY, DeviceTest  # noqa: E402
 from program import children_of, command, is_gone, overrides, wait_for  # noqa: E402
 
-FAILURE = 1
+FAILURE, CONFIG = 1, 2
 FAULT = "(CARAVAN_EMULATED_FAULT): an illegal memory access was encountered"
 SECONDS = 60  # from the start to the end of a run that fails: one or two, on a machine that does other things more
 
@@ -55,6 +55,14 @@ class SharedGpu(OnEmulatedDevices):
         self.expect_failure(FAILURE, "and its 2 ranks will hold ", *words, **options)
         words, options = self.arguments("0000:1b", "0000:1b", uuids=("MIG-1", "MIG-2"))
         self.assertIn("(ranks share a GPU; comm.backend: nccl tries", self.succeed(*words, **options).err)
+
+    def test_graphs_of_ranks_that_exchange_through_the_host(self):
+        words, options = self.arguments("0000:1b", "0000:1b", room=2 * self.ROOM, cuda_graphs="always")
+        self.expect_failure(CONFIG, ["cuda_graphs is always, but tensors travel by MPI through pinned host memory (ranks share a",
+                                     "the host takes part in a step; set comm.backend to nccl, or cuda_graphs to auto"],
+                            *words, **options)
+        words, options = self.arguments("0000:1b", "0000:1b", room=2 * self.ROOM, cuda_graphs="never")
+        self.succeed(*words, **options)
 
     def test_of_three_ranks_two_share(self):
         words, options = self.arguments("0000:1b", "0000:43", "0000:43", training__batch_size=3)

@@ -9,7 +9,8 @@ import unittest
 SOURCE = pathlib.Path(os.environ["CARAVAN_SOURCE_DIR"])
 BUILD = pathlib.Path(os.environ["CARAVAN_BIN"]).parent.parent
 TESTS = ("ranks_on_2", "verify_on_2", "ranks_on_4", "verify_on_4")  # over NCCL, too
-RUNS = ("ddp", "ddp_recorded", "tp", "tp_recorded", "pp", "cp", "fsdp", "fsdp_recorded", "federated")  # over NCCL
+RUNS = ("ddp", "ddp_recorded", "tp", "tp_recorded", "pp", "cp", "fsdp", "fsdp_recorded", "fsdp_tp", "fsdp_tp_recorded",
+        "federated")  # over NCCL
 
 
 class Scripts(unittest.TestCase):

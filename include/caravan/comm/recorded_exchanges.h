@@ -22,8 +22,12 @@ class RecordedExchanges {
   void replay(const std::function<void()>& enqueue);
 
  private:
+  struct Moving {
+    Communicator* group;
+    Traffic moved;  // by a replay
+  };
   std::vector<Communicator*> groups_;
-  std::vector<Traffic> moved_;  // of each, by a replay
+  std::vector<Moving> moving_;  // those that the work has called
 };
 
 }  // namespace caravan

@@ -50,7 +50,7 @@ class Executor final : public StepExecutor {
     Background* background = nullptr;  // of everything the ranks have under way
     // Passes may be recorded: nobody else takes part in them, or all of them at once, and ...
     bool can_record = false;
-    // ... these, the model's ports' and the store's among them, are what they then exchange in.
+    // ... these, the model's ports' and the store's among them, are what they exchange in.
     std::vector<Communicator*> recorded_groups = {};
   };
   /// With needs measured before, for models whose ports cannot run on shapes alone.
@@ -71,7 +71,6 @@ class Executor final : public StepExecutor {
   void add_gradients(std::span<const Batch> micro_batches, std::int64_t valid_tokens,
                      const TensorView& loss_sum) override;
   bool records() const override { return records_; }
-  std::vector<Communicator*> recorded_groups() const override { return recorded_groups_; }
   double loss_sum(std::span<const Batch> micro_batches) override;
   void observe_forward(std::span<const Batch> micro_batches, Trace& trace) override;
   std::vector<double> logits(const Batch& batch, std::int64_t begin, std::int64_t end) override;
@@ -106,7 +105,6 @@ class Executor final : public StepExecutor {
   StepScalars scalars_;
   std::vector<std::unique_ptr<Saved>> saved_;  // one per segment
   bool records_;
-  std::vector<Communicator*> recorded_groups_;
   RecordedPasses recorded_;
 };
 

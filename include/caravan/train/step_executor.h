@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "caravan/backend/context.h"
-#include "caravan/comm/communicator.h"
 #include "caravan/core/trace.h"
 #include "caravan/data/batch.h"
 
@@ -24,8 +23,6 @@ class StepExecutor {
                              const TensorView& loss_sum) = 0;
   /// True where steps are recorded: what is enqueued before and after the passes may be, too.
   virtual bool records() const { return false; }
-  /// The groups that may be called within what is recorded; none where a rank is alone.
-  virtual std::vector<Communicator*> recorded_groups() const { return {}; }
   /// Σ token losses where the head is, else 0.
   virtual double loss_sum(std::span<const Batch> micro_batches) = 0;
   /// Runs the forward pass again with `trace` listening: to find where a value went wrong.

@@ -86,9 +86,8 @@ class SynchronousRun {
     return micro_batches(batch, layout_.geometry, place_, pad_id_);
   }
   void choose_masks();
-  using Groups = std::vector<Communicator*>;
-  Groups exchanging_groups();
-  bool can_record_steps(const RunConfig& config);
+  std::vector<Communicator*> exchanging_groups();
+  bool can_record_steps(const RunConfig& config, const Backend& backend);
 
   Communicator& world_;
   std::int32_t pad_id_;

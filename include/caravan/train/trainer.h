@@ -41,8 +41,10 @@ class Trainer {
     Communicator& world;
     TrainingStore& store;
     std::unique_ptr<StepExecutor> executor;  // of the model, over the store
-    Backend* updater = nullptr;              // where the store's shards are; null: where the model computes
-    bool counts_loss = true;                 // on one rank of those that compute the same tokens' losses
+    // Where the executor records: what is exchanged before and after its passes is in these.
+    std::vector<Communicator*> recorded_groups = {};
+    Backend* updater = nullptr;  // where the store's shards are; null: where the model computes
+    bool counts_loss = true;     // on one rank of those that compute the same tokens' losses
   };
   /// Trains on this rank alone. `model` has gradients; it and `backend` outlive the trainer.
   Trainer(Llama& model, Backend& backend, const Options& options);

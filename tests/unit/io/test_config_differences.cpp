@@ -75,6 +75,16 @@ TEST_CASE("values that a mode does not use are listed where they are not the def
   CHECK(unused_values(config).empty());
 }
 
+TEST_CASE("a run may go on with what changes how it computes, and not what", "[io][config_differences]") {
+  const std::string stored = to_yaml(sample());
+  for (const char* text : {"device=cuda", "cuda_graphs=never", "threads=3", "comm.backend=mpi",
+                           "training.recompute=full", "parallel.tp=2"}) {
+    INFO(text);
+    CHECK(check_resumable(stored, "runs/x/checkpoints/step_00000010", parse_run_config(stored, "now", {text}))
+              .empty());
+  }
+}
+
 TEST_CASE("every key of the effective configuration is compared", "[io][config_differences]") {
   const std::string text = to_yaml(sample());
   const auto values = config_values(sample());

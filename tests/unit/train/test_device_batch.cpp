@@ -6,6 +6,7 @@
 #include "caravan/core/error.h"
 #include "caravan/data/batch_slice.h"
 #include "caravan/data/packing.h"
+#include "caravan/train/step_batches.h"
 #include "kernels/cpu/cpu_backend.h"
 
 using namespace caravan;
@@ -105,4 +106,29 @@ TEST_CASE("parts in a ring know whose keys their documents see", "[train]") {
   CHECK(seen(several, 0) == Seen{true, false});
   CHECK(seen(several, 1) == Seen{false, true});
   CHECK(keys_of(memory.shape(1, 4), split).is_seen(1));
+}
+
+TEST_CASE("a step has one kind of mask, on every rank and in every micro-batch", "[train]") {
+  const auto backend = make_cpu_backend();
+  DeviceBatch memory(*backend, {.tokens = 16});
+  Stream stream;
+  const auto kinds = [&](const Batch& batch, const BatchGeometry& geometry) {
+    std::vector<MaskKind> found;
+    for (std::int64_t rank = 0; rank < geometry.data_ranks * geometry.context_ranks; ++rank) {
+      const BatchPlace place = {rank / geometry.context_ranks, rank % geometry.context_ranks};
+      for (Batch& part : micro_batches(batch, geometry, place, 0)) {
+        part.index_of_parts.clear();  // of a memory for divided rows
+        found.push_back(memory.upload(part, stream).mask);
+      }
+    }
+    return found;
+  };
+  const BatchGeometry two_ranks = {.batch_size = 4, .data_ranks = 2, .rows_per_rank = 2, .micro_batch = 1};
+  CHECK(kinds(batch_of({{6}, {6}, {6}, {4}}), two_ranks) == std::vector(4, MaskKind::kCausal));
+  CHECK(kinds(batch_of({{6}, {6}, {6}, {3, 3}}), two_ranks) == std::vector(4, MaskKind::kGeneral));
+  CHECK(kinds(batch_of({{3, 3}}), two_ranks) == std::vector(2, MaskKind::kGeneral));  // one rank has padding
+  // The first half of a short row is whole, and its other half padding.
+  BatchGeometry divided = {.batch_size = 1, .rows_per_rank = 1, .micro_batch = 1, .context_ranks = 2};
+  divided.token_multiple = 8;
+  CHECK(kinds(batch_of({{2}}), divided) == std::vector(2, MaskKind::kGeneral));
 }
