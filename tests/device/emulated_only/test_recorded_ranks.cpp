@@ -88,22 +88,24 @@ Batch with_packed_row(const Batch& batch) {
   return packed;
 }
 
-/// Steps of two lengths and a packed one; between them an evaluation, that leaves units gathered and asks for
-/// others, and other weights.
+/// Steps of two lengths and a packed one; later ones with evaluations between them, which leave units
+/// gathered and ask for others, and once with other weights.
 Outcome train(Communicator& world, const RunConfig& config) {
   MeshRun run(world, config, small_model(), device_backend());
   const std::int64_t rows = rows_of(config.parallel);
   Outcome outcome;
   const Traffic before = run->traffic();
-  for (std::int64_t step = 0; step < 6; ++step) {
-    const bool is_short = step == 2 || step == 5;
+  for (std::int64_t step = 0; step < 7; ++step) {
+    const bool is_short = step == 2 || step > 4;
     const Batch batch = full_batch(step, rows, is_short ? kLongest / 2 : kLongest);
     const StepResult result =
         run->step(step == 4 ? with_packed_row(batch) : batch, 1e-2 * static_cast<double>(step + 1));
     outcome.results.push_back(result.loss);
     outcome.results.push_back(result.grad_norm);
-    if (step == 3) {
+    if (step > 2) {
       outcome.results.push_back(run->loss_sum(full_batch(100, rows, kLongest)));
+    }
+    if (step == 3) {
       run->load(
           [](const Context& ctx, const std::vector<ParameterShard>& shards) { initialise(ctx, shards, 6); });
     }
@@ -115,13 +117,13 @@ Outcome train(Communicator& world, const RunConfig& config) {
   return outcome;
 }
 
-/// A recorded pass of stage 3 begins with no unit gathered. Op by op, the second of each of six steps finds
-/// those that the first has ended with, and the step after the evaluation those of the evaluation.
+/// A recorded pass of stage 3 begins with no unit gathered. Op by op, the second of each of seven steps finds
+/// those that the first has ended with, and evaluations and steps find those of each other.
 std::int64_t most_gathered_anew(const ParallelSection& parallel) {
   if (parallel.dp_shard == 1 || parallel.zero_stage < 3) {
     return 0;
   }
-  return (6 + 1) * (parallel.reshard_after_forward ? 3 : 6);
+  return (7 + 7) * (parallel.reshard_after_forward ? 3 : 6);
 }
 
 }  // namespace
@@ -136,9 +138,10 @@ TEST_CASE("replayed steps of several ranks compute and move what steps op by op 
     CHECK(replayed.results == plain.results);
     CHECK(replayed.weights == plain.weights);
     CHECK(plain.replays == 0);
-    // The two passes of a step: of three and two that are alike all but the first. The packed one has no like
-    // on any rank, though but one of them sees two documents; with divided rows it is like the three.
-    CHECK(replayed.replays == 2 * (2 + 1 + (layout.parallel.cp > 1 ? 1 : 0)));
+    // The two passes of a step: of three and three that are alike all but the first. The packed one has no
+    // like on any rank, though but one of them sees two documents; with divided rows it is like the long
+    // ones.
+    CHECK(replayed.replays == 2 * (2 + 2 + (layout.parallel.cp > 1 ? 1 : 0)));
     for (std::size_t i = 0; i < kCollectiveCount; ++i) {
       const auto collective = static_cast<Collective>(i);
       const TrafficCounter& there = replayed.moved[collective];
