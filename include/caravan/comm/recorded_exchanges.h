@@ -23,7 +23,7 @@ class RecordedExchanges {
 
  private:
   struct Moving {
-    Communicator* group;
+    Communicator* group = nullptr;
     Traffic moved;  // by a replay
   };
   std::vector<Communicator*> groups_;
