@@ -28,8 +28,7 @@ struct WantedRanks {
 };
 /// For what the ranks of `world` compute on. AgreedError for a wrong COMM_BACKEND, for what CPUs do not have
 /// (comm.backend: nccl, cuda_graphs: always), for cuda_graphs: always over MPI, and where choose_device_comm
-/// refuses. Says so when comm.backend
-/// and the environment differ. `device` outlives the result. Collective.
+/// refuses. Says so when comm.backend and the environment differ. `device` outlives the result. Collective.
 ComputeRanks open_compute_ranks(const ComputeDevice& device, const WantedRanks& keys, Communicator& world);
 
 }  // namespace caravan::app
